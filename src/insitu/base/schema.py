@@ -165,7 +165,7 @@ def _override(document: Document, override: str) -> Document:
     at = document.data
     for key in keys:
         path += (_index(at, key, label) if isinstance(at, list) else key,)
-        at = at[path[-1]] if _has(at, path[-1]) else None
+        at = cast(Any, at)[path[-1]] if _has(at, path[-1]) else None
     return Document(_put(document.data, path, value), {**document.places, path: label}, document.label)
 
 
@@ -227,13 +227,12 @@ def _fault(path: tuple[Key, ...], items: list[Any], document: Document, model: t
     got = f"{dotted} = {_brief(value)}" if dotted else _brief(value)
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         tag = str(items[0]["ctx"]["discriminator"]).strip("'")
-        tags = re.findall(r"'([^']*)'", str(items[0]["ctx"].get("expected_tags", "")))
+        branches = (_field(branch, tag) for branch in _models_at(model, path))
+        tags = [str(name) for branch in branches if branch is not None for name in get_args(branch.annotation)]
         given = document.at((*path, tag))
-        if given is None:
-            return ConfigError(where, f"{_dotted((*path, tag))} is missing", "the kind")
+        got = f"{_dotted((*path, tag))} is missing" if given is None else f"{_dotted((*path, tag))} = {_brief(given)}"
         need = f"one of {', '.join(tags)}"
-        close = did_you_mean(str(given), tags)
-        return ConfigError(document.place((*path, tag)), f"{_dotted((*path, tag))} = {_brief(given)}", need, try_=close)
+        return ConfigError(document.place((*path, tag)), got, need, try_=did_you_mean(str(given), tags))
     needs = list(dict.fromkeys(_need(item, field) for item in items))
     need, *hints = " or ".join(needs).split("\t")
     if not hints and isinstance(value, str):
