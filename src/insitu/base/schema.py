@@ -200,7 +200,7 @@ def _faults(error: ValidationError, document: Document, model: type[BaseModel]) 
 
 
 def _path(loc: Sequence[Key], data: Any, kind: str) -> tuple[Key, ...]:
-    """pydantic's location without the union tags, which are not keys of the file."""
+    """The location pydantic gives, without the union tags, which are not keys of the file."""
     path: tuple[Key, ...] = ()
     for place, key in enumerate(loc):
         if _has(data, key):
@@ -217,8 +217,8 @@ def _fault(path: tuple[Key, ...], items: list[Any], document: Document, model: t
     names = sorted({name for owner in owners for name in _field_names(owner)})
     if kind == "extra_forbidden":
         inside = _dotted(path[:-1]) or "the file"
-        close = did_you_mean(str(path[-1]), names)
-        return ConfigError(where, f"{dotted}: unknown key", f"one of the keys of {inside}: {', '.join(names)}", try_=close)
+        need = f"one of the keys of {inside}: {', '.join(names)}"
+        return ConfigError(where, f"{dotted}: unknown key", need, try_=did_you_mean(str(path[-1]), names))
     field = next((field for owner in owners if (field := _field(owner, path[-1])) is not None), None) if path else None
     if kind == "missing":
         need = (field and field.description) or (_bounded(field) if field else "") or "a value"
@@ -280,7 +280,7 @@ def _choices(items: list[Any]) -> list[str]:
 
 
 def _bounded(field: FieldInfo) -> str:
-    """ "an integer from 1 to 14", from the field's own type and bounds; "" for anything but a number."""
+    """What a number field takes ("an integer from 1 to 14"), from its type and bounds; "" for other fields."""
     annotation = field.annotation
     members = [member for member in get_args(annotation) if member is not type(None)]
     if get_origin(annotation) in (Union, types.UnionType) and len(members) == 1:
@@ -292,7 +292,8 @@ def _bounded(field: FieldInfo) -> str:
     noun = {int: "an integer", float: "a number"}.get(cast(type, annotation))
     if noun is None:
         return ""
-    unit = next((m.func.args[0] for m in metadata if isinstance(m, BeforeValidator) and isinstance(m.func, partial)), "")
+    readers = [m.func for m in metadata if isinstance(m, BeforeValidator) and isinstance(m.func, partial)]
+    unit = readers[0].args[0] if readers else ""
     noun = f"a quantity in {unit}" if unit else noun
     bounds = {name: getattr(m, name) for m in metadata for name in ("ge", "gt", "le", "lt") if hasattr(m, name)}
     if "ge" in bounds and "le" in bounds:

@@ -59,7 +59,7 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write UTF-8 text whole, with "\\n" line ends on every system."""
+    """Write UTF-8 text whole; line ends stay as they are."""
     return write_bytes(path, text.encode())
 
 
@@ -172,7 +172,8 @@ class RunFolder:
     def file(self, name: str) -> Path:
         """Where to write `name` ("audio/a.wav") until commit; its folder exists."""
         place = self._work / name
-        assert not self._done and place.resolve().is_relative_to(self._work.resolve()), name
+        assert not self._done, "committed or discarded before"
+        assert place.resolve().is_relative_to(self._work.resolve()), f"{name} leaves the run folder"
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -232,7 +233,9 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.commit()
         else:
@@ -260,7 +263,7 @@ def _is_work(name: str) -> bool:
 
 
 def _work_folder(real: Path) -> Path:
-    """A new folder beside the final place; inside it where that is a mount point, the current folder or has no rights."""
+    """A new folder beside the final place, or inside it where that one cannot be renamed."""
     beside = real.with_name(f".insitu-{real.name[:100]}-{token_hex(4)}.tmp")
     inside = real / f".insitu-{token_hex(4)}.tmp"
     if not real.exists():
