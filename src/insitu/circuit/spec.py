@@ -1,0 +1,148 @@
+"""A macro as data: its array, drivers, readout, calibration and the constants of its physics."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from pydantic import Field
+
+from insitu.base.schema import Config, Kelvin, Metres, Seconds, Volts
+from insitu.device.cell import CellSpec
+
+ReadoutKind = Literal["exact", "adc", "wtm2101"]
+Encoding = Literal["signed_cell", "differential_pair", "offset_column", "twos_complement"]
+Referred = Literal["adc", "bitline"]
+
+
+class Technology(Config):
+    """The process."""
+
+    node: Metres = Field(gt=0)
+    supply: Volts = Field(gt=0)
+    temperature: Kelvin = Field(default=300.0, gt=0)
+
+
+class Array(Config):
+    """One array, in weights: `rows` inputs by `cols` outputs; a weight is `macro.weights.slices` cells (or pairs) wide."""
+
+    rows: int = Field(ge=1, le=1 << 20)
+    cols: int = Field(ge=1, le=1 << 20, description="output columns, each of all the cells of a weight")
+    bits_per_cell: int = Field(ge=1, le=12)
+    cell_range: tuple[int, int] = Field(
+        description="[lowest, highest] integer a weight can be, all its slices together"
+    )
+
+
+class Input(Config):
+    """The row drivers: codes of `bits`, applied `bits_per_pass` at a time."""
+
+    bits: int = Field(ge=1, le=16)
+    signed: bool
+    bits_per_pass: int = Field(ge=1, le=16)
+
+
+class Weights(Config):
+    """How a signed weight becomes cells."""
+
+    encoding: Encoding
+    slices: int = Field(default=1, ge=1, le=16)
+
+
+class Readout(Config):
+    """What a column sum becomes; see insitu.numeric.readout.  For an ideal readout write {kind: exact}."""
+
+    kind: ReadoutKind
+    bits: int = Field(default=32, ge=1, le=32, description="code width; of a digital sum, its register")
+    signed: bool = True
+    gain: tuple[int, int] | None = Field(default=None, description="[lowest, highest] column gain G, powers of two")
+
+
+class Macro(Config):
+    """Arrays stacked in y that share columns, bias rows and converters, so that they work one at a time."""
+
+    arrays: int = Field(default=1, ge=1)
+    bias_rows: int = Field(default=0, ge=0)
+    reserved_columns: int = Field(default=0, ge=0, description="leading columns that stay unused")
+    input: Input
+    weights: Weights
+    readout: Readout
+    columns_per_adc: int = Field(default=1, ge=1, description="bitlines that share one converter")
+    t_read: Seconds = Field(gt=0, description="one array read of one input pass, without t_adc")
+    t_adc: Seconds | None = Field(default=None, gt=0, description="one conversion; omit where t_read includes it")
+
+    @property
+    def passes(self) -> int:
+        """Input planes of one vector."""
+        return -(-self.input.bits // self.input.bits_per_pass)
+
+    @property
+    def cells_per_slice(self) -> int:
+        """Cells that stand for one slice of one weight."""
+        return 2 if self.weights.encoding == "differential_pair" else 1
+
+
+class Calibration(Config):
+    """The chip's own procedures."""
+
+    refine_passes: int = Field(default=0, ge=0, le=16, description="program-measure-adjust rounds after programming")
+    reads: int = Field(default=1, ge=1, le=64, description="reads averaged for one output")
+    column_offset: bool = Field(default=False, description="measured column offsets are subtracted")
+
+
+class ColumnGain(Config):
+    """Gain of each column: mean + a part common to a bank of columns + a part of its own; a refine pass closes in on 1."""
+
+    mean: float = Field(default=1.0, gt=0)
+    bank_sd: float = Field(default=0.0, ge=0)
+    bank_columns: int = Field(default=1, ge=1)
+    sd: float = Field(default=0.0, ge=0)
+    refine: float = Field(default=1.0, ge=0, le=1, description="share of (gain - 1) that one refine pass leaves")
+
+
+class ColumnOffset(Config):
+    """Offset of each column in output codes.
+
+    Referred to the ADC it is that many codes at any gain; referred to the bitline it is that many codes where one code
+    is `step` units of the column sum, and shrinks as the step grows.
+    """
+
+    sd: float = Field(ge=0, description="output codes")
+    refine: float = Field(default=1.0, ge=0, le=1, description="share that one refine pass leaves")
+    compensated: float = Field(default=0.0, ge=0, le=1, description="share that column-offset compensation leaves")
+    referred: Referred = "adc"
+    step: float = Field(default=1.0, gt=0, description="units of the column sum per code where sd was measured")
+
+
+class AdcNoise(Config):
+    """Noise of one conversion in output codes; referred as ColumnOffset's."""
+
+    sd: float = Field(ge=0, description="output codes, one read")
+    referred: Referred = "adc"
+    step: float = Field(default=1.0, gt=0, description="units of the column sum per code where sd was measured")
+
+
+class PhysicsSpec(Config):
+    """Effects of the periphery; those of cells are in the cell."""
+
+    column_gain: ColumnGain | None = None
+    column_offset: ColumnOffset | None = None
+    adc_noise: AdcNoise | None = None
+
+
+class MacroChip(Protocol):
+    """The part of a chip that circuits look at; insitu.arch.spec.Chip has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def technology(self) -> Technology: ...
+    @property
+    def cell(self) -> CellSpec: ...
+    @property
+    def array(self) -> Array: ...
+    @property
+    def macro(self) -> Macro: ...
+    @property
+    def calibration(self) -> Calibration: ...
+    @property
+    def physics(self) -> PhysicsSpec: ...
