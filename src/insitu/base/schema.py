@@ -62,7 +62,7 @@ def _quantity(unit: str, *, whole: bool = False) -> tuple[BeforeValidator, Plain
     reader = partial(_read_whole if whole else _read, unit)
     return (
         BeforeValidator(reader, json_schema_input_type=float | str),
-        PlainSerializer(partial(_shown, unit), when_used="json"),
+        PlainSerializer(partial(_shown, unit), return_type=Any, when_used="json"),
     )
 
 
@@ -163,10 +163,15 @@ def _override(document: Document, override: str) -> Document:
     value = load_yaml(label, text=value_text).data
     path: tuple[Key, ...] = ()
     at = document.data
+    places = dict(document.places)
     for key in keys:
-        path += (_index(at, key, label) if isinstance(at, list) else key,)
-        at = cast(Any, at)[path[-1]] if _has(at, path[-1]) else None
-    return Document(_put(document.data, path, value), {**document.places, path: label}, document.label)
+        path += (_index(cast(list[Any], at), key, label) if isinstance(at, list) else key,)
+        if _has(at, path[-1]):
+            at = cast(Any, at)[path[-1]]
+        else:
+            at, places[path] = None, label
+    places[path] = label
+    return Document(_put(document.data, path, value), places, document.label)
 
 
 def _index(items: list[Any], key: str, label: str) -> int:
@@ -196,7 +201,13 @@ def _faults(error: ValidationError, document: Document, model: type[BaseModel]) 
     for item in error.errors(include_url=False):
         by_path.setdefault(_path(item["loc"], document.data, item["type"]), []).append(item)
     faults = [_fault(path, items, document, model) for path, items in by_path.items()]
-    yield from sorted(faults, key=lambda fault: int(fault.where.rpartition(":")[2]) if fault.where[-1].isdigit() else 0)
+    yield from sorted(faults, key=_line)
+
+
+def _line(fault: ConfigError) -> int:
+    """The line a fault is on; 0 for what stands in no file, such as --set."""
+    match = re.search(r":(\d+)$", fault.where)
+    return int(match.group(1)) if match else 0
 
 
 def _path(loc: Sequence[Key], data: Any, kind: str) -> tuple[Key, ...]:

@@ -40,8 +40,8 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> Path:
 
     A link is followed; a device or pipe is written to directly.  On any failure the old file stays as it was.
     """
-    target = Path(os.path.realpath(path))
     try:
+        target = Path(os.path.realpath(path))
         if target.exists() and not stat.S_ISREG(target.stat().st_mode):
             _write_special(target, data)
             return Path(path)
@@ -151,9 +151,9 @@ class RunFolder:
         """Check that `path` can become a run folder and open one; `marker` is the content of insitu-run.json."""
         path = Path(path)
         _refuse_foreign(path)
-        real = Path(os.path.realpath(path))
         made: list[Path] = []
         try:
+            real = Path(os.path.realpath(path))
             for parent in reversed(real.parents):
                 if not parent.exists():
                     parent.mkdir()

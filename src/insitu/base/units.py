@@ -133,7 +133,7 @@ def _scale(value: float, unit: str, digits: int) -> tuple[float, str]:
         return value, unit
     rounded = float(f"{size:.{digits - 1}e}")  # 999.9 is printed as 1 k, not as 1000
     power = 3 * (math.floor(math.log10(rounded) + 1e-12) // 3)
-    power = min(max(power, -18), 18)
+    power = min(max(power, 0 if unit in _COUNTED else -18), 18)
     prefix = next(name for name, exponent in SI_PREFIXES.items() if exponent == power)
     return float(f"{value!r}e{-power}") if "e" not in repr(value) else value / 10.0**power, f"{prefix}{unit}"
 
