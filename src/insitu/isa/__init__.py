@@ -1,0 +1,1 @@
+"""What a chip can be told to do: instructions, programs, their encoding and reference semantics."""
