@@ -1,0 +1,107 @@
+"""Where every number comes from: one row per metric and per constant, each with an anchor to link to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from insitu.report.result import Result
+from insitu.report.text import UNKNOWN, metric_text, metric_title, quantity
+
+KINDS = ("measured", "modelled", "assumed")
+_ORDER = (
+    "accuracy",
+    "sqnr",
+    "cosine",
+    "latency",
+    "throughput",
+    "energy_j",
+    "power",
+    "energy_breakdown",
+    "array",
+    "area",
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One row: `anchor` is its id in the page, `uses` the (anchor, name) of the constants it rests on."""
+
+    anchor: str
+    name: str
+    value: str
+    kind: str
+    source: str
+    uses: tuple[tuple[str, str], ...] = ()
+
+
+def metric_anchor(name: str) -> str:
+    """The id of a metric's row."""
+    return f"origin-{_slug(name)}"
+
+
+def metric_origins(result: Result) -> list[Origin]:
+    """The rows of the metrics, accuracy first, and one for the check of the numbers."""
+    constants = dict(zip((str(c["name"]) for c in _constants(result)), constant_anchors(result), strict=True))
+    rests_on: Mapping[str, Iterable[str]] = result.extra.get("metric_constants", {})
+    rows = [_check(result)] if result.bit_exact else []
+    for name in sorted(result.metrics, key=_rank):
+        metric = result.metrics[name]
+        uses = tuple((constants[c], c) for c in rests_on.get(name, ()) if c in constants)
+        text = metric_text(name, metric)
+        rows.append(Origin(metric_anchor(name), metric_title(name), text, metric.source, metric.note, uses))
+    return rows
+
+
+def constant_origins(result: Result) -> list[Origin]:
+    """The rows of the chip's constants, in the order given: those that weigh most first."""
+    rows: list[Origin] = []
+    for anchor, constant in zip(constant_anchors(result), _constants(result), strict=True):
+        kind = str(constant.get("kind", "assumed"))
+        source = str(constant.get("source") or UNKNOWN)
+        weighs = f" Weighs: {constant['weighs']}." if constant.get("weighs") else ""
+        rows.append(Origin(anchor, str(constant["name"]), _shown(constant), kind, f"{source}{weighs}"))
+    return rows
+
+
+def constant_anchors(result: Result) -> list[str]:
+    """Ids of the constants' rows; equal names are told apart by a number."""
+    seen: dict[str, int] = {}
+    anchors: list[str] = []
+    for constant in _constants(result):
+        slug = f"constant-{_slug(str(constant['name']))}"
+        seen[slug] = seen.get(slug, 0) + 1
+        anchors.append(slug if seen[slug] == 1 else f"{slug}-{seen[slug]}")
+    return anchors
+
+
+def _constants(result: Result) -> list[Mapping[str, Any]]:
+    return list(result.extra.get("constants", ()))
+
+
+def _shown(constant: Mapping[str, Any]) -> str:
+    value, unit = constant.get("value"), str(constant.get("unit") or "")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return quantity(value, unit)
+    return UNKNOWN if value is None else f"{value} {unit}".strip()
+
+
+def _check(result: Result) -> Origin:
+    check = result.bit_exact
+    assert check is not None
+    text = (
+        "graph interpreter against functional simulator, every element of every quantized tensor of the samples checked"
+    )
+    value = f"{check.mismatches:,} mismatches of {check.checked_values:,}"
+    return Origin("origin-bit-exact", "Same numbers", value, "measured", text)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    place = next((i for i, start in enumerate(_ORDER) if name.startswith(start)), len(_ORDER))
+    return place, name
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "x"

@@ -1,0 +1,116 @@
+"""The at most twelve lines that a person sees at the end of `insitu run`."""
+
+from __future__ import annotations
+
+from insitu.report.diagnose import best_change, broken_text, energy_shares
+from insitu.report.result import AccuracyPoint, Result
+from insitu.report.text import UNKNOWN, component_name, count, metric_text, percent, quantity, time_label
+
+MAX_LINES = 12
+
+
+def summary_lines(result: Result) -> list[str]:
+    """What it is, same numbers, accuracy, speed, array, energy and where it goes, the best change, the path."""
+    body = _feasible(result) if result.fits else _infeasible(result)
+    lines = [_what(result), *body]
+    path = [f"Report        {result.run_dir.rstrip('/')}/report.html"] if result.run_dir else []
+    return [*lines[: MAX_LINES - len(path)], *path]
+
+
+def _what(result: Result) -> str:
+    model = result.model
+    line = f"{model.name} on {result.chip}: {count(model.parameters)} parameters, {count(model.macs)} MACs"
+    instances = len(result.accuracy_over[0].values) if result.accuracy_over else 0
+    return f"{line}; seed {result.seed}" + (f", {instances} chip instances" if instances else "")
+
+
+def _feasible(result: Result) -> list[str]:
+    lines = [f"Same numbers  {same_numbers(result)}", *_accuracy(result), *_speed(result), *_energy(result)]
+    broken = broken_text(result)
+    change = best_change(result)
+    if broken:
+        lines.append(f"Look here     {broken}")
+    elif change:
+        lines.append(f"Best change   {change}")
+    return lines
+
+
+def same_numbers(result: Result) -> str:
+    """The outcome of the check of interpreter against simulator, in one phrase."""
+    check = result.bit_exact
+    if check is None:
+        return "not checked"
+    text = f"{check.mismatches:,} mismatches of {check.checked_values:,} checked values"
+    if check.excluded_values:
+        text += f"; {check.excluded_values:,} on the host not compared"
+    if check.mismatches and check.first:
+        text += f"; first: {', '.join(f'{key} {value}' for key, value in check.first.items())}"
+    return text
+
+
+def _accuracy(result: Result) -> list[str]:
+    known = [f"{word} {percent(value)}" for word, value in _stages(result) if value is not None]
+    if not known:
+        value = result.value("sqnr_db")
+        return [] if value is None else [f"Fidelity      {quantity(value, 'dB')} signal to quantization noise"]
+    note = f" ({result.data_note})" if result.data_note else ""
+    return [f"Accuracy      {', '.join(known)}{_spread(result)}{note}", *_aged(result.accuracy_over)]
+
+
+def _stages(result: Result) -> list[tuple[str, float | None]]:
+    names = (("float", "accuracy_float"), ("quantized", "accuracy_quantized"), ("chip", "accuracy_chip_mean"))
+    return [(word, result.value(name)) for word, name in names]
+
+
+def _spread(result: Result) -> str:
+    std, worst = result.value("accuracy_chip_std"), result.value("accuracy_chip_min")
+    text = "" if std is None else f" ± {percent(std)}"
+    return text if worst is None else f"{text}, worst chip {percent(worst)}"
+
+
+def _aged(points: tuple[AccuracyPoint, ...]) -> list[str]:
+    if len(points) < 2:
+        return []
+    return ["Over time     " + ", ".join(f"{time_label(point.time_s)} {percent(point.mean)}" for point in points)]
+
+
+def _speed(result: Result) -> list[str]:
+    metrics = result.metrics
+    latency, rate = metrics.get("latency_s"), metrics.get("throughput_per_s")
+    line = f"Speed         {metric_text('latency_s', latency)} per inference"
+    line += f", {metric_text('throughput_per_s', rate)}" if rate else ""
+    used = metric_text("array_utilization", metrics.get("array_utilization"))
+    cells = f"Array used    {used} of the cells"
+    if result.coverage and result.coverage.array_macs_fraction is not None:
+        cells += f"; {percent(result.coverage.array_macs_fraction)} of the MACs run there"
+    host = f"; on the host: {', '.join(sorted(result.coverage.host_ops))}" if _has_host(result) else ""
+    return [f"{line}{_origin(result, 'latency_s')}", *([cells + host] if used != UNKNOWN or host else [])]
+
+
+def _has_host(result: Result) -> bool:
+    return bool(result.coverage and result.coverage.host_ops)
+
+
+def _energy(result: Result) -> list[str]:
+    metrics = result.metrics
+    line = f"Energy        {metric_text('energy_j', metrics.get('energy_j'))} per inference"
+    power = metrics.get("power_w")
+    line += f", {metric_text('power_w', power)}" if power else ""
+    shares = energy_shares(result)[:4]
+    parts = ", ".join(f"{component_name(name)} {percent(share, 0)}" for name, _, share in shares)
+    return [f"{line}{_origin(result, 'energy_j')}", *([f"Energy goes   {parts}"] if parts else [])]
+
+
+def _origin(result: Result, name: str) -> str:
+    metric = result.metrics.get(name)
+    return f" ({metric.source})" if metric else ""
+
+
+def _infeasible(result: Result) -> list[str]:
+    lines = ["Does not fit"]
+    for item in result.infeasible[:2]:
+        lines.append(f"  {item}")
+        if item.filled_by:
+            lines.append(f"    filled by: {', '.join(item.filled_by[:3])}")
+        lines += [f"    way out: {way}" for way in item.ways_out[:3]]
+    return lines

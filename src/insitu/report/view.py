@@ -1,0 +1,179 @@
+"""What the page says first: the verdict in a sentence, five tiles, and what needs attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from insitu.report.diagnose import broken_text
+from insitu.report.origins import metric_anchor
+from insitu.report.result import Result
+from insitu.report.text import UNKNOWN, count, metric_text, percent, quantity
+
+CALIBRATION = {
+    "file": "inputs given with --calib",
+    "data": "a seeded sample of the data, excluded from the accuracy",
+    "data-overlap": "a seeded sample of the data, which also counts in the accuracy",
+    "random": "seeded random inputs",
+    "model": "the scales that the model brought along",
+}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One answer: a label, a value, details in words; `tone` is ok, bad or plain."""
+
+    label: str
+    value: str
+    details: tuple[str, ...]
+    anchor: str
+    source: str
+    tone: str = "plain"
+    tag: str = ""
+
+
+def tiles(result: Result) -> list[Tile]:
+    """Accuracy on the chip, speed, energy, does it fit, same numbers?"""
+    return [_quality(result), _speed(result), _energy(result), _fit(result), _numbers(result)]
+
+
+def _quality(result: Result) -> Tile:
+    name = next((n for n in ("accuracy_chip_mean", "accuracy_quantized", "sqnr_db") if _known(result, n)), None)
+    labels = {"accuracy_chip_mean": "Accuracy on the chip", "accuracy_quantized": "Accuracy, quantized",
+              "sqnr_db": "Fidelity"}  # fmt: skip
+    if name is None:
+        return Tile("Accuracy on the chip", UNKNOWN, ("no data with labels was given",), "origins", "")
+    value = metric_text(name, result.metrics[name])
+    source = result.metrics[name].source
+    if name == "sqnr_db":
+        return Tile(labels[name], value, ("signal to quantization noise",), metric_anchor(name), source)
+    return Tile(labels[name], value, _accuracy_details(result), metric_anchor(name), source, tag=result.data_note)
+
+
+def _accuracy_details(result: Result) -> tuple[str, ...]:
+    details: list[str] = []
+    std, worst = result.value("accuracy_chip_std"), result.value("accuracy_chip_min")
+    if std is not None and result.accuracy_over:
+        details.append(f"± {percent(std)} over {len(result.accuracy_over[0].values)} chips, worst {percent(worst)}")
+    stages = [f"{w} {percent(v)}" for w in ("float", "quantized") if (v := result.value(f"accuracy_{w}")) is not None]
+    return (*details, ", ".join(stages)) if stages else tuple(details)
+
+
+def _known(result: Result, name: str) -> bool:
+    return result.value(name) is not None
+
+
+def _source(result: Result, name: str) -> str:
+    metric = result.metrics.get(name)
+    return metric.source if metric and _known(result, name) else ""
+
+
+def _anchor(result: Result, name: str) -> str:
+    return metric_anchor(name) if name in result.metrics else "origins"
+
+
+def _metric(result: Result, name: str) -> str:
+    return metric_text(name, result.metrics.get(name))
+
+
+def _speed(result: Result) -> Tile:
+    rate = _metric(result, "throughput_per_s")
+    details = (f"{rate.removesuffix(' per s')} inferences per second",) if _known(result, "throughput_per_s") else ()
+    value = _metric(result, "latency_s")
+    return Tile("One inference takes", value, details, _anchor(result, "latency_s"), _source(result, "latency_s"))
+
+
+def _energy(result: Result) -> Tile:
+    details = [f"{_metric(result, 'power_w')} mean power"] if _known(result, "power_w") else []
+    details += [f"{_metric(result, 'tops_per_w')}"] if _known(result, "tops_per_w") else []
+    value = _metric(result, "energy_j")
+    return Tile("It costs", value, tuple(details), _anchor(result, "energy_j"), _source(result, "energy_j"))
+
+
+def _fit(result: Result) -> Tile:
+    if not result.fits:
+        return Tile("Does it fit?", "No", tuple(str(item) for item in result.infeasible[:2]), "infeasible", "", "bad")
+    details = [f"{_metric(result, 'array_utilization')} of the cells"] if _known(result, "array_utilization") else []
+    for space in result.extra.get("memory", ())[:1]:
+        used = sum(float(part["bytes"]) for part in space["used"])
+        details.append(f"{quantity(used, 'B')} of {quantity(float(space['size']), 'B')} {space['space']}")
+    anchor = _anchor(result, "array_utilization")
+    return Tile("Does it fit?", "Yes", tuple(details), anchor, _source(result, "array_utilization"), "ok")
+
+
+def _numbers(result: Result) -> Tile:
+    check = result.bit_exact
+    if check is None:
+        return Tile("Same numbers?", UNKNOWN, ("not checked",), "origins", "")
+    details = [f"{check.mismatches:,} of {check.checked_values:,} integers differ"]
+    if check.excluded_values:
+        details.append(f"{check.excluded_values:,} on the host not compared")
+    good = check.mismatches == 0
+    return Tile("Same numbers?", "Yes" if good else "No", tuple(details), "origin-bit-exact", "measured",
+                "ok" if good else "bad")  # fmt: skip
+
+
+def verdict(result: Result) -> str:
+    """The answer in one sentence."""
+    name, chip = result.model.name, result.chip
+    if not result.fits:
+        short = " and ".join(dict.fromkeys(item.resource for item in result.infeasible)) or "it"
+        return f"{name} does not fit {chip}: {short} would have to be larger."
+    parts = [f"{name} fits {chip}"]
+    if result.bit_exact and result.bit_exact.mismatches == 0:
+        parts.append("computes the same integers there as its quantized graph")
+    if _known(result, "accuracy_chip_mean"):
+        note = f" ({result.data_note})" if result.data_note else ""
+        parts.append(f"answers {_metric(result, 'accuracy_chip_mean')} of the samples{note} correctly")
+    if _known(result, "latency_s"):
+        cost = f" and {_metric(result, 'energy_j')}" if _known(result, "energy_j") else ""
+        parts.append(f"takes {_metric(result, 'latency_s')}{cost} for each")
+    return f"{', '.join(parts[:-1])} and {parts[-1]}." if len(parts) > 1 else f"{parts[0]}."
+
+
+def alerts(result: Result) -> list[str]:
+    """What a reader must know before the numbers."""
+    found: list[str] = []
+    check = result.bit_exact
+    if check and check.mismatches:
+        first = ", ".join(f"{key} {value}" for key, value in (check.first or {}).items())
+        found.append(
+            f"{check.mismatches:,} integers differ from the quantized graph's: this is a fault. First: {first}."
+        )
+    broken = broken_text(result) if result.fits else None
+    return [*found, broken] if broken else found
+
+
+def facts(result: Result) -> list[tuple[str, str]]:
+    """How the run was made: name and value."""
+    model, extra = result.model, result.extra
+    shown: list[tuple[str, Any]] = [
+        ("Network", f"{model.name}: {count(model.parameters)} parameters, {count(model.macs)} MACs per inference"),
+        ("Chip", extra.get("chip_text") or result.chip),
+        ("Data", extra.get("data")),
+        ("Calibration", CALIBRATION.get(result.calibration, result.calibration)),
+        ("Physics", extra.get("physics")),
+        ("Seed", result.seed),
+        ("On the arrays", _coverage(result)),
+        ("ONNX Runtime", _agreement(result)),
+        ("Command", extra.get("command")),
+        ("Run folder", result.run_dir),
+        ("Versions", extra.get("versions")),
+    ]
+    return [(name, str(value)) for name, value in shown if value not in (None, "")]
+
+
+def _coverage(result: Result) -> str | None:
+    cover = result.coverage
+    if cover is None or cover.array_macs_fraction is None:
+        return None
+    hosts = ", ".join(f"{n} {op}" for op, n in sorted(cover.host_ops.items()))
+    return f"{percent(cover.array_macs_fraction)} of the MACs; on the host: {hosts or 'nothing'}"
+
+
+def _agreement(result: Result) -> str | None:
+    onnx = result.onnx_agreement
+    if onnx is None:
+        return None
+    words = f"{percent(onnx.equal_fraction, 3)} of the values of {onnx.operators} operators are equal"
+    return f"{words}, the others at most {onnx.max_difference} apart"
