@@ -96,7 +96,7 @@ def _readout(chip: Chip) -> Iterator[ChipFault]:
             if given != need:
                 yield ChipFault(("macro", "readout", name), _plain(given), f"{_plain(need)} for the wtm2101 readout")
         if macro.input.signed or macro.passes != 1:
-            got = f"{{bits: {macro.input.bits}, signed: {_plain(macro.input.signed)}, bits_per_pass: {macro.input.bits_per_pass}}}"
+            got = f"{macro.input.bits} bits, {macro.passes} passes, {'signed' if macro.input.signed else 'unsigned'}"
             yield ChipFault(("macro", "input"), got, "unsigned codes in one pass for the wtm2101 readout")
         if not macro.bias_rows:
             yield ChipFault(("macro", "bias_rows"), "0", "at least 1: the wtm2101 readout adds its bias in the array")

@@ -164,7 +164,7 @@ class Chip(Config):
 
     @property
     def t_vector(self) -> float:
-        """Seconds one macro takes for one input vector on one tile: every pass, every averaged read, every conversion."""
+        """Seconds one macro takes for one input vector on one tile, with all passes, averaged reads and conversions."""
         return self.macro.passes * self.calibration.reads * self.t_pass
 
     @property

@@ -23,7 +23,7 @@ class Technology(Config):
 
 
 class Array(Config):
-    """One array, in weights: `rows` inputs by `cols` outputs; a weight is `macro.weights.slices` cells (or pairs) wide."""
+    """One array, counted in weights: `rows` inputs by `cols` outputs; a weight is `macro.weights.slices` cells wide."""
 
     rows: int = Field(ge=1, le=1 << 20)
     cols: int = Field(ge=1, le=1 << 20, description="output columns, each of all the cells of a weight")
@@ -90,7 +90,7 @@ class Calibration(Config):
 
 
 class ColumnGain(Config):
-    """Gain of each column: mean + a part common to a bank of columns + a part of its own; a refine pass closes in on 1."""
+    """Gain of each column: mean + a part common to a bank of columns + its own part; refine passes close in on 1."""
 
     mean: float = Field(default=1.0, gt=0)
     bank_sd: float = Field(default=0.0, ge=0)

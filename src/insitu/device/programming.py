@@ -11,8 +11,8 @@ from insitu.device.cell import CellSpec
 def programming_sd(value: Any, cell: CellSpec, *, refine_passes: int = 0, full_scale: float | None = None) -> Any:
     """Standard deviation of the level a cell holds after it was asked for `value`, in units of `value`.
 
-    `full_scale` is the value of the highest level (default: 2**bits - 1).  The sd polynomial is in the share r of the
-    highest conductance, r = off + |value| / full_scale * (1 - off); one step of `value` is (1 - off) / full_scale of it.
+    `full_scale` is the value of the highest level (default: 2**bits - 1).  The sd polynomial is in r, the share of the
+    highest conductance: r = off + |value| / full_scale * (1 - off).  A step of `value` is (1 - off) / full_scale of it.
     """
     xp = namespace(value)
     magnitude = abs(value)
