@@ -1,0 +1,1 @@
+"""Graph -> Program, one pass per file; the compiler applies decisions and never makes numbers of its own."""

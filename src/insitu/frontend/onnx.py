@@ -1,0 +1,316 @@
+"""ONNX models -> Graph (level "captured"): constants folded, sizes known, every name kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from insitu.base.errors import ModelError
+from insitu.frontend.fold import fold, foldable
+from insitu.frontend.inputs import Binding, Shapes, bind_inputs
+from insitu.frontend.lower import LOWERINGS, Call, variant_fault
+from insitu.frontend.onnx_file import opset_of, read_model, sparse_array, tensor_array
+from insitu.graph.graph import Attr, Graph, Node, const_type, topological
+from insitu.graph.rewrite import Builder, Names, drop_copies
+
+Array = npt.NDArray[Any]
+SUPPORTED = tuple(sorted(LOWERINGS))
+MOST_NAMED = 200  # nodes of one operator named in one message
+
+
+def import_onnx(path: str | Path, *, shapes: Shapes | None = None) -> Graph:
+    """The network of an ONNX file.
+
+    The leading symbolic size of an input is the batch, 1 on the chip; `shapes` gives other sizes that the file leaves
+    open, by input name.  Raises ModelError with one message for every fault of the file.
+    """
+    path = Path(path)
+    model = read_model(path)
+    return import_model(model, where=str(path), name=path.stem, folder=path.parent, shapes=shapes)
+
+
+def import_model(
+    model: onnx.ModelProto, *, where: str = "model", name: str = "", folder: Path = Path(), shapes: Shapes | None = None
+) -> Graph:
+    """The network of a model in memory; `folder` holds its external data, `where` stands in messages."""
+    try:
+        return _import(model, where=where, name=name or model.graph.name or "model", folder=folder, shapes=shapes or {})
+    except ModelError as error:
+        if error.where.startswith(where):
+            raise
+        inside = f"{where}: {error.where}"
+        raise ModelError(inside, error.got, error.need, try_=error.try_, code=error.code) from None
+
+
+@dataclass
+class _File:
+    """The file's network with cleaned names."""
+
+    opset: int
+    nodes: tuple[Node, ...] = ()
+    attrs: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    domains: dict[str, str] = field(default_factory=dict[str, str])
+    constants: dict[str, Array] = field(default_factory=dict[str, Array])
+    values: dict[str, str] = field(default_factory=dict[str, str])
+    value_names: Names = field(default_factory=Names)
+
+    def value(self, name: str) -> str:
+        """The cleaned name of a value; the same for every mention."""
+        if not name:
+            return ""
+        if name not in self.values:
+            self.values[name] = self.value_names.fresh(clean(name))
+        return self.values[name]
+
+
+def clean(name: str) -> str:
+    """A name of printable ASCII without quotes, spaces or brackets; very long ones are cut."""
+    return re.sub(r"[^A-Za-z0-9_./:;+\-]", "_", name)[:240] or "_"
+
+
+def printable(text: str) -> str:
+    """Text from a file without control characters, cut to one line's length."""
+    return "".join(c if " " <= c <= "~" else "_" for c in text)[:120]
+
+
+def _import(model: onnx.ModelProto, *, where: str, name: str, folder: Path, shapes: Shapes) -> Graph:
+    opset = opset_of(model, where)
+    file = _File(opset)
+    proto = model.graph
+    outer = [i.name for i in proto.input] + [o.name for o in proto.output]
+    for value in outer:  # the names people use come first, so they stay as they are
+        file.value(value)
+    _read_constants(file, proto, folder)
+    declared = [i for i in proto.input if file.value(i.name) not in file.constants]
+    _read_nodes(file, proto, folder)
+    inputs = [file.value(i.name) for i in declared]
+    outputs = [file.value(o.name) for o in proto.output]
+    _check_ends(file, inputs, outputs)
+    _sort(file, inputs, outputs)
+    static = _static(file)
+    _check_supported(file, static, outputs=outputs, has_functions=bool(model.functions))
+    binding = bind_inputs([(file.value(i.name), i) for i in declared], shapes)
+    graph = _forward(file, binding, inputs=inputs, outputs=outputs, name=clean(name))
+    _check_finite(graph)
+    originals = {file.value(v): v for v in outer}
+    return replace(graph, meta=_meta(model, opset, graph, binding, originals))
+
+
+def _read_constants(file: _File, proto: onnx.GraphProto, folder: Path) -> None:
+    named = [(t.name, t) for t in proto.initializer] + [(s.values.name, s) for s in proto.sparse_initializer]
+    for original, tensor in named:
+        value, place = file.value(original), f"tensor {original!r}"
+        if not original or value in file.constants:
+            raise ModelError(
+                place, "two tensors have this name" if original else "a tensor without a name", "a name of its own"
+            )
+        read = sparse_array if isinstance(tensor, onnx.SparseTensorProto) else tensor_array
+        file.constants[value] = read(tensor, folder, where=place)  # pyright: ignore[reportArgumentType]
+
+
+def _read_nodes(file: _File, proto: onnx.GraphProto, folder: Path) -> None:
+    names, nodes = Names(), list[Node]()
+    for index, node in enumerate(proto.node):
+        name = names.fresh(clean(node.name) if node.name else f"{clean(node.op_type) or 'node'}_{index}")
+        inputs, outputs = tuple(file.value(v) for v in node.input), tuple(file.value(v) for v in node.output)
+        nodes.append(Node(name, node.op_type, inputs, outputs))
+        file.attrs[name] = {a.name: _attribute(a, folder, f"node {name!r}") for a in node.attribute}
+        if node.domain not in ("", "ai.onnx"):
+            file.domains[name] = node.domain
+    file.nodes = tuple(nodes)
+
+
+def _attribute(attribute: onnx.AttributeProto, folder: Path, where: str) -> Any:
+    kind = attribute.type
+    if kind == onnx.AttributeProto.FLOAT:
+        return attribute.f
+    if kind == onnx.AttributeProto.INT:
+        return attribute.i
+    if kind == onnx.AttributeProto.STRING:
+        return attribute.s.decode("utf-8", "replace")
+    if kind == onnx.AttributeProto.TENSOR:
+        return tensor_array(attribute.t, folder, where=f"{where}, its attribute {attribute.name}")
+    if kind == onnx.AttributeProto.INTS:
+        return list(attribute.ints)
+    if kind == onnx.AttributeProto.FLOATS:
+        return list(attribute.floats)
+    return None  # subgraphs, texts and sparse tensors belong to operators that are not supported
+
+
+# structure
+
+
+def _check_ends(file: _File, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    for kind, names in (("input", inputs), ("output", outputs)):
+        if not names:
+            raise ModelError("network", f"it has no {kind}", f"at least one {kind}")
+        twice = [v for v in dict.fromkeys(names) if names.count(v) > 1]
+        if twice:
+            raise ModelError("network", f"two {kind}s are called {twice[0]!r}", "a name of its own for each")
+    written: dict[str, str] = {}
+    for node in file.nodes:
+        for value in filter(None, node.outputs):
+            other = written.setdefault(value, node.name)
+            taken = "an input" if value in inputs else "a tensor" if value in file.constants else ""
+            if taken or other != node.name or node.outputs.count(value) > 1:
+                got = f"it writes {value!r}, which {taken or f'node {other!r}'} {'is' if taken else 'writes'} already"
+                raise ModelError(f"node {node.name!r} ({node.op})", got, "a value name of its own")
+
+
+def _sort(file: _File, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Puts the nodes that outputs depend on in execution order; names undefined values and cycles."""
+    known = {*inputs, *file.constants}
+    available = {*known, *(v for n in file.nodes for v in n.outputs)}
+    undefined = [(n, v) for n in file.nodes for v in dict.fromkeys(n.inputs) if v and v not in available]
+    undefined += [(None, v) for v in outputs if v not in available]
+    if undefined:
+        lines = [f"{f'node {n.name!r} ({n.op})' if n else 'the network'} reads {v!r}" for n, v in undefined]
+        need = "an initializer, an input or a node of that name"
+        raise ModelError("network", f"values that nothing defines: {_listed(lines)}", need)
+    order, stuck = topological(file.nodes, known)
+    if stuck:
+        raise ModelError(
+            "network", f"nodes in a cycle: {_listed(repr(n) for n in _cycle(stuck))}", "a network without cycles"
+        )
+    wanted, kept = set(outputs), list[Node]()
+    for node in reversed(order):
+        if wanted.intersection(node.outputs):
+            kept.append(node)
+            wanted.update(node.inputs)
+    file.nodes = tuple(reversed(kept))
+
+
+def _listed(words: Iterable[str], most: int = 20) -> str:
+    every = list(words)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
+def _cycle(stuck: Sequence[Node]) -> list[str]:
+    """Names of the nodes of one cycle among nodes that can never run."""
+    producers = {v: n for n in stuck for v in n.outputs if v}
+    path: dict[str, int] = {}
+    node = stuck[0]
+    while node.name not in path:
+        path[node.name] = len(path)
+        node = next(producers[v] for v in node.inputs if v in producers)
+    return list(path)[path[node.name] :][::-1]
+
+
+def _static(file: _File) -> set[str]:
+    """Values that do not depend on the inputs' contents (Shape knows its result from the type)."""
+    static = set(file.constants)
+    for node in file.nodes:
+        constant = foldable(node.op) and all(v in static for v in node.inputs if v)
+        if node.name not in file.domains and (constant or node.op in ("Shape", "Size")):
+            static.update(node.outputs)
+    return static
+
+
+def _check_supported(file: _File, static: set[str], *, outputs: Sequence[str], has_functions: bool) -> None:
+    """One error for all nodes that cannot be taken over, with what can."""
+    faults: dict[str, list[str]] = {}
+    read = {v for n in file.nodes for v in n.inputs} | set(outputs)
+    for node in file.nodes:
+        if static.intersection(node.outputs):
+            continue
+        op, label = f"{file.domains[node.name]}::{node.op}" if node.name in file.domains else node.op, ""
+        if op not in LOWERINGS:
+            label = op
+        elif len(node.inputs) < (2 if op in ("Conv", "Gemm", "MatMul", "Add", "Mul", "Sub", "Div") else 1):
+            raise ModelError(
+                f"node {node.name!r} ({op})", f"{len(node.inputs)} inputs", "all inputs that the operator needs"
+            )
+        else:
+            why = variant_fault(op, file.attrs[node.name], [not v or v in static for v in node.inputs])
+            extra = [v for v in node.outputs[1:] if v in read]
+            label = f"{op} with {why}" if why else f"{op} with the output {extra[0]!r}" if extra else ""
+        if label:
+            faults.setdefault(label, []).append(node.name)
+    if not faults:
+        return
+    parts = [f"{label}: {_listed(names, MOST_NAMED)}" for label, names in faults.items()]
+    total = sum(len(names) for names in faults.values())
+    ways = ("inline its functions first (onnx.inliner.inline_local_functions)",) if has_functions else ()
+    got = f"{total} node{'s are' if total > 1 else ' is'} not supported ({'; '.join(parts)})"
+    raise ModelError("network", got, f"operators of {', '.join(SUPPORTED)}", try_=ways, code="unsupported_operator")
+
+
+# values
+
+
+def _forward(file: _File, binding: Binding, *, inputs: Sequence[str], outputs: Sequence[str], name: str) -> Graph:
+    """Walks the nodes once: folds what is constant, lowers the rest."""
+    types = {**binding.types, **{v: const_type(c) for v, c in file.constants.items()}}
+    builder = Builder(types, file.constants, taken=(v for n in file.nodes for v in n.outputs))
+    budget = 1 << 28  # elements of all folded constants together
+    for node in file.nodes:
+        value = _folded(builder, node, file.attrs[node.name], binding)
+        if value is None:
+            LOWERINGS[node.op](Call(builder, node, file.attrs[node.name], file.opset, bool(binding.batched)))
+            continue
+        budget -= value.size
+        if budget < 0:
+            raise ModelError(
+                f"node {node.name!r} ({node.op})", "more than 2^28 elements of computed constants", "fewer"
+            )
+        builder.constants[node.output], builder.types[node.output] = value, const_type(value)
+    fixed = [v for v in outputs if v in builder.constants or v in inputs]
+    if fixed:
+        what = "an input" if fixed[0] in inputs else "constant"
+        raise ModelError("network", f"its output {fixed[0]!r} is {what}", "outputs computed from the inputs")
+    graph = Graph(name, "captured", tuple(inputs), tuple(outputs), (), binding.types)
+    return drop_copies(builder.finish(graph))
+
+
+def _folded(builder: Builder, node: Node, attrs: Mapping[str, Any], binding: Binding) -> Array | None:
+    """The node's value, where it does not depend on the inputs' contents."""
+    place = f"node {node.name!r} ({node.op})"
+    if node.op in ("Shape", "Size") and node.inputs:
+        shape = builder.types[node.inputs[0]].shape
+        open_ = [d for d in shape if isinstance(d, str)]
+        if open_:
+            need = "known sizes"
+            raise ModelError(place, f"it asks for the size {open_[0]!r}, which is not known", need, try_=binding.hints)
+        if node.op == "Size":
+            return np.asarray(prod(int(d) for d in shape), np.int64)
+        return np.asarray(shape, np.int64)[slice(attrs.get("start", 0), attrs.get("end"))]
+    if not foldable(node.op) or any(v and v not in builder.constants for v in node.inputs):
+        return None
+    arrays = [builder.constants[v] if v else None for v in node.inputs]
+    return fold(node.op, arrays, attrs, where=place)
+
+
+def _check_finite(graph: Graph) -> None:
+    """Weights that are not numbers, all named at once."""
+    bad = [v for v, c in graph.constants.items() if c.dtype.kind == "f" and not np.isfinite(c).all()]
+    if bad:
+        kinds = "NaN" if any(np.isnan(graph.constants[v]).any() for v in bad) else "infinite"
+        raise ModelError("weights", f"{kinds} values in {_listed(repr(v) for v in bad)}", "finite numbers")
+    odd = [v for n in graph.nodes for v in n.outputs if graph.types[v].dtype != "f32"]
+    if odd:
+        got = f"the value {odd[0]!r} has the type {graph.types[odd[0]].dtype}"
+        raise ModelError("network", got, "a network that computes in floating point")
+
+
+def _meta(
+    model: onnx.ModelProto, opset: int, graph: Graph, binding: Binding, originals: Mapping[str, str]
+) -> dict[str, Attr]:
+    meta: dict[str, Attr] = {
+        "opset": opset,
+        "producer": printable(f"{model.producer_name} {model.producer_version}".strip() or "unknown"),
+        "parameters": sum(c.size for c in graph.constants.values() if c.dtype.kind == "f"),
+        "batch_inputs": binding.batched,
+        "input_dtypes": tuple(binding.dtypes[v] for v in graph.inputs),
+    }
+    ends = (*graph.inputs, *graph.outputs)
+    if any(originals[v] != v for v in ends):
+        meta["original_names"] = tuple(originals[v] for v in ends)
+    return meta
