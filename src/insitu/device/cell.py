@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from insitu.base.errors import ChipError, did_you_mean
-from insitu.base.schema import Amperes, Config, Siemens, load_config
+from insitu.base.schema import Amperes, Config, Seconds, Siemens, Volts, load_config
 
 CellKind = Literal["nor_flash", "reram", "pcm", "mram", "fefet", "sram", "dram", "gain_cell"]
 
@@ -37,6 +37,8 @@ class CellSpec(Config):
     area_f2: float = Field(gt=0, description="cell area in squares of the node's feature size")
     endurance: float | None = Field(default=None, gt=0, description="write cycles; omit where not known")
     read_current: Amperes | None = Field(default=None, gt=0, description="cell current at full input and full level")
+    read_voltage: Volts | None = Field(default=None, gt=0, description="across the cell; omit for the chip's supply")
+    read_pulse: Seconds | None = Field(default=None, gt=0, description="current flows this long; omit for macro.t_read")
     conductance: tuple[Siemens, Siemens] | None = Field(default=None, description="off and on conductance")
     programming: Programming | None = Field(default=None, description="omit for cells that hold exact bits")
     read_sd: float = Field(default=0.0, ge=0, description="read noise of one cell in one read, fraction of full scale")

@@ -1,0 +1,183 @@
+"""What a chip's events cost, how large it is, what it leaks and could do at best; each number with its origin."""
+
+from __future__ import annotations
+
+from insitu.arch.spec import Chip
+from insitu.base.metrics import Metric, Source
+from insitu.circuit.cost import (
+    MM2,
+    NM,
+    PJ,
+    UM2,
+    area_scale,
+    energy_scale,
+    facts,
+    macro_area,
+    macro_energy,
+    sram_access,
+    sram_area,
+    tile_events,
+)
+
+EVENTS = (
+    "mac", "dac", "adc", "shift_add", "vector_op", "ram_read_byte", "ram_write_byte", "weight_bits", "control",
+)  # fmt: skip
+COMMAND_BYTES = 8
+
+
+def event_energy(chip: Chip) -> dict[str, Metric]:
+    """Joules of one event of each component: what the chip file gives, else what the models say; `note` is the source.
+
+    mac, dac, adc, shift_add: see circuit.cost.tile_events.  vector_op: one element through one vector operation, the
+    operands' registers included; a product of run-time operands (MMA) is one vector_op a MAC.  ram_*_byte: the memory
+    called ram.  weight_bits: one bit written.  control: one command, fetched, decoded and issued.
+    """
+    models = {
+        **macro_energy(chip),
+        "vector_op": _vector_op(chip),
+        "ram_read_byte": _ram(chip, "ram_read_byte", 1.0),
+        "ram_write_byte": _ram(chip, "ram_write_byte", facts()["memory_write"]["ratio"]),
+        "weight_bits": _weight_bits(chip),
+        "control": _control(chip),
+    }
+    return {name: _given(chip, name, "J") or models[name] for name in EVENTS}
+
+
+def leakage(chip: Chip) -> Metric:
+    """Watts that flow whether or not anything runs, the host not counted."""
+    given = _given(chip, "leakage", "W")
+    if given is not None:
+        return given
+    fact = facts()["leakage"]
+    watts = fact["w_per_mm2"] * (area(chip).value or 0.0) / MM2
+    return Metric("leakage", watts, "W", "assumed", fact["source"])
+
+
+def host_idle(chip: Chip) -> Metric:
+    """Watts of the host processor while programs run without it."""
+    given = _given(chip, "host_idle", "W")
+    if given is not None:
+        return given
+    fact = facts()["host"]
+    return Metric("host_idle", fact["idle_w"] if chip.chip.host else 0.0, "W", "assumed", fact["source"])
+
+
+def static_power(chip: Chip) -> Metric:
+    """Watts of leakage and the idle host together."""
+    parts = (leakage(chip), host_idle(chip))
+    note = "; ".join(f"{part.name}: {part.note}" for part in parts)
+    return Metric("static_power", sum(part.value or 0.0 for part in parts), "W", "assumed", note)
+
+
+def area(chip: Chip) -> Metric:
+    """Square metres of the die: what the chip file says, else the sum of `area_breakdown`."""
+    if chip.area.die is not None:
+        kind, note = _origin(chip, "area.die")
+        return Metric("area", chip.area.die, "m2", kind, note)
+    parts = area_breakdown(chip)
+    note = (
+        "sum of macros, vector units, memories and host; pads, analog supplies and wiring between blocks not modelled"
+    )
+    return Metric("area", sum(part.value or 0.0 for part in parts.values()), "m2", "modelled", note)
+
+
+def area_breakdown(chip: Chip) -> dict[str, Metric]:
+    """Square metres of all macros, vector units, memories and the host."""
+    macro, technology, components = macro_area(chip), chip.technology, facts()
+    if chip.area.macro is not None:
+        kind, note = _origin(chip, "area.macro")
+        macro = Metric("macro_area", chip.area.macro, "m2", kind, note)
+    digital, register = components["digital"], components["register"]
+    lane = digital["multiply_area_um2"][chip.core.vector.format] * area_scale(
+        technology.node, from_node=digital["node_nm"] * NM
+    )
+    lane += 128 * register["area_um2"] * area_scale(technology.node, from_node=register["node_nm"] * NM)
+    held = sum(memory.size for memory in chip.memories.values() if memory.kind == "sram") + chip.cores * chip.core.sram
+    host = components["host"]["area_mm2"] * MM2 if chip.chip.host else 0.0
+    return {
+        "macros": Metric("macros", chip.macros * (macro.value or 0.0), "m2", macro.source, macro.note),
+        "vector": Metric(
+            "vector", chip.cores * chip.core.vector.lanes * lane * UM2, "m2", "modelled", digital["source"]
+        ),
+        "memories": Metric(
+            "memories", sram_area(held, technology), "m2", "modelled", components["sram"]["cell_source"]
+        ),
+        "host": Metric("host", host, "m2", "assumed", components["host"]["source"]),
+    }
+
+
+def peak_tops(chip: Chip) -> Metric:
+    """10^12 operations a second with every macro busy with full arrays, 2 operations a MAC, one read an output."""
+    return Metric("peak_tops", chip.peak_tops, "TOPS", "modelled", "from the arrays' size and the time of a read")
+
+
+def peak_efficiency(chip: Chip) -> Metric:
+    """TOPS/W of macros busy with full arrays, reads averaged as the chip does; nothing but the macros counted."""
+    energy = event_energy(chip)
+    events = tile_events(chip, rows=chip.array.rows, cols=chip.array.cols)
+    joules = sum(count * (energy[name].value or 0.0) for name, count in events.items())
+    operations = 2.0 * chip.array.rows * chip.array.cols
+    return Metric("peak_tops_per_w", operations / joules * 1e-12, "TOPS/W", "modelled", "macros only, full arrays")
+
+
+def _given(chip: Chip, name: str, unit: str) -> Metric | None:
+    value: float | None = getattr(chip.energy, name)
+    if value is None:
+        return None
+    kind, note = _origin(chip, f"energy.{name}")
+    return Metric(name, value, unit, kind, note)
+
+
+def _origin(chip: Chip, path: str) -> tuple[Source, str]:
+    """How a number of the chip file is known, from its source text."""
+    note = source_of(chip, path)
+    if not note or "assum" in note:
+        return "assumed", note or f"chip {chip.name}, no source given"
+    return ("modelled", note) if "derived" in note else ("measured", note)
+
+
+def source_of(chip: Chip, path: str) -> str:
+    """The source text of a value, or of the nearest mapping around it that has one; empty if there is none."""
+    keys = path.split(".")
+    for count in range(len(keys), 0, -1):
+        if (text := chip.sources.get(".".join(keys[:count]))) is not None:
+            return text
+    return ""
+
+
+def _vector_op(chip: Chip) -> Metric:
+    digital, register, form = facts()["digital"], facts()["register"], chip.core.vector.format
+    logic = (digital["multiply_pj"][form] + digital["add32_pj"]) * PJ * _scaled(digital, chip)
+    moved = 3 * digital["operand_bits"][form] * register["energy_pj"] * PJ * _scaled(register, chip)
+    note = f"one {form} multiply, one 32-bit add, three registers; {digital['source']}; {register['source']}"
+    return Metric("vector_op", logic + moved, "J", "modelled", note)
+
+
+def _ram(chip: Chip, name: str, ratio: float) -> Metric:
+    joules = sram_access(chip.memories["ram"].size, chip.technology) * ratio
+    note = facts()["sram"]["source"] + ("; " + facts()["memory_write"]["source"] if name == "ram_write_byte" else "")
+    return Metric(name, joules, "J", "modelled", note)
+
+
+def _weight_bits(chip: Chip) -> Metric:
+    if not chip.capabilities.wload:
+        return Metric(
+            "weight_bits", 0.0, "J", "modelled", "never counted: weights are programmed before the program runs"
+        )
+    size = chip.array.rows * chip.array.cols * chip.macro.weights.slices * chip.array.bits_per_cell / 8
+    joules = sram_access(size, chip.technology) / 8 * facts()["memory_write"]["ratio"]
+    return Metric(
+        "weight_bits", joules, "J", "modelled", f"an SRAM write of the macro's size; {facts()['sram']['source']}"
+    )
+
+
+def _control(chip: Chip) -> Metric:
+    fact, register = facts()["control"], facts()["register"]
+    fetch = COMMAND_BYTES * sram_access(chip.core.sram or chip.memories["ram"].size, chip.technology)
+    decode = fact["register_bits"] * register["energy_pj"] * PJ * _scaled(register, chip)
+    return Metric("control", fetch + decode, "J", "assumed", fact["source"])
+
+
+def _scaled(fact: dict[str, float], chip: Chip) -> float:
+    process = chip.technology
+    return energy_scale(process.node, process.supply, from_node=fact["node_nm"] * NM, from_supply=fact["supply"])
