@@ -32,7 +32,7 @@ test-all: check  ## every test, the long ones too
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "slow or long"; code=$$?; test $$code -eq 0 -o $$code -eq 5
 
 bench: $(VENV)/core.stamp  ## every benchmark of insitu.bench
-	@$(BIN)/insitu bench
+	@if [ -d src/insitu/bench ]; then $(BIN)/insitu bench; else echo "no benchmarks yet"; fi
 
 accept: $(VENV)/dev.stamp  ## run acceptance/NN.yaml and write docs/status.md: make accept ISSUE=01
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/accept.py $(ISSUE)
@@ -43,7 +43,7 @@ clean:  ## remove the virtual environment and caches
 # Installing happens once; a stamp is older than the files that say what to install.
 $(VENV)/pip.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "$(PYTHON) is too old; needs Python 3.11 or later. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	  { echo "$(PYTHON) is missing or too old; needs Python 3.11 or later. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
