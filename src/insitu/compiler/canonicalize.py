@@ -1,8 +1,8 @@
 """Normal forms: one way to write each meaning, so that later passes know few operators.
 
-Weight layers are Conv(x, w, b) and MatMul(x, w [K, N], b [N]), bias always there.  BatchNormalization is Mul and Add per
-channel, GlobalAveragePool and whole-map AveragePool are ReduceMean, what only renames sizes is Reshape,
-Softmax runs over the last axis.  Transposes in a row become one, Reshapes too, and what changes nothing goes.
+Weight layers are Conv(x, w, b) and MatMul(x, w [K, N], b [N]), bias always there.  BatchNormalization is Mul and Add
+per channel, GlobalAveragePool and whole-map AveragePool are ReduceMean, what only renames sizes is Reshape, Softmax
+runs over the last axis.  Transposes in a row become one, Reshapes too, and what changes nothing goes.
 """
 
 from __future__ import annotations
@@ -51,6 +51,11 @@ class _Work:
         return self.builder.constant(f"{node.name}_{suffix}", np.ascontiguousarray(values, np.float32))
 
 
+def _input(node: Node, index: int) -> str:
+    """An input's name; "" where it is absent."""
+    return node.inputs[index] if index < len(node.inputs) else ""
+
+
 def _keep(work: _Work, node: Node) -> None:
     work.builder.add(node)
 
@@ -59,10 +64,10 @@ def _keep(work: _Work, node: Node) -> None:
 
 
 def _conv(work: _Work, node: Node) -> None:
-    if len(node.inputs) > 2 and node.inputs[2]:
+    if _input(node, 2):
         return _keep(work, node)
     bias = work.table(node, "bias", np.zeros(_size(work.shape(node.inputs[1])[0])))
-    return work.builder.add(replace(node, inputs=(*node.inputs[:2], bias))) and None
+    return work.write(node, node.op, (*node.inputs[:2], bias), node.attrs)
 
 
 def _size(dim: Dim) -> int:
@@ -74,7 +79,7 @@ def _gemm(work: _Work, node: Node) -> None:
     weight = work.constant(node.inputs[1])
     assert weight is not None, "import leaves no Gemm without constant weights"
     w = (weight.T if node.attr("transB", 0) else weight).astype(np.float64) * node.attr("alpha", 1.0)
-    addend = work.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.zeros(())
+    addend = work.constant(_input(node, 2)) if _input(node, 2) else np.zeros(())
     assert addend is not None
     bias = addend.astype(np.float64) * node.attr("beta", 1.0)
     x, names = node.inputs[0], work.table(node, "weight", w)
@@ -87,9 +92,9 @@ def _gemm(work: _Work, node: Node) -> None:
 
 
 def _matmul(work: _Work, node: Node) -> None:
-    a, b = node.inputs[:2]
+    a, b = node.inputs[0], node.inputs[1]
     left, right = work.constant(a), work.constant(b)
-    if len(node.inputs) > 2 or (right is None and left is None):
+    if _input(node, 2) or (right is None and left is None):
         return _keep(work, node)
     if right is not None and right.ndim == 2:
         return work.write(node, "MatMul", (a, b, work.table(node, "bias", np.zeros(right.shape[1]))))
@@ -190,7 +195,7 @@ def _neutral(work: _Work, node: Node, element: float) -> None:
     same = work.shape(inputs[0]) == work.builder.types[node.output].shape
     if constant is not None and same and bool(np.all(constant == element)) and not node.attrs:
         return work.write(node, "Reshape", inputs[:1], {"shape": work.shape(inputs[0])})
-    return work.builder.add(replace(node, inputs=inputs)) and None
+    return work.write(node, node.op, inputs, node.attrs)
 
 
 RULES: dict[str, Callable[[_Work, Node], None]] = {

@@ -195,7 +195,7 @@ def _tile(inputs: Inputs, attrs: Attrs) -> Any:
 def _range(inputs: Inputs, attrs: Attrs) -> Any:
     start, limit, delta = (_data(inputs, i).reshape(()) for i in range(3))
     _sized(int(np.ceil((float(limit) - float(start)) / float(delta))))
-    return np.arange(start, limit, delta).astype(start.dtype)
+    return np.arange(start.item(), limit.item(), delta.item()).astype(start.dtype)
 
 
 def _pad(inputs: Inputs, attrs: Attrs) -> Any:

@@ -21,7 +21,7 @@ ELEMENTS = {
 
 @dataclass(frozen=True)
 class Binding:
-    """Types of the inputs: all computed in float; `dtypes` says what the file declares, `batched` where a batch stood."""
+    """Types of the inputs (all float); `dtypes` says what the file declares, `batched` where a batch stood."""
 
     types: Mapping[str, TensorType]
     dtypes: Mapping[str, str]

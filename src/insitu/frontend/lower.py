@@ -2,82 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from insitu.base.errors import ModelError
+from insitu.frontend.call import Attrs, Call
 from insitu.frontend.fold import axes_of, ints, slice_arguments
-from insitu.graph.graph import Attr, Node
+from insitu.frontend.windows import conv, global_max, pool
+from insitu.graph.graph import Attr
 from insitu.graph.ops.shapes import resolve_reshape, slice_bounds, text
-from insitu.graph.rewrite import Builder
-from insitu.graph.types import Dim
-
-Array = npt.NDArray[Any]
-Attrs = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One node of the file while it is written into the graph: its cleaned names and its ONNX attributes."""
-
-    builder: Builder
-    node: Node
-    attrs: Attrs
-    opset: int
-    batched: bool
-
-    def constant(self, index: int) -> Array | None:
-        """The constant at an input; none where it is absent or known at run time only."""
-        return self.builder.constants.get(self.node.inputs[index]) if self.has(index) else None
-
-    def has(self, index: int) -> bool:
-        """True where the optional input `index` is given."""
-        return index < len(self.node.inputs) and bool(self.node.inputs[index])
-
-    def constants(self) -> list[Array | None]:
-        """All inputs as constants, for the readers of arguments."""
-        return [self.constant(i) for i in range(len(self.node.inputs))]
-
-    def shape(self, index: int = 0) -> tuple[Dim, ...]:
-        """The shape of an input."""
-        return self.builder.types[self.node.inputs[index]].shape
-
-    def axis(self, axis: int, *, rank: int = -1) -> int:
-        """An axis counted from the front."""
-        rank = len(self.shape()) if rank < 0 else rank
-        if not -rank <= axis < rank:
-            raise self.fault(f"axis {axis} of {rank} dimensions", f"an axis from {-rank} to {rank - 1}")
-        return axis % rank
-
-    def size(self, axis: int) -> int:
-        """A size of the first input that has to be known."""
-        size = self.shape()[axis]
-        if isinstance(size, str):
-            raise self.fault(f"its input {text(self.shape())}, whose size {size!r} is not known", "a known size there")
-        return size
-
-    def write(
-        self, attrs: Mapping[str, Attr] | None = None, *, op: str = "", inputs: Sequence[str] | None = None
-    ) -> None:
-        """The node itself, as `op` with these attributes."""
-        names = self.node.inputs[:1] if inputs is None else inputs
-        self.builder.emit(op or self.node.op, names, name=self.node.name, output=self.node.output, attrs=attrs)
-
-    def helper(self, op: str, inputs: Sequence[str], attrs: Mapping[str, Attr] | None = None) -> str:
-        """A node before the node itself; returns its value."""
-        return self.builder.emit(op, inputs, name=f"{self.node.name}_{op.lower()}", attrs=attrs)
-
-    def table(self, suffix: str, array: Array) -> str:
-        """A new constant of this node."""
-        return self.builder.constant(f"{self.node.name}_{suffix}", array)
-
-    def fault(self, got: str, need: str) -> ModelError:
-        return ModelError(f"node {self.node.name!r} ({self.node.op})", got, need)
 
 
 def variant_fault(op: str, attrs: Attrs, static: Sequence[bool]) -> str:
@@ -105,60 +38,6 @@ VARIANTS: dict[str, Callable[[Attrs, Sequence[bool]], str]] = {
 # products
 
 
-def _conv(call: Call) -> None:
-    w = call.constant(1)
-    if w is None or len(call.shape()) not in (3, 4) or w.ndim != len(call.shape()):
-        got = f"an input {text(call.shape())} and weights {text(call.shape(1))}"
-        raise call.fault(got, "a 1-D or 2-D convolution: inputs and weights of 3 or 4 dimensions")
-    kernel = tuple(int(d) for d in w.shape[2:])
-    given = call.attrs.get("kernel_shape")
-    if given is not None and tuple(given) != kernel:
-        raise call.fault(f"kernel_shape {list(given)} for weights {text(w.shape)}", "equal sizes")
-    attrs = _window(call, kernel)
-    call.write({**attrs, "group": int(call.attrs.get("group", 1))}, inputs=call.node.inputs)
-
-
-def _window(call: Call, kernel: tuple[int, ...]) -> dict[str, Attr]:
-    """strides, pads and dilations, with auto_pad resolved."""
-    rank = len(kernel)
-    if len(call.shape()) != rank + 2:
-        raise call.fault(
-            f"a kernel {list(kernel)} for an input {text(call.shape())}", f"an input of {rank + 2} dimensions"
-        )
-    strides = _numbers(call, "strides", rank)
-    dilations = _numbers(call, "dilations", rank)
-    pads = tuple(int(p) for p in call.attrs.get("pads", ())) or (0,) * (2 * rank)
-    auto = call.attrs.get("auto_pad", "NOTSET")
-    if auto == "VALID":
-        pads = (0,) * (2 * rank)
-    elif auto in ("SAME_UPPER", "SAME_LOWER"):
-        pads = _same_pads(call, kernel, strides, dilations, lower=auto == "SAME_LOWER")
-    elif auto != "NOTSET":
-        raise call.fault(f"auto_pad {auto!r}", "NOTSET, VALID, SAME_UPPER or SAME_LOWER")
-    return {"strides": strides, "pads": pads, "dilations": dilations}
-
-
-def _numbers(call: Call, name: str, rank: int) -> tuple[int, ...]:
-    values = tuple(int(v) for v in call.attrs.get(name, ())) or (1,) * rank
-    if len(values) != rank or min(values) < 1:
-        raise call.fault(f"{name} {list(values)}", f"{rank} numbers of at least 1")
-    return values
-
-
-def _same_pads(
-    call: Call, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...], *, lower: bool
-) -> tuple[int, ...]:
-    begins: list[int] = []
-    ends: list[int] = []
-    for i, (k, s, d) in enumerate(zip(kernel, strides, dilations, strict=True)):
-        size = call.size(i + 2)
-        total = max((ceil(size / s) - 1) * s + (k - 1) * d + 1 - size, 0)
-        begin = total - total // 2 if lower else total // 2
-        begins.append(begin)
-        ends.append(total - begin)
-    return (*begins, *ends)
-
-
 def _gemm(call: Call) -> None:
     alpha, beta = float(call.attrs.get("alpha", 1.0)), float(call.attrs.get("beta", 1.0))
     transposed = int(call.attrs.get("transB", 0))
@@ -171,12 +50,12 @@ def _gemm(call: Call) -> None:
         right = call.table("weight", np.ascontiguousarray(call.builder.constants[call.node.inputs[1]].T))
     value = call.helper("MatMul", [call.node.inputs[0], right])
     if alpha != 1.0 or not call.has(2):
-        value = call.helper("Mul", [value, call.table("alpha", np.float32([alpha]))])
+        value = call.helper("Mul", [value, call.table("alpha", np.full(1, alpha, np.float32))])
     if not call.has(2):
         return call.write({"shape": call.builder.types[value].shape}, op="Reshape", inputs=[value])
     addend = call.node.inputs[2]
     if beta != 1.0:
-        addend = call.helper("Mul", [addend, call.table("beta", np.float32([beta]))])
+        addend = call.helper("Mul", [addend, call.table("beta", np.full(1, beta, np.float32))])
     return call.write(op="Add", inputs=[value, addend])
 
 
@@ -204,7 +83,7 @@ def _sub(call: Call) -> None:
     constant = call.constant(1)
     if constant is not None:
         return call.write(op="Add", inputs=[a, call.table("negated", -constant)])
-    negated = call.helper("Mul", [b, call.table("minus_one", np.float32([-1.0]))])
+    negated = call.helper("Mul", [b, call.table("minus_one", np.full(1, -1.0, np.float32))])
     return call.write(op="Add", inputs=[negated, a] if a in call.builder.constants else [a, negated])
 
 
@@ -255,51 +134,6 @@ def _softmax(call: Call) -> None:
 
 
 # pools and means
-
-
-def _pool(call: Call) -> None:
-    kernel = tuple(int(k) for k in call.attrs.get("kernel_shape", ()))
-    if not kernel or min(kernel) < 1:
-        raise call.fault(f"kernel_shape {list(kernel)}", "one number of at least 1 per spatial axis")
-    attrs = _window(call, kernel)
-    source, average = call.node.inputs[0], call.node.op == "AveragePool"
-    inclusive = average and bool(call.attrs.get("count_include_pad", 0))
-    before: tuple[int, ...] = tuple(attrs["pads"])  # pyright: ignore[reportArgumentType, reportUnknownVariableType]
-    if call.attrs.get("ceil_mode", 0) and call.attrs.get("auto_pad", "NOTSET") == "NOTSET":
-        attrs["pads"] = _ceil_pads(call, kernel, attrs)
-        if inclusive and attrs["pads"] != before:  # the extra cells do not count, the given ones do
-            source = call.helper("Pad", [source], {"pads": _all_axes(before), "value": 0.0})
-            rank = len(kernel)
-            extra = tuple(p - q for p, q in zip(attrs["pads"][rank:], before[rank:], strict=True))  # pyright: ignore
-            attrs["pads"], inclusive = ((0,) * rank + extra), False
-    if average:
-        attrs["count_include_pad"] = int(inclusive and any(attrs["pads"]))  # pyright: ignore[reportArgumentType]
-    call.write({"kernel_shape": kernel, **attrs}, inputs=[source])
-
-
-def _all_axes(pads: tuple[int, ...]) -> tuple[int, ...]:
-    rank = len(pads) // 2
-    return (0, 0, *pads[:rank], 0, 0, *pads[rank:])
-
-
-def _ceil_pads(call: Call, kernel: tuple[int, ...], attrs: Mapping[str, Any]) -> tuple[int, ...]:
-    """Pads that make the last, partial window a whole one, as ceil_mode asks."""
-    rank, pads = len(kernel), list(attrs["pads"])
-    for i, (k, s, d) in enumerate(zip(kernel, attrs["strides"], attrs["dilations"], strict=True)):
-        size, reach = call.size(i + 2), (k - 1) * d + 1
-        count = -(-(size + pads[i] + pads[i + rank] - reach) // s) + 1
-        if (count - 1) * s >= size + pads[i]:
-            count -= 1  # a window has to start inside the input or its left padding
-        pads[i + rank] = max((count - 1) * s + reach - size - pads[i], 0 if count > 0 else pads[i + rank])
-    return tuple(pads)
-
-
-def _global_max(call: Call) -> None:
-    rank = len(call.shape()) - 2
-    if rank < 1:
-        raise call.fault(f"an input {text(call.shape())}", "at least 3 dimensions (samples, channels, space)")
-    ones, kernel = (1,) * rank, tuple(call.size(i + 2) for i in range(rank))
-    call.write({"kernel_shape": kernel, "strides": ones, "pads": (0,) * (2 * rank), "dilations": ones}, op="MaxPool")
 
 
 def _global_average(call: Call) -> None:
@@ -414,10 +248,11 @@ def _unsqueeze(call: Call) -> None:
 
 
 LOWERINGS: dict[str, Callable[[Call], None]] = {
-    "Conv": _conv, "Gemm": _gemm, "MatMul": _matmul, "BatchNormalization": _batch_norm,
+    "Conv": conv, "Gemm": _gemm, "MatMul": _matmul, "BatchNormalization": _batch_norm,
     "Relu": _relu, "Clip": _clip, "Add": _commutative, "Mul": _commutative, "Sub": _sub, "Div": _div,
     "Softmax": _softmax,
-    "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_average, "GlobalMaxPool": _global_max,
+    "MaxPool": pool, "AveragePool": pool, "GlobalAveragePool": _global_average, "GlobalMaxPool": global_max,
     "ReduceMean": _reduce_mean, "Concat": _concat, "Slice": _slice, "Pad": _pad,
-    "Reshape": _reshape, "Flatten": _flatten, "Transpose": _transpose, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Identity": _copy, "Dropout": _copy,
+    "Reshape": _reshape, "Flatten": _flatten, "Transpose": _transpose, "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze, "Identity": _copy, "Dropout": _copy,
 }  # fmt: skip

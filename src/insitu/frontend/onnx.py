@@ -14,9 +14,10 @@ import numpy.typing as npt
 import onnx
 
 from insitu.base.errors import ModelError
+from insitu.frontend.call import Call
 from insitu.frontend.fold import fold, foldable
 from insitu.frontend.inputs import Binding, Shapes, bind_inputs
-from insitu.frontend.lower import LOWERINGS, Call, variant_fault
+from insitu.frontend.lower import LOWERINGS, variant_fault
 from insitu.frontend.onnx_file import opset_of, read_model, sparse_array, tensor_array
 from insitu.graph.graph import Attr, Graph, Node, const_type, topological
 from insitu.graph.rewrite import Builder, Names, drop_copies
