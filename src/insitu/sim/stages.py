@@ -1,0 +1,175 @@
+"""What one execution of a command holds, and for how long: its pipeline of stages, in picoseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from insitu.arch.spec import Chip
+from insitu.base.errors import ChipError, ProgramError
+from insitu.isa.program import Command, Program, Section, Tile
+from insitu.sim.counts import CONTROL, element_bytes, passes_of, traffic, vector_work, vectors_of, whole
+
+SECOND = 10**12  # picoseconds
+WHOLE_OPERANDS = ("MMA", "SOFTMAX")  # start when all operands are in the core
+
+
+@dataclass(frozen=True)
+class Burst:
+    """A transfer in one piece: `edge` is its first vector (read) or its last (write), `total` all of it."""
+
+    edge: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Units that take a vector together every `step`; unit i works `work[i]` per vector, over `count` vectors."""
+
+    units: tuple[int, ...]
+    work: tuple[int, ...]
+    step: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One command: read burst, stages, write burst; control commands have none of them."""
+
+    op: str
+    args: tuple[int, ...] = ()
+    read: Burst | None = None
+    stages: tuple[Stage, ...] = ()
+    write: Burst | None = None
+    issue: int = 0
+
+
+@dataclass
+class Units:
+    """Names of the units of a program's chips, numbered as they are met."""
+
+    names: list[str] = field(default_factory=list[str])
+    index: dict[str, int] = field(default_factory=dict[str, int])
+
+    def number(self, name: str) -> int:
+        if name not in self.index:
+            self.index[name] = len(self.names)
+            self.names.append(name)
+        return self.index[name]
+
+    def of_core(self, section: Section, unit: str) -> int:
+        return self.number(f"chip{section.chip}.core{section.core}.{unit}")
+
+    def of_macro(self, section: Section, macro: int, unit: str) -> int:
+        return self.number(f"chip{section.chip}.macro{macro}.{unit}")
+
+    def of_port(self, section: Section) -> int:
+        return self.number(f"chip{section.chip}.ram")
+
+
+def plan_section(program: Program, section: Section, chip: Chip, *, units: Units, reads: int | None) -> list[Plan]:
+    """The plan of each command of a section; equal commands share one."""
+    widths = {symbol.name: element_bytes(symbol.dtype) for symbol in program.symbols}
+    known: dict[Command, Plan] = {}
+    for command in section.code:
+        if command not in known:
+            known[command] = _plan(section, command, chip, widths=widths, units=units, reads=reads)
+    return [known[command] for command in section.code]
+
+
+def _plan(
+    section: Section, command: Command, chip: Chip, *, widths: Mapping[str, int], units: Units, reads: int | None
+) -> Plan:
+    issue = clock_period(chip)
+    if command.op in CONTROL:
+        args = tuple(_bound(section, a) for a in command.args)
+        return Plan(command.op, args, issue=0 if command.op == "ENDL" else issue)
+    first, read, written = (whole(n) for n in traffic(section, command, chip, widths=widths))
+    stages = _mvm_stages(section, command, chip, units, reads) if command.op == "MVM" else ()
+    stages += _vector_stage(section, command, chip, units)
+    vectors = stages[-1].count if stages else 1
+    if command.op != "MVM":
+        first = read if command.op in WHOLE_OPERANDS else -(-read // vectors)
+    last = written if command.op == "SOFTMAX" else -(-written // vectors)
+    return Plan(
+        command.op,
+        read=_burst(chip, first, read),
+        stages=stages,
+        write=_burst(chip, last, written),
+        issue=issue,
+    )
+
+
+def _mvm_stages(section: Section, command: Command, chip: Chip, units: Units, reads: int | None) -> tuple[Stage, ...]:
+    """The arrays, and the ADCs where they have a time of their own; else they are held with their array."""
+    binding, count = section.bindings[int(command.args[2])], whole(vectors_of(section, command))
+    passes, macro = passes_of(chip, reads), chip.macro
+    per_macro: dict[int, list[Tile]] = {}
+    for tile in binding.tiles:
+        per_macro.setdefault(tile.macro, []).append(tile)
+    arrays = [units.of_macro(section, m, "array") for m in per_macro]
+    array_work = [len(tiles) * passes * picoseconds(macro.t_read) for tiles in per_macro.values()]
+    if binding.readout.kind == "exact":
+        return (_stage(arrays, array_work, count),)
+    adcs = [units.of_macro(section, m, "adc") for m in per_macro]
+    if macro.t_adc is None:
+        return (_stage(arrays + adcs, array_work * 2, count),)
+    slots = [sum(conversions_in_turn(tile, chip) for tile in tiles) for tiles in per_macro.values()]
+    return (
+        _stage(arrays, array_work, count),
+        _stage(adcs, [n * passes * picoseconds(macro.t_adc) for n in slots], count),
+    )
+
+
+def _vector_stage(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
+    """The vector unit: a step is one MVM vector, or one group of lanes."""
+    work, lanes, period = whole(vector_work(section, command)), chip.core.vector.lanes, clock_period(chip)
+    if not work:
+        return ()
+    unit = units.of_core(section, "vector")
+    if command.op == "MVM":
+        return (_stage([unit], [-(-work // lanes) * period], whole(vectors_of(section, command))),)
+    return (_stage([unit], [period], -(-work // lanes)),)
+
+
+def _stage(units: Sequence[int], work: Sequence[int], count: int) -> Stage:
+    return Stage(tuple(units), tuple(work), max(work), count)
+
+
+def _burst(chip: Chip, edge: int, total: int) -> Burst | None:
+    return Burst(port_time(chip, edge), port_time(chip, total)) if total else None
+
+
+def _bound(section: Section, size: int | str) -> int:
+    if isinstance(size, str):
+        where = f"chip {section.chip} core {section.core}"
+        raise ProgramError(where, f"size {size} is not bound", "a number", try_=("Program.bind(sizes)",))
+    return size
+
+
+# times
+
+
+def picoseconds(seconds: float) -> int:
+    """Seconds as a whole number of picoseconds."""
+    return round(seconds * SECOND)
+
+
+def clock_period(chip: Chip) -> int:
+    """One cycle of the chip's clock."""
+    return picoseconds(1.0 / chip.chip.clock)
+
+
+def port_time(chip: Chip, count: int) -> int:
+    """How long `count` bytes hold the memory port."""
+    if "ram" not in chip.memories:
+        raise ChipError(f"{chip.name}: memories", "no ram", "a memory named ram that the cores share")
+    return -(-count * SECOND // round(chip.memories["ram"].bandwidth))
+
+
+def conversions_in_turn(tile: Tile, chip: Chip) -> int:
+    """The most conversions one ADC makes for one pass of a tile: neighbouring bitlines share an ADC."""
+    shared = chip.macro.columns_per_adc
+    low, high = (chip.macro.weights.slices * at for at in (tile.x, tile.x + tile.cols))
+    groups = range(low // shared, min(low // shared + 2, (high - 1) // shared) + 1)
+    return max(min(high, (g + 1) * shared) - max(low, g * shared) for g in groups)

@@ -1,0 +1,145 @@
+"""How long a Program takes on a chip: its cores, arrays, ADCs, vector units and memory port as events in time.
+
+The model is stated in docs/design/timing.md.  Time is int64 picoseconds from the start of the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch.spec import Chip
+from insitu.base.errors import ProgramError
+from insitu.isa.program import Program
+from insitu.sim.counts import Counts, labels, tally
+from insitu.sim.events import Machine
+from insitu.sim.stages import SECOND, Plan, Units, plan_section
+
+SPAN = np.dtype([("resource", "i4"), ("section", "i4"), ("command", "i4"), ("start", "i8"), ("end", "i8")])
+Spans = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """When a layer's first command starts and its last one ends, and how long its commands run in all cores."""
+
+    start_ps: int
+    end_ps: int
+    busy_ps: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency, and where it goes.  `busy_ps` is work per unit; `lower_bound_ps` that of the busiest one.
+
+    `counts` are the events of the commands that ran; `spans` (dtype SPAN, `resource` indexes `units`) is there
+    when a trace was asked for.
+    """
+
+    latency_ps: int
+    layers: Mapping[str, LayerTime]
+    busy_ps: Mapping[str, int]
+    counts: Counts
+    units: tuple[str, ...]
+    commands: int
+    stepped: int
+    spans: Spans | None = None
+
+    @property
+    def latency(self) -> float:
+        """Seconds."""
+        return self.latency_ps / SECOND
+
+    @property
+    def lower_bound_ps(self) -> int:
+        """No schedule of these commands is faster than the busiest unit."""
+        return max(self.busy_ps.values(), default=0)
+
+    @property
+    def utilization(self) -> dict[str, float]:
+        """Share of the latency each unit works."""
+        return {unit: busy / self.latency_ps if self.latency_ps else 0.0 for unit, busy in self.busy_ps.items()}
+
+
+def simulate_time(
+    program: Program, chip: Chip, *, trace: bool = False, skip: bool = True, reads: int | None = None
+) -> Timing:
+    """Run the program in time; its named sizes must be bound.
+
+    `skip` jumps over loop trips once the state of the whole machine repeats: the same result, sooner (a trace
+    shows every trip, so it turns skipping off).  `reads` array reads are averaged per input vector, else as many as the
+    chip's own calibration says.  A program in which a core waits forever raises ProgramError.
+    """
+    units = Units()
+    ports = [units.of_port(section) for section in program.sections]
+    plans = [plan_section(program, section, chip, units=units, reads=reads) for section in program.sections]
+    issue = [units.of_core(section, "issue") for section in program.sections]
+    machine = Machine(plans, ports=ports, issue=issue, units=len(units.names), trace=trace, skip=skip and not trace)
+    machine.run()
+    if machine.waiting:
+        raise _deadlock(program, machine)
+    busy = _busy(plans, machine.executed, ports, issue)
+    return Timing(
+        latency_ps=machine.end,
+        layers=_layers(program, machine),
+        busy_ps={name: busy.get(i, 0) for i, name in enumerate(units.names)},
+        counts=tally(program, chip, machine.executed, reads=reads),
+        units=tuple(units.names),
+        commands=sum(sum(runs) for runs in machine.executed),
+        stepped=machine.stepped,
+        spans=np.array(machine.spans, SPAN) if trace else None,
+    )
+
+
+def check_trace(spans: Spans) -> list[tuple[int, int]]:
+    """Pairs of spans (row numbers) that hold one unit at the same time; none in a right trace."""
+    order = np.lexsort((spans["end"], spans["start"], spans["resource"]))
+    order = order[spans["end"][order] > spans["start"][order]]
+    first, second = spans[order[:-1]], spans[order[1:]]
+    clash = (first["resource"] == second["resource"]) & (second["start"] < first["end"])
+    return [(int(order[i]), int(order[i + 1])) for i in np.flatnonzero(clash)]
+
+
+def plan_work(plan: Plan, port: int, issue: int) -> dict[int, int]:
+    """Work per unit (number -> picoseconds) of one execution of a command."""
+    work = {
+        unit: each * stage.count for stage in plan.stages for unit, each in zip(stage.units, stage.work, strict=True)
+    }
+    transfers = sum(burst.total for burst in (plan.read, plan.write) if burst)
+    return {**work, port: transfers, issue: plan.issue}
+
+
+def _busy(
+    plans: Sequence[Sequence[Plan]], executed: Sequence[Sequence[int]], ports: Sequence[int], issue: Sequence[int]
+) -> dict[int, int]:
+    busy: dict[int, int] = {}
+    for section, runs in enumerate(executed):
+        for plan, n in zip(plans[section], runs, strict=True):
+            for unit, work in plan_work(plan, ports[section], issue[section]).items():
+                busy[unit] = busy.get(unit, 0) + work * n
+    return busy
+
+
+def _layers(program: Program, machine: Machine) -> dict[str, LayerTime]:
+    layers: dict[str, LayerTime] = {}
+    for s, section in enumerate(program.sections):
+        for i, label in enumerate(labels(section)):
+            if not machine.executed[s][i]:
+                continue
+            new = LayerTime(machine.first[s][i], machine.last[s][i], machine.elapsed[s][i])
+            old = layers.get(label, LayerTime(new.start_ps, new.end_ps, 0))
+            layers[label] = LayerTime(
+                min(old.start_ps, new.start_ps), max(old.end_ps, new.end_ps), old.busy_ps + new.busy_ps
+            )
+    return layers
+
+
+def _deadlock(program: Program, machine: Machine) -> ProgramError:
+    waits = [
+        f"chip {program.sections[s].chip} core {program.sections[s].core} at command {at}: {what}"
+        for s, at, what in machine.waiting
+    ]
+    return ProgramError(program.name, f"waits forever ({'; '.join(waits)})", "signals and barriers that meet")
