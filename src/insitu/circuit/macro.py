@@ -29,8 +29,9 @@ def read_codes(
 
     The signal is (acc * column_gain + read_noise) / step + column_offset, with column_offset in codes and step G
     (wtm2101, `gain`), 2**shift / multiplier (adc) or 1 (exact); an exact readout is not rounded, so that sums of
-    integers stay what they are.  Returns float64 holding integers.  Without physics the result is that of
-    numeric.readout as long as |acc| * multiplier is below 2**53.
+    integers stay what they are.  Returns floats holding integers (tensors should come as floats: torch turns integers
+    into float32).  Without physics and in float64 the result is that of numeric.readout as long as |acc| * multiplier
+    is below 2**53.
     """
     xp = namespace(acc, column_gain, column_offset, read_noise)
     signal = xp.asarray(acc) * column_gain + read_noise
