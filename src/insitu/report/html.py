@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,19 +16,32 @@ from insitu.report.figures.chip import floorplan, timeline
 from insitu.report.figures.energy import energy_breakdown, memory_use
 from insitu.report.figures.layers import layer_sqnr
 from insitu.report.figures.svg import Figure
-from insitu.report.origins import constant_origins, metric_anchor, metric_origins
+from insitu.report.origins import Origin, constant_origins, metric_anchor, metric_origins
 from insitu.report.result import LayerResult, Result, finite
-from insitu.report.text import UNKNOWN, count, percent, quantity
+from insitu.report.text import UNKNOWN, count, quantity
 from insitu.report.view import alerts, facts, tiles, verdict
 
-MAX_LAYER_ROWS = 400
+MAX_BYTES = 495_000
 _HERE = Path(__file__).parent / "templates"
 
 
 def render(result: Result, *, audio: Sequence[Clip] = ()) -> str:
-    """The report of a run as HTML; `audio` holds playback copies of the recordings in `extra["answers"]`."""
+    """The report of a run as HTML; `audio` holds playback copies of the recordings in `extra["answers"]`.
+
+    The page stays below MAX_BYTES: a run too large for that loses rows of its tables, then its recordings.
+    """
+    page = ""
+    for rows, clips in ((240, audio), (120, audio), (40, audio), (40, ())):
+        page = _page(result, clips, rows)
+        if len(page.encode()) < MAX_BYTES:
+            break
+    return page
+
+
+def _page(result: Result, audio: Sequence[Clip], rows: int) -> str:
     broken = str(result.extra.get("broken_layer") or broken_layer(result.layers) or "")
-    return _template().render(
+    origins = metric_origins(result)
+    page = _template().render(
         result=result,
         style=(_HERE / "report.css").read_text(encoding="utf-8"),
         verdict=verdict(result),
@@ -35,14 +49,28 @@ def render(result: Result, *, audio: Sequence[Clip] = ()) -> str:
         tiles=tiles(result),
         best_change=best_change(result) if result.fits else None,
         sections=_sections(result),
-        answers=_answers(result, {clip.file: clip.uri for clip in audio}),
-        layers=[_layer_row(layer, broken) for layer in result.layers[:MAX_LAYER_ROWS]],
-        more_layers=max(0, len(result.layers) - MAX_LAYER_ROWS),
+        answers=_answers(result, {clip.file: clip.uri for clip in audio})[:rows],
+        layers=[_layer_row(layer, broken) for layer in result.layers[:rows]],
+        more_layers=max(0, len(result.layers) - rows),
         infeasible=[_shortage(item) for item in result.infeasible],
-        metrics=metric_origins(result),
-        constants=constant_origins(result),
+        metrics=origins,
+        constants=_named_first(constant_origins(result), origins)[:rows],
         facts=facts(result),
     )
+    return _typeset(page)
+
+
+def _named_first(constants: list[Origin], metrics: list[Origin]) -> list[Origin]:
+    """The constants that results link to, then the others."""
+    linked = {anchor for row in metrics for anchor, _ in row.uses}
+    return sorted(constants, key=lambda row: row.anchor not in linked)
+
+
+def _typeset(page: str) -> str:
+    """Numbers as print has them: Greek micro, a raised 2, and no line break between a number and its unit."""
+    page = re.sub(r"(?<=\d )u(?=(?:s|J|W|V|A|m|S|F|m2)\b)", "µ", page)
+    page = re.sub(r"(?<=\d [mµ]m)2\b", "²", page)
+    return re.sub(r"(?<=\d) (?=%|(?:[fpnµmkMGT]?(?:s|J|W|Hz)|[KMG]i?B|B|dB|TOPS|mm²)\b)", "\u00a0", page)
 
 
 @cache
@@ -60,7 +88,7 @@ def _sections(result: Result) -> list[dict[str, Any]]:
     from markupsafe import Markup
 
     plan = (
-        ("accuracy", "How accurate is it?", (accuracy_instances, confusion, layer_sqnr)),
+        ("accuracy", "How accurate is it?", (accuracy_instances, layer_sqnr, confusion)),
         ("time", "Where does the time go?", (timeline, layer_latency, unit_utilization)),
         ("energy", "Where does the energy go?", (energy_breakdown, layer_energy)),
         ("chip", "How does it lie on the chip?", (floorplan, memory_use)),
@@ -85,7 +113,8 @@ def _answers(result: Result, uris: Mapping[str, str]) -> list[dict[str, Any]]:
         truth = str(answer.get("truth") or UNKNOWN)
         votes = [str(vote) for vote in answer.get("votes", ())]
         tally = sorted(((votes.count(v), v) for v in set(votes)), key=lambda e: (-e[0], e[1]))
-        row = {"file": str(answer["file"]), "uri": uris.get(Path(str(answer["file"])).name, ""), "truth": truth}
+        file = str(answer["file"])
+        row: dict[str, Any] = {"file": file, "uri": uris.get(Path(file).name, ""), "truth": truth}
         row |= {
             name: {"word": str(answer.get(name) or UNKNOWN), "right": answer.get(name) == truth}
             for name in ("float", "chip")
@@ -124,7 +153,7 @@ def _shortage(item: Any) -> dict[str, Any]:
         "resource": item.resource,
         "demand": quantity(item.demand, item.unit, digits=4),
         "bound": quantity(item.bound, item.unit, digits=4),
-        "share": "" if over is None else percent(over, 0),
+        "share": "" if over is None else f"{over:.3g}",
         "bound_width": f"{100 * min(1.0, item.bound / item.demand) if item.demand else 100:.2f}",
         "filled_by": item.filled_by,
         "ways_out": item.ways_out,

@@ -23,6 +23,23 @@ _ORDER = (
     "array",
     "area",
 )
+_MEANING = {
+    "accuracy_float": "share of the samples the float network answers correctly",
+    "accuracy_quantized": "share of the same samples the quantized graph answers correctly",
+    "accuracy_chip_mean": "mean over the chip instances, with physics",
+    "accuracy_chip_std": "standard deviation between the chip instances",
+    "accuracy_chip_min": "the worst chip instance",
+    "sqnr_db": "all outputs of the quantized graph against the float network's, without physics",
+    "cosine": "all outputs of the quantized graph against the float network's, without physics",
+    "latency_s": "event-driven timing of the compiled program",
+    "throughput_per_s": "event-driven timing of the compiled program",
+    "energy_j": "executed events times energy per event, plus leakage over the time",
+    "power_w": "energy over time, while it works",
+    "array_utilization": "cells that hold a weight, of all cells",
+    "tops_per_w": "two operations per MAC, over the energy",
+    "peak_tops": "from the arrays and their read time",
+    "program_bytes": "size of the compiled program",
+}
 
 
 @dataclass(frozen=True)
@@ -51,8 +68,17 @@ def metric_origins(result: Result) -> list[Origin]:
         metric = result.metrics[name]
         uses = tuple((constants[c], c) for c in rests_on.get(name, ()) if c in constants)
         text = metric_text(name, metric)
-        rows.append(Origin(metric_anchor(name), metric_title(name), text, metric.source, metric.note, uses))
+        rows.append(
+            Origin(metric_anchor(name), metric_title(name), text, metric.source, _note(name, metric.note), uses)
+        )
     return rows
+
+
+def _note(name: str, note: str) -> str:
+    """What the number means, unless the metric says more; always a sentence."""
+    events = "this component's events times their energy" if name.startswith("energy_breakdown.") else ""
+    words = note or _MEANING.get(name, events)
+    return f"{words[:1].upper()}{words[1:]}{'' if words.endswith('.') or not words else '.'}"
 
 
 def constant_origins(result: Result) -> list[Origin]:
@@ -60,7 +86,7 @@ def constant_origins(result: Result) -> list[Origin]:
     rows: list[Origin] = []
     for anchor, constant in zip(constant_anchors(result), _constants(result), strict=True):
         kind = str(constant.get("kind", "assumed"))
-        source = str(constant.get("source") or UNKNOWN)
+        source = f"{str(constant.get('source') or UNKNOWN).removesuffix('.')}."
         weighs = f" Weighs: {constant['weighs']}." if constant.get("weighs") else ""
         rows.append(Origin(anchor, str(constant["name"]), _shown(constant), kind, f"{source}{weighs}"))
     return rows
@@ -91,9 +117,7 @@ def _shown(constant: Mapping[str, Any]) -> str:
 def _check(result: Result) -> Origin:
     check = result.bit_exact
     assert check is not None
-    text = (
-        "graph interpreter against functional simulator, every element of every quantized tensor of the samples checked"
-    )
+    text = "Graph interpreter against functional simulator: every element of every quantized tensor of the samples."
     value = f"{check.mismatches:,} mismatches of {check.checked_values:,}"
     return Origin("origin-bit-exact", "Same numbers", value, "measured", text)
 

@@ -64,7 +64,7 @@ def _stages(result: Result) -> list[tuple[str, float | None]]:
 
 def _spread(result: Result) -> str:
     std, worst = result.value("accuracy_chip_std"), result.value("accuracy_chip_min")
-    text = "" if std is None else f" ± {percent(std)}"
+    text = "" if std is None else f" +- {percent(std)}"
     return text if worst is None else f"{text}, worst chip {percent(worst)}"
 
 
@@ -83,12 +83,9 @@ def _speed(result: Result) -> list[str]:
     cells = f"Array used    {used} of the cells"
     if result.coverage and result.coverage.array_macs_fraction is not None:
         cells += f"; {percent(result.coverage.array_macs_fraction)} of the MACs run there"
-    host = f"; on the host: {', '.join(sorted(result.coverage.host_ops))}" if _has_host(result) else ""
+    hosts = sorted(result.coverage.host_ops) if result.coverage else []
+    host = f"; on the host: {', '.join(hosts)}" if hosts else ""
     return [f"{line}{_origin(result, 'latency_s')}", *([cells + host] if used != UNKNOWN or host else [])]
-
-
-def _has_host(result: Result) -> bool:
-    return bool(result.coverage and result.coverage.host_ops)
 
 
 def _energy(result: Result) -> list[str]:

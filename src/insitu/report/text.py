@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from insitu.base.metrics import Metric
-from insitu.base.units import format_quantity
+from insitu.base.units import KINDS, format_quantity
 from insitu.report.result import finite
 
 UNKNOWN = "not known"
@@ -26,7 +24,7 @@ _TITLES = {
     "program_bytes": "Program size", "cost_usd": "Cost of a chip",
 }  # fmt: skip
 _FRACTIONS = ("accuracy", "array_utilization")
-_PER_SECOND = ("1/s", "s-1", "/s", "Hz")
+_PER_SECOND = ("1/s", "s-1", "/s")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -44,6 +42,8 @@ def quantity(value: float | None, unit: str, *, digits: int = 3) -> str:
         return f"{format_quantity(value, '1', digits=digits)} per s"
     if unit == "dB":
         return f"{float(value or 0.0):.1f} dB"
+    if unit not in KINDS and abs(float(value or 0.0)) >= 1000 and float(value or 0.0).is_integer():
+        return f"{value:,.0f} {unit}"
     return format_quantity(value, unit, digits=digits)
 
 
@@ -83,9 +83,17 @@ def time_label(seconds: float) -> str:
     return "fresh" if seconds == 0 else f"after {format_quantity(seconds, 's')}"
 
 
-def short(text: Any, length: int) -> str:
-    """At most `length` characters, the middle left out."""
-    text = str(text)
+def short_name(name: str, length: int) -> str:
+    """A path-like name in at most `length` characters: leading parts shrink to a letter and their digits.
+
+    "/encoder/layers.3/self/matmul" is "e/l3/s/matmul"; what is still too long loses its middle.
+    """
+    parts = name.strip("/").split("/")
+    for i in range(len(parts) - 1):
+        if len("/".join(parts)) <= length:
+            break
+        parts[i] = parts[i][:1] + "".join(c for c in parts[i][1:] if c.isdigit())
+    text = "/".join(parts)
     if len(text) <= length:
         return text
     head = (length - 1) // 2

@@ -34,7 +34,8 @@ class Tile:
 
 def tiles(result: Result) -> list[Tile]:
     """Accuracy on the chip, speed, energy, does it fit, same numbers?"""
-    return [_quality(result), _speed(result), _energy(result), _fit(result), _numbers(result)]
+    shown = [_quality(result), _speed(result), _energy(result), _fit(result), _numbers(result)]
+    return shown if result.fits else [tile for tile in shown if tile.source]
 
 
 def _quality(result: Result) -> Tile:
@@ -42,7 +43,7 @@ def _quality(result: Result) -> Tile:
     labels = {"accuracy_chip_mean": "Accuracy on the chip", "accuracy_quantized": "Accuracy, quantized",
               "sqnr_db": "Fidelity"}  # fmt: skip
     if name is None:
-        return Tile("Accuracy on the chip", UNKNOWN, ("no data with labels was given",), "origins", "")
+        return Tile("Accuracy on the chip", UNKNOWN, ("no data with labels was given",), "", "", "unknown")
     value = metric_text(name, result.metrics[name])
     source = result.metrics[name].source
     if name == "sqnr_db":
@@ -69,7 +70,7 @@ def _source(result: Result, name: str) -> str:
 
 
 def _anchor(result: Result, name: str) -> str:
-    return metric_anchor(name) if name in result.metrics else "origins"
+    return metric_anchor(name) if _known(result, name) else ""
 
 
 def _metric(result: Result, name: str) -> str:
@@ -79,15 +80,18 @@ def _metric(result: Result, name: str) -> str:
 def _speed(result: Result) -> Tile:
     rate = _metric(result, "throughput_per_s")
     details = (f"{rate.removesuffix(' per s')} inferences per second",) if _known(result, "throughput_per_s") else ()
-    value = _metric(result, "latency_s")
-    return Tile("One inference takes", value, details, _anchor(result, "latency_s"), _source(result, "latency_s"))
+    return _metric_tile(result, "latency_s", "Time per inference", details)
 
 
 def _energy(result: Result) -> Tile:
     details = [f"{_metric(result, 'power_w')} mean power"] if _known(result, "power_w") else []
     details += [f"{_metric(result, 'tops_per_w')}"] if _known(result, "tops_per_w") else []
-    value = _metric(result, "energy_j")
-    return Tile("It costs", value, tuple(details), _anchor(result, "energy_j"), _source(result, "energy_j"))
+    return _metric_tile(result, "energy_j", "Energy per inference", tuple(details))
+
+
+def _metric_tile(result: Result, name: str, label: str, details: tuple[str, ...]) -> Tile:
+    tone = "plain" if _known(result, name) else "unknown"
+    return Tile(label, _metric(result, name), details, _anchor(result, name), _source(result, name), tone)
 
 
 def _fit(result: Result) -> Tile:
@@ -104,7 +108,7 @@ def _fit(result: Result) -> Tile:
 def _numbers(result: Result) -> Tile:
     check = result.bit_exact
     if check is None:
-        return Tile("Same numbers?", UNKNOWN, ("not checked",), "origins", "")
+        return Tile("Same numbers?", UNKNOWN, ("not checked",), "", "", "unknown")
     details = [f"{check.mismatches:,} of {check.checked_values:,} integers differ"]
     if check.excluded_values:
         details.append(f"{check.excluded_values:,} on the host not compared")
@@ -117,8 +121,7 @@ def verdict(result: Result) -> str:
     """The answer in one sentence."""
     name, chip = result.model.name, result.chip
     if not result.fits:
-        short = " and ".join(dict.fromkeys(item.resource for item in result.infeasible)) or "it"
-        return f"{name} does not fit {chip}: {short} would have to be larger."
+        return f"{name} does not fit {chip}{_short(result)}."
     parts = [f"{name} fits {chip}"]
     if result.bit_exact and result.bit_exact.mismatches == 0:
         parts.append("computes the same integers there as its quantized graph")
@@ -129,6 +132,14 @@ def verdict(result: Result) -> str:
         cost = f" and {_metric(result, 'energy_j')}" if _known(result, "energy_j") else ""
         parts.append(f"takes {_metric(result, 'latency_s')}{cost} for each")
     return f"{', '.join(parts[:-1])} and {parts[-1]}." if len(parts) > 1 else f"{parts[0]}."
+
+
+def _short(result: Result) -> str:
+    """How much more is asked for than there is."""
+    needs = [f"{i.demand / i.bound:.3g} times the {i.resource}" for i in result.infeasible if i.bound]
+    if not needs:
+        return ""
+    return f": it needs {', '.join(needs[:-1])} and {needs[-1]}" if len(needs) > 1 else f": it needs {needs[0]}"
 
 
 def alerts(result: Result) -> list[str]:

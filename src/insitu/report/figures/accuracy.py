@@ -54,7 +54,7 @@ def _origin(result: Result) -> str:
 def _range(values: Sequence[float]) -> Axis:
     low, high = min(values), max(values)
     pad = max(0.12 * (high - low), 0.005)
-    return Axis(max(0.0, low - pad), min(1.0, high + pad), left=24.0, right=97.0)
+    return Axis(max(0.0, low - pad), min(1.0, high + pad), left=24.0, right=93.0)
 
 
 def _reference(axis: Axis, name: str, value: float, y: float, bottom: float) -> list[str]:

@@ -11,7 +11,7 @@ from insitu.report.result import LayerResult, Result, finite
 from insitu.report.text import percent, quantity
 
 ROW = 22
-MAX_ROWS = 40
+MAX_ROWS = 24
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Bar:
 
 def bars(rows: Sequence[Bar], *, label: str, top: float | None = None) -> str:
     """Rows of bars that begin at the gutter; `top` is the value of a full one."""
-    axis = Axis(0.0, top or max((row.value for row in rows), default=1.0) or 1.0, right=84.0)
+    axis = Axis(0.0, top or max((row.value for row in rows), default=1.0) or 1.0, right=79.0)
     parts: list[str] = []
     for i, row in enumerate(rows):
         y, end = i * ROW, axis.at(row.value)
@@ -67,11 +67,11 @@ def _by_layer(
     rows = [Bar(n, v, quantity(v, unit), style) for n, v in known if kept is None or n in kept]
     if kept is not None:
         rest = math.fsum(value for name, value in known if name not in kept)
-        rows.append(Bar(f"{len(known) - len(kept)} others", rest, quantity(rest, unit), "s7"))
+        rows.append(Bar(f"{len(known) - len(kept)} others", 0.0, quantity(rest, unit), "s7"))
     words = "joules" if unit == "J" else "seconds"
     return Figure(
         key, title, f"{words} per inference; layers in execution order", _source(result, origin_key),
-        bars(rows, label=f"{title}, {len(known)} layers"), origin_key=origin_key,
+        bars(rows, label=f"{title}, {len(known)} layers", top=max(v for _, v in known)), origin_key=origin_key,
         note=f"The {len(known)} layers add up to {quantity(total, unit)}.",
     )  # fmt: skip
 

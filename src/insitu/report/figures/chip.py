@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from insitu.report.figures.svg import Axis, Figure, axis_lines, box, line, rect, row_name, svg, text, ticks
+from insitu.report.figures.svg import GUTTER, Axis, Figure, axis_lines, box, line, rect, row_name, svg, text, ticks
 from insitu.report.result import Result
-from insitu.report.text import quantity
+from insitu.report.text import quantity, short_name
 
-MAX_MACROS = 32
-MAX_RECTS = 500
-MAX_SPANS = 600
+MAX_MACROS = 16
+MAX_RECTS = 300
+MAX_SPANS = 240
 MAX_UNITS = 24
+MAX_NAMED = 16
+LABEL = 1.1  # percent of a phone-wide macro that a character takes, halved
 ROW = 24
+
+SAMPLED = "Drawn in equal slices of time, each with the layer that takes most of it."
+
+
+@dataclass(frozen=True)
+class Span:
+    """Work of one unit on one layer, in seconds from the start of the inference."""
+
+    unit: str
+    label: str
+    start: float
+    end: float
+
+
+def span_of(given: Mapping[str, Any]) -> Span:
+    """A span of `Result.extra["timeline"]`."""
+    return Span(str(given["unit"]), str(given["label"]), float(given["start_s"]), float(given["end_s"]))
 
 
 def floorplan(result: Result) -> Figure | None:
@@ -25,22 +45,33 @@ def floorplan(result: Result) -> Figure | None:
     shown = macros[:MAX_MACROS]
     colors = {name: i % 7 for i, name in enumerate(dict.fromkeys(str(r["label"]) for r in rects))}
     across = 1 if len(shown) == 1 else 2 if len(shown) <= 4 else 4
-    height = {1: 380, 2: 200, 4: 104}[across]
+    height = {1: 320, 2: 200, 4: 104}[across]
     parts: list[str] = []
     for i, macro in enumerate(shown):
-        mine = [r for r in rects if int(r["macro"]) == macro][: MAX_RECTS // len(shown) + 1]
+        mine = sorted((r for r in rects if int(r["macro"]) == macro), key=lambda r: -int(r["w"]) * int(r["h"]))
+        mine = mine[: MAX_RECTS // len(shown) + 1]
         place = ((i % across) * 100.0 / across, (i // across) * (height + 34.0))
         parts += _macro(macro, mine, shape, colors, place, (100.0 / across - (0 if across == 1 else 1.6), height))
     rows = -(-len(shown) // across)
     size = f"{int(shape['columns']):,} columns x {int(shape['rows']):,} rows"
-    more = f"{len(shown)} of the {len(macros)} macros in use. " if len(macros) > len(shown) else ""
+    more = f"The first {len(shown)} of them are shown. " if len(macros) > len(shown) else ""
     total = shape.get("count")
     of = f"{len(macros)} of {int(total)} macros hold weights. " if total and int(total) > 1 else ""
     return Figure(
-        "floorplan", "Where the weights lie", f"array cells; a macro has {size}", "modelled",
+        "floorplan", "Where the weights lie", f"array cells; a macro has {size}", _source(result),
         svg(parts, rows * (height + 34.0), label="Floorplan of the macros"),
+        legend=(*_kept_free(shape), *((f"block b{c}", short_name(n, 28)) for n, c in list(colors.items())[:MAX_NAMED])),
         note=f"{of}{more}Row 0 is at the top, column 0 at the left.", origin_key="array_utilization",
     )  # fmt: skip
+
+
+def _kept_free(shape: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return (("reserved", "reserved columns"),) if shape.get("reserved_columns") else ()
+
+
+def _source(result: Result) -> str:
+    metric = result.metrics.get("array_utilization")
+    return metric.source if metric else "measured"
 
 
 def _macro(
@@ -67,41 +98,70 @@ def _block(r: Mapping[str, Any], columns: float, rows: float, height: float, col
     words = (
         f"{name}: columns {r['x']} to {int(r['x']) + int(r['w']) - 1}, rows {r['y']} to {int(r['y']) + int(r['h']) - 1}"
     )
-    parts = [rect(0, 0, 100, tall, style=f"block b{colors[name]}", title=words)]
-    if tall >= 12 and width >= 12:
-        parts.append(text(0, min(tall / 2 + 4, 15), name, style="label", dx=5))
-    return box(x, y, max(width, 0.4), max(tall, 1.5), parts)
+    style = f"block b{colors[name]}"
+    if tall < 14 or width < 2 * len(name) * LABEL:
+        return rect(x, y, max(width, 0.4), max(tall, 1.5), style=style, title=words)
+    label = text(0, min(tall / 2 + 4, 15), name, style="label", dx=5)
+    return box(x, y, width, tall, [rect(0, 0, 100, tall, style=style, title=words), label])
 
 
 def timeline(result: Result) -> Figure | None:
     """Which unit works on what, when, during one inference."""
-    spans = list(result.extra.get("timeline", ()))[:MAX_SPANS]
-    if not spans:
+    given = [span_of(s) for s in result.extra.get("timeline", ())]
+    if not given:
         return None
-    units = list(dict.fromkeys(str(s["unit"]) for s in spans))[:MAX_UNITS]
-    colors = {name: i % 7 for i, name in enumerate(dict.fromkeys(str(s["label"]) for s in spans))}
-    end = max(float(s["end_s"]) for s in spans) or 1.0
-    axis = Axis(0.0, end, left=22.0, right=99.0)
+    units = list(dict.fromkeys(span.unit for span in given))[:MAX_UNITS]
+    spans = coarse(given, units)
+    colors = {name: i % 7 for i, name in enumerate(dict.fromkeys(span.label for span in given))}
+    end = max(span.end for span in given) or 1.0
+    axis = Axis(0.0, end, left=GUTTER * 0.7, right=98.0)
     bottom = ROW * len(units) + 4.0
     marks = [(value, quantity(value, "s")) for value in ticks(0.0, end, about=3)]
     parts = axis_lines(axis, 0, bottom, marks)
     parts += [row_name(ROW * i + 16, unit) for i, unit in enumerate(units)]
-    for span in spans:
-        if str(span["unit"]) in units:
-            parts.append(_span(span, axis, ROW * units.index(str(span["unit"])), colors))
+    parts += [_span(span, axis, ROW * units.index(span.unit), colors) for span in spans]
     return Figure(
         "timeline", "One inference in time", "seconds from the start; one row per unit", "modelled",
         svg(parts, bottom + 22, label="Timeline of one inference"), origin_key="latency_s", wide=True,
-        note="Neighbouring work on one layer is drawn as one span; the full trace is in the run folder.",
+        note=SAMPLED if len(spans) < len(given) else "",
     )  # fmt: skip
 
 
-def _span(span: Mapping[str, Any], axis: Axis, y: float, colors: Mapping[str, int]) -> str:
-    start, end = float(span["start_s"]), float(span["end_s"])
-    words = f"{span['label']}: {quantity(start, 's')} to {quantity(end, 's')}"
-    x = axis.at(start)
-    width = max(axis.at(end) - x, 0.15)
-    parts = [rect(0, 0, 100, ROW - 6, style=f"block b{colors[str(span['label'])]}", title=words)]
-    if width > 7:
-        parts.append(text(0, 13, str(span["label"]), style="label", dx=4))
-    return box(x, y + 3, width, ROW - 6, parts)
+def _span(span: Span, axis: Axis, y: float, colors: Mapping[str, int]) -> str:
+    words = f"{short_name(span.label, 40)}: {quantity(span.start, 's')} to {quantity(span.end, 's')}"
+    x = axis.at(span.start)
+    width = max(axis.at(span.end) - x, 0.15)
+    style = f"block b{colors[span.label]}"
+    if width <= 7:
+        return rect(x, y + 3, width, ROW - 6, style=style, title=words)
+    label = text(0, 13, span.label.rpartition("/")[2], style="label", dx=4)
+    return box(x, y + 3, width, ROW - 6, [rect(0, 0, 100, ROW - 6, style=style, title=words), label])
+
+
+def coarse(spans: Sequence[Span], units: Sequence[str], *, limit: int = MAX_SPANS) -> list[Span]:
+    """At most `limit` spans of these units; too many become equal slices of time, each with its longest work."""
+    mine = [span for span in spans if span.unit in set(units)]
+    if len(mine) <= limit:
+        return mine
+    slices = max(1, limit // len(units))
+    step = max(span.end for span in mine) / slices
+    busy: dict[tuple[str, int], dict[str, float]] = {}
+    for span in mine:
+        for i in range(int(span.start / step), min(slices - 1, int(span.end / step)) + 1):
+            part = min(span.end, (i + 1) * step) - max(span.start, i * step)
+            work = busy.setdefault((span.unit, i), {})
+            work[span.label] = work.get(span.label, 0.0) + part
+    found = [(unit, i, max(sorted(work), key=work.__getitem__)) for (unit, i), work in sorted(busy.items())]
+    return _joined([Span(unit, label, i * step, (i + 1) * step) for unit, i, label in found], step)
+
+
+def _joined(spans: Sequence[Span], step: float) -> list[Span]:
+    """Neighbouring slices of one unit and label as one span."""
+    joined: list[Span] = []
+    for span in spans:
+        last = joined[-1] if joined else None
+        if last and (last.unit, last.label) == (span.unit, span.label) and span.start - last.end < step / 2:
+            joined[-1] = Span(last.unit, last.label, last.start, span.end)
+        else:
+            joined.append(span)
+    return joined

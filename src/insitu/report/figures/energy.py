@@ -47,7 +47,7 @@ def memory_use(result: Result) -> Figure | None:
         ]
         body += [*_bar(used, max(size, taken), "B", y + 20), *_list(used, size, "B", y + BAR + 34)]
         y += BAR + 48 + ROW * len(used)
-    return Figure("memory", "What the memory holds", "bytes", "modelled", svg(body, y, label="Memory use"),
+    return Figure("memory", "What the memory holds", "bytes", "measured", svg(body, y - 14, label="Memory use"),
                   note="Counted from the compiled program's memory map.", origin_key="program_bytes")  # fmt: skip
 
 

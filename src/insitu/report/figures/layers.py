@@ -10,7 +10,7 @@ from insitu.report.result import LayerResult, Result, finite
 
 ROW = 20
 HEAD = 6
-MAX_ROWS = 60
+MAX_ROWS = 32
 
 
 def layer_sqnr(result: Result) -> Figure | None:
@@ -26,7 +26,7 @@ def layer_sqnr(result: Result) -> Figure | None:
     parts = axis_lines(axis, HEAD, bottom, [(v, f"{v:.0f}") for v in ticks(axis.lo, axis.hi, about=5)])
     for i, layer in enumerate(shown):
         parts += _row(axis, layer, HEAD + i * ROW, layer.name == broken)
-    note = f"The {len(shown)} of {len(known)} layers that keep least." if len(shown) < len(known) else ""
+    note = f"The {len(shown)} of the {len(known)} layers that keep least." if len(shown) < len(known) else ""
     return Figure(
         "sqnr", "Signal kept, layer by layer", "dB, signal to quantization noise; more is better", "modelled",
         svg(parts, bottom + 22, label="Signal to quantization noise of every layer"), note=note,

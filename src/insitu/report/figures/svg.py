@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-from insitu.report.text import short
+from insitu.report.text import short_name
 
 Anchor = Literal["start", "middle", "end"]
 GUTTER = 34.0  # percent of the width that names of rows take
-NARROW, WIDE = 15, 28  # characters of a row's name on a phone and on a desk
+NARROW, WIDE = 15, 22  # characters of a row's name on a phone and on a desk
 SERIES = 8  # colours s0 .. s7 of the style sheet; the last is grey, for the rest
 
 
@@ -88,10 +88,10 @@ def text(x: float, y: float, words: str, *, style: str = "t", anchor: Anchor = "
 
 def row_name(y: float, name: str, *, style: str = "name") -> str:
     """The name of a row in the gutter: shorter on a phone, whole in the hover title."""
-    if len(name) <= NARROW:
-        return text(0, y, name, style=style)
     title = f"<title>{escape(name)}</title>"
-    variants = (("narrow", short(name, NARROW)), ("wide", short(name, WIDE)))
+    if len(name.strip("/")) <= NARROW:
+        return text(0, y, name.strip("/"), style=style)
+    variants = (("narrow", short_name(name, NARROW)), ("wide", short_name(name, WIDE)))
     shown = (f'<text class="{style} {kind}" x="0" y="{number(y)}">{escape(words)}</text>' for kind, words in variants)
     return f"<g>{title}{''.join(shown)}</g>"
 
@@ -120,6 +120,5 @@ def axis_lines(axis: Axis, top: float, bottom: float, labels: Sequence[tuple[flo
     parts: list[str] = []
     for value, words in labels:
         x = axis.at(value)
-        side: Anchor = "end" if x > 95 else "middle"
-        parts += [line(x, top, x, bottom, style="grid"), text(x, bottom + 15, words, style="tick", anchor=side)]
+        parts += [line(x, top, x, bottom, style="grid"), text(x, bottom + 15, words, style="tick", anchor="middle")]
     return parts
