@@ -1,0 +1,1 @@
+"""Choose above, apply below: algorithms that decide scales, gains and ranges, as plain data."""

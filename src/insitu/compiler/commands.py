@@ -1,0 +1,149 @@
+"""Small pieces commands are made of: axes merged to at most four dimensions, hardware loops, tables without repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from insitu.base.errors import InternalError
+from insitu.isa.program import MAX_DIMS, MAX_LOOPS, Binding, Command, Descriptor, Size, Vector
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of an iteration: its size, and the stride of each operand along it (elements)."""
+
+    size: Size
+    strides: tuple[int, ...]
+
+
+def merge(axes: Sequence[Axis]) -> list[Axis]:
+    """The same iteration with fewer axes: units dropped, neighbours joined where every operand runs on."""
+    out: list[Axis] = []
+    for axis in axes:
+        if axis.size == 1:
+            continue
+        last = out[-1] if out else None
+        if last and isinstance(axis.size, int) and isinstance(last.size, int):
+            if all(a == b * axis.size for a, b in zip(last.strides, axis.strides, strict=True)):
+                out[-1] = Axis(last.size * axis.size, axis.strides)
+                continue
+        out.append(axis)
+    return out
+
+
+def split_loops(axes: Sequence[Axis], *, inner: int) -> tuple[list[Axis], list[Axis]]:
+    """(hardware loops, dimensions): as many inner axes as fit beside `inner` more dimensions."""
+    room = MAX_DIMS - inner
+    cut = max(0, len(axes) - room)
+    if cut > MAX_LOOPS:
+        raise InternalError("compiler", f"{len(axes)} axes that do not merge", f"at most {room + MAX_LOOPS}")
+    return list(axes[:cut]), list(axes[cut:])
+
+
+@dataclass(frozen=True)
+class TableVector:
+    """Vector settings whose multiplier and shift are descriptors that have no index yet."""
+
+    vector: Vector
+    multiplier: Descriptor
+    shift: Descriptor | None = None
+
+
+Whole = Descriptor | Binding | Vector | TableVector | int  # an operand before it has an index
+
+
+@dataclass(frozen=True)
+class Op:
+    """A command inside hardware loops (outermost first), its operands still whole; the first one is written."""
+
+    op: str
+    operands: tuple[Whole, ...]
+    loops: tuple[Size, ...] = ()
+
+    @property
+    def writes(self) -> str:
+        """Symbol this command writes."""
+        out = self.operands[0]
+        assert isinstance(out, Descriptor)
+        return out.symbol
+
+    @property
+    def reads(self) -> set[str]:
+        """Symbols this command reads."""
+        first = 0 if self.op == "ACC" else 1
+        tables = [t for o in self.operands if isinstance(o, TableVector) for t in (o.multiplier, o.shift) if t]
+        return {d.symbol for d in (*self.operands[first:], *tables) if isinstance(d, Descriptor)}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Commands of one node on one core, in order; tasks of one `node` write disjoint parts of its output."""
+
+    node: str
+    core: int
+    ops: tuple[Op, ...]
+
+    @property
+    def writes(self) -> set[str]:
+        """Symbols written."""
+        return {op.writes for op in self.ops}
+
+    @property
+    def reads(self) -> set[str]:
+        """Symbols read, those it wrote itself included."""
+        return {symbol for op in self.ops for symbol in op.reads}
+
+
+@dataclass
+class Code:
+    """Tables and code of one section while they are written."""
+
+    descriptors: dict[Descriptor, int] = field(default_factory=dict[Descriptor, int])
+    bindings: dict[Binding, int] = field(default_factory=dict[Binding, int])
+    vectors: dict[Vector, int] = field(default_factory=dict[Vector, int])
+    commands: list[Command] = field(default_factory=list[Command])
+
+    def add(self, op: Op) -> None:
+        """Append a command in its loops, its operands entered into the tables."""
+        self.commands += [Command("LOOP", (trips,)) for trips in op.loops]
+        self.commands.append(Command(op.op, tuple(self._index(o) for o in op.operands)))
+        self.commands += [Command("ENDL")] * len(op.loops)
+
+    def _index(self, operand: Whole) -> int:
+        if isinstance(operand, Descriptor):
+            return self.descriptors.setdefault(operand, len(self.descriptors))
+        if isinstance(operand, Binding):
+            return self.bindings.setdefault(operand, len(self.bindings))
+        if isinstance(operand, TableVector):
+            shift = None if operand.shift is None else self._index(operand.shift)
+            operand = replace(operand.vector, multiplier=self._index(operand.multiplier), shift=shift)
+        if isinstance(operand, Vector):
+            return self.vectors.setdefault(operand, len(self.vectors))
+        return operand
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where an operand starts, and which stride of each Axis is its own."""
+
+    symbol: str
+    offset: int
+    index: int
+
+
+def descriptor(operand: Operand, loops: Sequence[Axis], dims: Sequence[Axis]) -> Descriptor:
+    """The descriptor of an operand that runs over `loops` and `dims` (at least one dimension)."""
+    dims = dims or [Axis(1, (1,) * (operand.index + 1))]
+    return Descriptor(
+        operand.symbol,
+        operand.offset,
+        tuple(a.size for a in dims),
+        tuple(a.strides[operand.index] for a in dims),
+        tuple(a.strides[operand.index] for a in loops),
+    )
+
+
+def shifted(operand: Operand, offset: int) -> Operand:
+    """The operand moved by `offset` elements."""
+    return replace(operand, offset=operand.offset + offset)

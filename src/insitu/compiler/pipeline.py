@@ -1,0 +1,123 @@
+"""The compiler on one screen: a quantized graph becomes a Program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Dict
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from insitu.arch.load import chip_json
+from insitu.arch.spec import Chip
+from insitu.compiler.emit import Emitter, emit_node, fill_halo
+from insitu.compiler.commands import Op, Operand, Task
+from insitu.compiler.emit import _axes, _operand, _vector_op
+from insitu.compiler.mapping import Mapping
+from insitu.compiler.place import place
+from insitu.compiler.schedule import sections, sync_edges
+from insitu.compiler.storage import Block, Storage, allocate, lay_out
+from insitu.graph.graph import Graph
+from insitu.graph.text import print_graph
+from insitu.isa.program import Program, Section, Symbol
+
+SPACE = "ram"
+BYTES = {"i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "i64": 8}
+
+
+def compile_graph(graph: Graph, chip: Chip, *, sizes: Dict[str, int] | None = None) -> Program:
+    """The Program of a quantized graph on a chip; `sizes` bounds every size that is bound at run time.
+
+    Raises InfeasibleError where the network does not fit.
+    """
+    mapping = place(graph, chip)
+    return emit(graph, chip, mapping=mapping, sizes=sizes or {})
+
+
+def emit(graph: Graph, chip: Chip, *, mapping: Mapping, sizes: Dict[str, int]) -> Program:
+    """Commands, memory map and weights for a placed graph."""
+    storage = lay_out(graph, sizes)
+    emitter = Emitter(graph, chip, mapping, storage)
+    _fill_input_halos(emitter)
+    for node in graph.nodes:
+        emit_node(emitter, node)
+    _carry_states(emitter)
+    symbols, used = _symbols(emitter, chip, sizes)
+    spans = {s.name: (s.address, s.address + s.count * BYTES[s.dtype]) for s in symbols}
+
+    def overlaps(a: str, b: str) -> bool:
+        return a != b and spans[a][0] < spans[b][1] and spans[b][0] < spans[a][1]
+
+    codes = sections(emitter.tasks, sync_edges(emitter.tasks, overlaps))
+    return Program(
+        name=graph.name,
+        chip=chip_json(chip),
+        graph=print_graph(graph, weights=True),
+        symbols=symbols,
+        sections=tuple(
+            Section(0, core, tuple(code.descriptors), tuple(code.bindings), tuple(code.vectors), tuple(code.commands))
+            for core, code in sorted(codes.items())
+        ),
+        weights=emitter.weights,
+        values={v: at for v, at in storage.locations.items() if v not in graph.constants},
+        sizes=dict(sizes),
+        spaces={SPACE: used},
+        meta=_facts(graph, mapping),
+    )
+
+
+def _facts(graph: Graph, mapping: Mapping) -> dict[str, Any]:
+    return {"outputs": list(graph.outputs), "inputs": list(graph.inputs), "model": dict(graph.meta), "cells_used": mapping.cells_used, "cells": mapping.cells, "states": [[s.input, s.output] for s in graph.states]}
+
+
+def _fill_input_halos(emitter: Emitter) -> None:
+    """Zero points around inputs and states that convolutions read with padding; each step, since memory is reused."""
+    for value in (*emitter.graph.inputs, *emitter.graph.state_inputs):
+        ops = fill_halo(emitter, value, core=0, code=emitter.zero(value))
+        if ops:
+            emitter.tasks.append(Task(f"{value}.halo", 0, tuple(ops)))
+
+
+def _carry_states(emitter: Emitter) -> None:
+    """Copy each state's new value over its old one at the end of a step."""
+    for state in emitter.graph.states:
+        source, target = emitter.at(state.output), emitter.at(state.input)
+        if source == target:
+            continue
+        axes = _axes(target.shape, target.strides, source.strides)
+        op: Op = _vector_op("DMA", axes, [_operand(target, 0), Operand(source.symbol, source.offset, 1)])
+        emitter.tasks.append(Task(f"{state.input}.carry", emitter.cores.get(state.output, 0), (op,)))
+
+
+def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple[Symbol, ...], int]:
+    """Every piece of memory with its address: lifetimes come from the tasks that touch it."""
+    graph, storage = emitter.graph, emitter.storage
+    end = len(emitter.tasks)
+    touched: dict[str, list[int]] = {}
+    for index, task in enumerate(emitter.tasks):
+        for symbol in task.reads | task.writes:
+            touched.setdefault(symbol, []).append(index)
+    fresh = [_value_symbol(graph, storage, v) for v in storage.counts if v not in graph.constants]
+    fresh += [Symbol(n, "scratch", SPACE, "i32", count, 0) for n, count in emitter.scratch.items()]
+    for name, weight in emitter.tables.items():
+        ref = emitter.weights[weight]
+        dtype = ref.dtype.replace("uint", "u").replace("int", "i")
+        fresh.append(Symbol(name, "weight", SPACE, dtype, int(np.prod(ref.shape, dtype=int)), 0, weight=weight))
+    outputs = {storage.locations[v].symbol for v in graph.outputs}
+
+    def life(symbol: Symbol) -> tuple[int, int]:
+        uses = touched.get(symbol.name, [0])
+        if symbol.kind in ("weight", "state"):
+            return -1, end
+        return (-1 if symbol.kind == "input" else uses[0]), (end if symbol.name in outputs else uses[-1])
+
+    blocks = [Block(s.name, s.count * BYTES[s.dtype], *life(s)) for s in fresh]
+    addresses, used = allocate(blocks, space=SPACE, bound=int(chip.memories[SPACE].size), chip=chip.name)
+    return tuple(replace(s, address=addresses[s.name]) for s in fresh), used
+
+
+def _value_symbol(graph: Graph, storage: Storage, value: str) -> Symbol:
+    kind = "input" if value in graph.inputs else "state" if value in graph.state_inputs else "output" if value in graph.outputs else "scratch"
+    quant = graph.type(value).quant
+    initial = quant.zero_point if kind == "state" and quant else 0
+    return Symbol(value, kind, SPACE, graph.type(value).dtype, storage.counts[value], 0, initial=initial)

@@ -1,0 +1,117 @@
+"""Cut weight layers into rectangles that fit an array: pieces (packed groups), row parts, column chunks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch.spec import Chip
+from insitu.graph.graph import Graph, Node
+from insitu.numeric.readout import WTM_BIAS_UNIT
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One matrix [rows, cols] of a layer: all of it, or `groups` groups on the diagonal of one block."""
+
+    layer: str
+    index: int
+    group0: int
+    groups: int
+    rows: int
+    cols: int
+
+
+@dataclass(frozen=True)
+class Rect:
+    """A rectangle of a piece that goes onto one array, with the bias rows it needs there."""
+
+    piece: Piece
+    row0: int
+    rows: int
+    col0: int
+    cols: int
+    bias_rows: int
+
+
+def weight_nodes(graph: Graph) -> list[Node]:
+    """Nodes whose second operand is a constant matrix: the layers that live in arrays."""
+    return [n for n in graph.nodes if n.op in ("Conv", "MatMul") and n.inputs[1] in graph.constants]
+
+
+def layer_matrix(graph: Graph, node: Node) -> npt.NDArray[Any]:
+    """Weights as [groups, rows, cols], rows in the order of the patch (channel, then kernel)."""
+    w = graph.constants[node.inputs[1]]
+    if node.op == "MatMul":
+        return w[None]
+    groups = int(node.attr("group", 1))
+    return w.reshape(groups, w.shape[0] // groups, -1).transpose(0, 2, 1)
+
+
+def balanced(total: int, most: int) -> tuple[int, ...]:
+    """Boundaries of the fewest contiguous parts of at most `most`, sizes differing by at most one, earlier larger."""
+    count = -(-total // most)
+    small, extra = divmod(total, count)
+    sizes = [small + (i < extra) for i in range(count)]
+    return tuple(int(v) for v in np.cumsum([0, *sizes]))
+
+
+def pieces(graph: Graph, node: Node, chip: Chip, *, pack: int) -> list[Piece]:
+    """The matrices of a layer; groups share a block, at most `pack` of them and as many as an array holds."""
+    groups, rows, cols = layer_matrix(graph, node).shape
+    if groups == 1:
+        return [Piece(node.name, 0, 0, 1, rows, cols)]
+    room = min(chip.array.rows // rows, usable_columns(chip) // cols)
+    bounds = balanced(groups, max(1, min(pack, room)))
+    return [Piece(node.name, i, a, b - a, (b - a) * rows, (b - a) * cols) for i, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))]
+
+
+def piece_matrix(graph: Graph, node: Node, piece: Piece) -> npt.NDArray[Any]:
+    """The weights of a piece; several groups lie on the diagonal."""
+    blocks = layer_matrix(graph, node)[piece.group0 : piece.group0 + piece.groups]
+    if piece.groups == 1:
+        return blocks[0]
+    _, rows, cols = blocks.shape
+    full = np.zeros((piece.groups, rows, piece.groups, cols), blocks.dtype)
+    index = np.arange(piece.groups)
+    full[index, :, index, :] = blocks
+    return full.reshape(piece.rows, piece.cols)
+
+
+def usable_columns(chip: Chip) -> int:
+    """Columns of an array that may be used."""
+    return chip.array.cols - chip.macro.reserved_columns
+
+
+def row_bounds(node: Node, piece: Piece, chip: Chip) -> tuple[int, ...]:
+    """Row boundaries of a piece: those the quantized graph fixed, else whatever fits an array."""
+    fixed = tuple(int(p) for p in node.attr("parts", ()))
+    return fixed or balanced(piece.rows, chip.array.rows)
+
+
+def rectangles(graph: Graph, node: Node, piece: Piece, chip: Chip) -> list[Rect]:
+    """The grid of rectangles of one piece."""
+    rows, cols = row_bounds(node, piece, chip), balanced(piece.cols, usable_columns(chip))
+    rects: list[Rect] = []
+    for part, (r0, r1) in enumerate(zip(rows, rows[1:], strict=False)):
+        for c0, c1 in zip(cols, cols[1:], strict=False):
+            need = bias_rows(graph, node, piece, chip, columns=(c0, c1)) if part == 0 else 0
+            rects.append(Rect(piece, r0, r1 - r0, c0, c1 - c0, need))
+    return rects
+
+
+def piece_columns(graph: Graph, node: Node, piece: Piece) -> slice:
+    """Output channels of a piece."""
+    each = layer_matrix(graph, node).shape[2]
+    return slice(piece.group0 * each, piece.group0 * each + piece.cols)
+
+
+def bias_rows(graph: Graph, node: Node, piece: Piece, chip: Chip, *, columns: tuple[int, int]) -> int:
+    """Bias rows that hold the largest bias of these columns, where the bias sits in the array."""
+    if node.attr("readout") != "wtm2101":
+        return 0
+    bias = np.asarray(graph.constants[node.inputs[2]])[piece_columns(graph, node, piece)][columns[0] : columns[1]]
+    return -(-int(np.abs(bias).max(initial=0)) // (WTM_BIAS_UNIT * chip.array.cell_range[1]))

@@ -1,0 +1,209 @@
+"""The graph interpreter: what the integers of a quantized graph must be.  Slow, obvious, int64.
+
+It is the reference that compiled programs are compared with, so it shares no product kernel with `sim`.
+Arrays carry a leading sample axis: value of shape (a, b) is held as (samples, a, b).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.base.errors import InternalError
+from insitu.graph.graph import Graph, Node
+from insitu.graph.ops import mvm
+from insitu.numeric.affine import Ints, requantize
+from insitu.numeric.functions import softmax_codes
+
+Array = npt.NDArray[Any]
+Observer = Callable[[str, Ints], None]
+
+
+def interpret(graph: Graph, inputs: Mapping[str, Array], *, observe: Observer | None = None) -> dict[str, Ints]:
+    """Codes of every output and state output for codes of every input and state input.
+
+    `observe` is called with the name and codes of each computed value, in order.
+    """
+    values: dict[str, Ints] = {name: np.asarray(inputs[name], np.int64) for name in (*graph.inputs, *graph.state_inputs)}
+    keep = {*graph.outputs, *(s.output for s in graph.states)}
+    last = {v: i for i, n in enumerate(graph.nodes) for v in n.inputs}
+    for index, node in enumerate(graph.nodes):
+        result = run_node(graph, node, values)
+        values[node.output] = result
+        if observe is not None:
+            observe(node.output, result)
+        for value in {*node.inputs}:
+            if last.get(value) == index and value not in keep:
+                values.pop(value, None)
+    return {name: _value(graph, name, values) for name in keep}
+
+
+def run_node(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    """Codes of one node's output from the codes of its inputs."""
+    rule = RULES.get(node.op)
+    if rule is None:
+        raise InternalError(node.name, f"operator {node.op}", "an operator with integer semantics")
+    return rule(graph, node, values)
+
+
+def _value(graph: Graph, name: str, values: Mapping[str, Ints]) -> Ints:
+    if name in values:
+        return values[name]
+    return np.asarray(graph.constants[name], np.int64)[None]  # one sample, broadcast over all
+
+
+def _zero(graph: Graph, name: str) -> int:
+    quant = graph.type(name).quant
+    return quant.zero_point if quant else 0
+
+
+def _const(graph: Graph, node: Node, index: int) -> Ints | None:
+    name = node.inputs[index] if index < len(node.inputs) else ""
+    return np.asarray(graph.constants[name], np.int64) if name else None
+
+
+def _narrow(acc: Ints, graph: Graph, node: Node, *, multiplier: Ints | int | None = None) -> Ints:
+    return requantize(
+        acc,
+        node.attr("multiplier", 1) if multiplier is None else multiplier,
+        node.attr("shift", 0),
+        zero_point=_zero(graph, node.output),
+        lo=node.attr("lo"),
+        hi=node.attr("hi"),
+        rounding=node.attr("rounding", "half_even"),
+    )
+
+
+def _layer(graph: Graph, node: Node, x: Ints, w: Ints, columns: slice) -> Ints:
+    """Codes of driven inputs x [..., rows] times w [rows, cols] for the output channels `columns`."""
+
+    def cut(index: int) -> Ints | None:
+        array = _const(graph, node, index)
+        return array if array is None or array.size == 1 else array[columns]
+
+    bias, m, r, gain = (cut(i) for i in (2, 3, 4, 5))
+    assert bias is not None
+    post = None if m is None or r is None else (m, r)
+    return mvm.column_codes(x, w, node, bias=bias, gain=gain, post=post, zero_point=_zero(graph, node.output))
+
+
+def _conv(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    x, w, groups = _value(graph, node.inputs[0], values), _const(graph, node, 1), int(node.attr("group", 1))
+    assert w is not None
+    # bias holds -zx*colsum(w), so the driven codes enter as they are; padding inserts the zero point
+    windows = mvm.input_codes(mvm.patches(x, node, kernel=w.shape[2:], pad_value=_zero(graph, node.inputs[0])), node)
+    rank, each_in, each_out = w.ndim - 2, w.shape[1], w.shape[0] // groups
+    lead = windows.shape[: 2 + rank]
+    out: list[Ints] = []
+    for g in range(groups):
+        columns = slice(g * each_out, (g + 1) * each_out)
+        x_g = windows[(slice(None),) * (2 + rank) + (slice(g * each_in, (g + 1) * each_in),)].reshape(*lead, -1)
+        out.append(_layer(graph, node, x_g, w[columns].reshape(each_out, -1).T, columns))
+    return np.moveaxis(np.concatenate(out, axis=-1), -1, 2)
+
+
+def _matmul(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    w = graph.constants.get(node.inputs[1])
+    if w is not None:
+        x = mvm.input_codes(_value(graph, node.inputs[0], values), node)
+        return _layer(graph, node, x, np.asarray(w, np.int64), slice(None))
+    a, b = (_value(graph, v, values) - _zero(graph, v) for v in node.inputs[:2])
+    return _narrow(a @ b, graph, node)
+
+
+def _add(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    a, b = _operands(graph, node, values)
+    return _narrow(a * node.attr("scale_a", 1) + b * node.attr("scale_b", 1), graph, node)
+
+
+def _mul(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    a, b = _operands(graph, node, values)
+    return _narrow(a * b, graph, node)
+
+
+def _operands(graph: Graph, node: Node, values: Mapping[str, Ints]) -> list[Ints]:
+    """Both inputs without their zero points, their ranks made equal behind the sample axis."""
+    pair = [_value(graph, v, values) - _zero(graph, v) for v in node.inputs[:2]]
+    rank = max(p.ndim for p in pair)
+    return [p.reshape(p.shape[0], *(1,) * (rank - p.ndim), *p.shape[1:]) for p in pair]
+
+
+def _rescale(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    x = _value(graph, node.inputs[0], values) - _zero(graph, node.inputs[0])
+    return _narrow(x, graph, node)
+
+
+def _average(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    """Sum over the window of (x - zx), then one multiplier, or a map of them where border windows count fewer."""
+    x, zero = _value(graph, node.inputs[0], values), _zero(graph, node.inputs[0])
+    if node.op == "ReduceMean":
+        axes = tuple(a + 1 for a in node.attr("axes"))
+        acc = (x - zero).sum(axis=axes, keepdims=bool(node.attr("keepdims", 1)))
+    else:
+        kernel = tuple(node.attr("kernel_shape"))
+        windows = mvm.patches(x, node, kernel=kernel, pad_value=zero) - zero
+        acc = np.moveaxis(windows.sum(axis=tuple(range(-len(kernel), 0))), -1, 2)
+    return _narrow(acc, graph, node, multiplier=_const(graph, node, 1))
+
+
+def _max_pool(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    quant = graph.type(node.inputs[0]).quant
+    assert quant is not None
+    kernel = tuple(node.attr("kernel_shape"))
+    windows = mvm.patches(_value(graph, node.inputs[0], values), node, kernel=kernel, pad_value=quant.lo)
+    return np.moveaxis(windows.max(axis=tuple(range(-len(kernel), 0))), -1, 2)
+
+
+def _softmax(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    x, axis = _value(graph, node.inputs[0], values), int(node.attr("axis", -1))
+    table = _const(graph, node, 1)
+    assert table is not None
+    axis = axis + 1 if axis >= 0 else axis
+    y = softmax_codes(np.moveaxis(x, axis, -1), table, zero_point=_zero(graph, node.output), lo=node.attr("lo"), hi=node.attr("hi"))
+    return np.moveaxis(y, -1, axis)
+
+
+def _reshape(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    x = _value(graph, node.inputs[0], values)
+    shape = tuple(-1 if isinstance(d, str) else d for d in graph.type(node.output).shape)
+    return x.reshape(x.shape[0], *shape)
+
+
+def _transpose(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    x = _value(graph, node.inputs[0], values)
+    order = node.attr("perm") or tuple(reversed(range(x.ndim - 1)))
+    return x.transpose(0, *(p + 1 for p in order))
+
+
+def _slice(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    x = _value(graph, node.inputs[0], values)
+    pick = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(node.attr("axes"), node.attr("starts"), node.attr("ends"), node.attr("steps"), strict=True):
+        size = x.shape[axis % (x.ndim - 1) + 1]
+        begin, stop, stride = slice(start, end, step).indices(size)
+        pick[axis % (x.ndim - 1) + 1] = slice(begin, None if stop < 0 else stop, stride)
+    return x[tuple(pick)]
+
+
+def _pad(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    pads = mvm.spatial_pads(tuple(node.attr("pads")))
+    return np.pad(_value(graph, node.inputs[0], values), [(0, 0), *pads], constant_values=node.attr("code"))
+
+
+def _concat(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    parts = [_value(graph, v, values) for v in node.inputs]
+    samples, axis = max(p.shape[0] for p in parts), int(node.attr("axis"))
+    parts = [np.broadcast_to(p, (samples, *p.shape[1:])) for p in parts]
+    return np.concatenate(parts, axis=axis + 1 if axis >= 0 else axis)
+
+
+Rule = Callable[[Graph, Node, Mapping[str, Ints]], Ints]
+RULES: dict[str, Rule] = {
+    "Conv": _conv, "MatMul": _matmul, "Add": _add, "Mul": _mul,
+    "Requantize": _rescale, "AveragePool": _average, "ReduceMean": _average, "MaxPool": _max_pool,
+    "Softmax": _softmax, "Reshape": _reshape, "Flatten": _reshape, "Squeeze": _reshape, "Unsqueeze": _reshape,
+    "Transpose": _transpose, "Slice": _slice, "Pad": _pad, "Concat": _concat,
+}  # fmt: skip

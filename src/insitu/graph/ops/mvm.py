@@ -1,0 +1,84 @@
+"""Weight layers in integers: patches, column sums, readout, requantize (DESIGN 2).  int64 throughout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.graph.graph import Node
+from insitu.numeric.affine import Ints, requantize
+from insitu.numeric.readout import adc_code, wtm2101_code, wtm2101_join
+from insitu.numeric.slicing import input_planes, slice_weights
+
+Array = npt.NDArray[Any]
+
+
+def spatial_pads(pads: tuple[int, ...]) -> list[tuple[int, int]]:
+    """ONNX pads (begins then ends) as one (before, after) pair per axis."""
+    half = len(pads) // 2
+    return [(pads[i], pads[i + half]) for i in range(half)]
+
+
+def patches(x: Ints, node: Node, *, kernel: tuple[int, ...], pad_value: int) -> Ints:
+    """Windows of x [S, N, C, *space] as [S, N, *out, C, *kernel], padded with `pad_value`."""
+    rank = len(kernel)
+    pads = spatial_pads(tuple(node.attr("pads", (0,) * (2 * rank))))
+    strides = tuple(node.attr("strides", (1,) * rank))
+    dilations = tuple(node.attr("dilations", (1,) * rank))
+    padded = np.pad(x, [(0, 0)] * 3 + pads, constant_values=pad_value)
+    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    axes = tuple(range(3, 3 + rank))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=axes)
+    pick = (slice(None),) * 3 + tuple(slice(None, None, s) for s in strides)
+    windows = windows[pick + tuple(slice(None, None, d) for d in dilations)]
+    return np.moveaxis(windows, 2, 2 + rank)
+
+
+def input_codes(q: Ints, node: Node) -> Ints:
+    """The codes the macro is driven with: clip((q << input_shift) + input_offset, 0, 255) where the node asks for it."""
+    shift, offset = node.attr("input_shift", 0), node.attr("input_offset", 0)
+    if node.attr("readout") != "wtm2101":
+        return q
+    return np.clip((q << shift) + offset, 0, 255)
+
+
+def column_codes(x: Ints, w: Ints, node: Node, *, bias: Ints, gain: Ints | None, post: tuple[Ints, Ints] | None, zero_point: int) -> Ints:
+    """Output codes of x [..., rows] times w [rows, cols]: readout and requantize as the node says."""
+    lo, hi, kind = int(node.attr("lo")), int(node.attr("hi")), node.attr("readout")
+    if kind == "wtm2101":
+        assert gain is not None
+        return _wtm2101(x, w, node, bias=bias, gain=gain, lo=lo, hi=hi)
+    assert post is not None
+    acc = (x @ w if kind == "exact" else _adc_sum(x, w, node)) + bias
+    return requantize(acc, post[0], post[1], zero_point=zero_point, lo=lo, hi=hi, rounding=node.attr("rounding", "half_even"))
+
+
+def parts_of(node: Node, rows: int) -> list[slice]:
+    """Row ranges whose column sums are read separately."""
+    bounds = tuple(node.attr("parts", ())) or (0, rows)
+    return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+
+def _wtm2101(x: Ints, w: Ints, node: Node, *, bias: Ints, gain: Ints, lo: int, hi: int) -> Ints:
+    rows = parts_of(node, w.shape[0])
+    if len(rows) == 1:
+        return wtm2101_code(x @ w + bias, gain, lo=lo, hi=hi)
+    k = int(node.attr("k", 0))
+    sums = [x[..., part] @ w[part] + (bias if i == 0 else 0) for i, part in enumerate(rows)]
+    partials = np.stack([wtm2101_code(s, gain >> k) for s in sums])
+    return wtm2101_join(partials, k, lo=lo, hi=hi)
+
+
+def _adc_sum(x: Ints, w: Ints, node: Node) -> Ints:
+    """Sum of the converter's codes over row parts, input planes and weight slices."""
+    total = np.zeros((*x.shape[:-1], w.shape[1]), np.int64)
+    bits, signed = int(node.attr("adc_bits")), bool(node.attr("adc_signed"))
+    for part in parts_of(node, w.shape[0]):
+        planes = input_planes(x[..., part], bits=int(node.attr("input_bits", 8)), step=int(node.attr("plane_bits", 8)), signed=bool(node.attr("input_signed", True)))
+        slices = slice_weights(w[part], bits=int(node.attr("weight_bits", 7)), step=int(node.attr("slice_bits", 8)))
+        for up_x, plane in planes:
+            for up_w, digits in slices:
+                total += adc_code(plane @ digits, int(node.attr("adc_m", 1)), int(node.attr("adc_s", 0)), bits=bits, signed=signed) << (up_x + up_w)
+    return total

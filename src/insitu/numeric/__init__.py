@@ -1,0 +1,1 @@
+"""Integer number formats and their exact arithmetic (DESIGN 2)."""

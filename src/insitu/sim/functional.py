@@ -1,0 +1,383 @@
+"""The functional simulator: a Program over many samples at once, every integer as the chip would hold it.
+
+Memory is real: one byte image per sample and memory space, so a wrong address or an early overwrite shows as a wrong
+number.  A command inside hardware loops runs as one batched operation over strided views where its trips are
+independent, else trip by trip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.base.errors import DataError, ProgramError
+from insitu.isa.program import Binding, Command, Descriptor, Location, Program, Section, Symbol, Vector
+from insitu.numeric.functions import softmax_codes
+from insitu.sim.code import Loop, Step, nest
+from insitu.sim.macro import BoundMatrix, MacroModel
+
+Array = npt.NDArray[Any]
+Observer = Callable[[str, Array], None]
+DTYPES = {"i8": np.int8, "u8": np.uint8, "i16": np.int16, "u16": np.uint16, "i32": np.int32, "i64": np.int64}
+
+
+@dataclass
+class Machine:
+    """A loaded program: tables by section, weights ready for products, memory for `samples` runs."""
+
+    program: Program
+    model: MacroModel
+    samples: int = 0
+    first_sample: int = 0
+    memory: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict[str, npt.NDArray[np.uint8]])
+    symbols: dict[str, Symbol] = field(default_factory=dict[str, Symbol])
+    matrices: dict[tuple[int, Binding], BoundMatrix] = field(default_factory=dict[tuple[int, Binding], BoundMatrix])
+    pending: dict[str, int] = field(default_factory=dict[str, int])
+    written: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+
+def load(program: Program, *, model: MacroModel | None = None) -> Machine:
+    """A machine for a program whose sizes are all bound; `model` says what the macros do (ideal without it)."""
+    if program.sizes:
+        raise ProgramError(program.name, f"sizes {sorted(program.sizes)} not bound", "Program.bind first")
+    machine = Machine(program, model or MacroModel())
+    machine.symbols = {s.name: s for s in program.symbols}
+    for value, at in program.values.items():
+        machine.written.setdefault(at.symbol, []).append(value)
+    return machine
+
+
+def run(
+    machine: Machine,
+    inputs: Mapping[str, Array],
+    *,
+    states: Mapping[str, Array] | None = None,
+    observe: Observer | None = None,
+    first_sample: int = 0,
+) -> dict[str, Array]:
+    """Codes of every output and state after one step, for input codes (samples, *shape).
+
+    `observe` gets the name and codes of every value the program wrote, as soon as its last command has run.
+    `first_sample` numbers the samples, so that noise does not depend on how they are cut into blocks.
+    """
+    program = machine.program
+    _reset(machine, inputs, states or {}, first_sample)
+    for section_steps in _interleaved(machine, observe):
+        section_steps()
+    names = [v for v, at in program.values.items() if machine.symbols[at.symbol].kind in ("output", "state")]
+    wanted = {*names, *output_values(program)}
+    return {v: value_view(machine, program.values[v]).copy() for v in wanted}
+
+
+def output_values(program: Program) -> tuple[str, ...]:
+    """Names of the graph's outputs, in order."""
+    return tuple(program.meta.get("outputs", ()))
+
+
+def value_view(machine: Machine, at: Location) -> Array:
+    """A value in memory, (samples, *shape)."""
+    return _strided(machine, at.symbol, at.offset, tuple(int(d) for d in at.shape), at.strides)
+
+
+def _reset(machine: Machine, inputs: Mapping[str, Array], states: Mapping[str, Array], first_sample: int) -> None:
+    program = machine.program
+    counts = {len(a) for a in inputs.values()}
+    if len(counts) != 1:
+        raise DataError("inputs", f"sample counts {sorted(counts)}", "the same number of samples for every input")
+    machine.samples, machine.first_sample = counts.pop(), first_sample
+    machine.memory = {s: np.zeros((machine.samples, size), np.uint8) for s, size in program.spaces.items()}
+    for symbol in program.symbols:
+        if symbol.kind == "weight":
+            _flat(machine, symbol)[:] = program.weight(symbol.weight).reshape(-1)
+        elif symbol.kind == "state":
+            _flat(machine, symbol)[:] = symbol.initial
+    for name, codes in {**inputs, **states}.items():
+        value_view(machine, program.values[name])[...] = codes
+    machine.pending = _write_counts(program)
+
+
+def _flat(machine: Machine, symbol: Symbol) -> Array:
+    return _strided(machine, symbol.name, 0, (symbol.count,), (1,))
+
+
+def _write_counts(program: Program) -> dict[str, int]:
+    """How many commands write each symbol."""
+    counts: dict[str, int] = {}
+    for section in program.sections:
+        for command in section.code:
+            if (out := _target(section, command)) is not None:
+                counts[out.symbol] = counts.get(out.symbol, 0) + 1
+    return counts
+
+
+def _target(section: Section, command: Command) -> Descriptor | None:
+    if command.op in OPERATIONS:
+        return section.descriptors[int(command.args[0])]
+    return None
+
+
+def _strided(machine: Machine, symbol: str, offset: int, sizes: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+    """(samples, *sizes) elements of a symbol."""
+    at = machine.symbols[symbol]
+    memory = machine.memory[at.space]
+    dtype = np.dtype(DTYPES[at.dtype])
+    steps = tuple(s * dtype.itemsize for s in strides)
+    start = at.address + offset * dtype.itemsize
+    return np.ndarray((machine.samples, *sizes), dtype, memory.data, start, (memory.shape[1], *steps))
+
+
+# control
+
+
+def _interleaved(machine: Machine, observe: Observer | None) -> Iterator[Callable[[], None]]:
+    """Steps of all sections, each as soon as the tokens it waits for have come."""
+    tokens: dict[int, int] = {}
+    waiting = {i: _walk(nest(s.code)) for i, s in enumerate(machine.program.sections)}
+    blocked: dict[int, Step | Loop] = {}
+    barrier: set[int] = set()
+    while waiting:
+        progress = False
+        for index in list(waiting):
+            while True:
+                item = blocked.pop(index, None) or next(waiting[index], None)
+                if item is None:
+                    del waiting[index]
+                    progress = True
+                    break
+                if isinstance(item, Step) and not _passes(item.command, tokens, barrier, index, len(machine.program.sections)):
+                    blocked[index] = item
+                    break
+                progress = True
+                yield lambda item=item, index=index: _execute(machine, machine.program.sections[index], item, observe)
+        if not progress:
+            stuck = ", ".join(f"core {machine.program.sections[i].core}" for i in sorted(blocked))
+            raise ProgramError(machine.program.name, f"deadlock: {stuck} wait for tokens nobody sends", "a program that passes the static check")
+
+
+def _passes(command: Command, tokens: dict[int, int], barrier: set[int], index: int, sections: int) -> bool:
+    if command.op == "SIG":
+        tokens[int(command.args[0])] = tokens.get(int(command.args[0]), 0) + 1
+    elif command.op == "AWAIT":
+        token, count = (int(a) for a in command.args)
+        if tokens.get(token, 0) < count:
+            return False
+        tokens[token] -= count
+    elif command.op == "BAR":
+        barrier.add(index)
+        if len(barrier) < sections:
+            return False
+    return True
+
+
+def _walk(steps: tuple[Step | Loop, ...]) -> Iterator[Step | Loop]:
+    """Top-level items; loops that hold sync commands are unrolled, others stay whole."""
+    for item in steps:
+        if isinstance(item, Loop) and _has_sync(item):
+            for _ in range(item.trips):
+                yield from _walk(item.body)
+        else:
+            yield item
+
+
+def _has_sync(loop: Loop) -> bool:
+    return any(_has_sync(i) if isinstance(i, Loop) else i.command.op in ("SIG", "AWAIT", "BAR") for i in loop.body)
+
+
+def _execute(machine: Machine, section: Section, item: Step | Loop, observe: Observer | None) -> None:
+    for step, trips, counters in _batches(section, item, (), ()):
+        operation = OPERATIONS.get(step.command.op)
+        if operation is not None:
+            operation(machine, section, step.command, _Frame(trips, counters))
+    for step in _leaves(item):
+        _finish(machine, section, step.command, observe)
+
+
+def _leaves(item: Step | Loop) -> Iterator[Step]:
+    if isinstance(item, Step):
+        yield item
+    else:
+        for inner in item.body:
+            yield from _leaves(inner)
+
+
+def _finish(machine: Machine, section: Section, command: Command, observe: Observer | None) -> None:
+    out = _target(section, command)
+    if out is None:
+        return
+    machine.pending[out.symbol] -= 1
+    if machine.pending[out.symbol] == 0 and observe is not None:
+        for value in machine.written.get(out.symbol, ()):
+            observe(value, value_view(machine, machine.program.values[value]))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where in the loops a command runs: counters of loops walked trip by trip, then trips of loops taken whole."""
+
+    trips: tuple[int, ...]
+    counters: tuple[int, ...]
+
+
+def _batches(
+    section: Section, item: Step | Loop, counters: tuple[int, ...], trips: tuple[int, ...]
+) -> Iterator[tuple[Step, tuple[int, ...], tuple[int, ...]]]:
+    """(command, trips of the loops taken whole, counters of the loops walked) in an order that means the same."""
+    if isinstance(item, Step):
+        yield item, trips, counters
+    elif len(item.body) == 1 and _independent(section, item, len(counters) + len(trips)):
+        yield from _batches(section, item.body[0], counters, (*trips, item.trips))
+    else:
+        for outer in product(*(range(t) for t in trips)):
+            for trip in range(item.trips):
+                for inner in item.body:
+                    yield from _batches(section, inner, (*counters, *outer, trip), ())
+
+
+def _independent(section: Section, loop: Loop, level: int) -> bool:
+    """Whether the trips of a loop around one command may run at once."""
+    inner: Step | Loop = loop
+    depth = level
+    levels: list[tuple[int, int]] = []
+    while isinstance(inner, Loop):
+        if len(inner.body) != 1:
+            return False
+        levels.append((depth, inner.trips))
+        inner, depth = inner.body[0], depth + 1
+    out = _target(section, inner.command)
+    if out is None:
+        return False
+    reads = [section.descriptors[int(a)] for a in _read_operands(inner.command)]
+    if any(r.symbol == out.symbol and r != out for r in reads):
+        return False
+    return all(trips == 1 or (len(out.steps) > at and out.steps[at] != 0) for at, trips in levels)
+
+
+def _read_operands(command: Command) -> tuple[Any, ...]:
+    if command.op == "ACC":
+        return command.args[:2]
+    return command.args[1 : 1 + READS.get(command.op, 0)]
+
+
+def _view(machine: Machine, d: Descriptor, frame: _Frame) -> Array:
+    """(samples, *trips, *sizes) elements of an operand."""
+    walked = len(frame.counters)
+    steps = d.steps + (0,) * (walked + len(frame.trips) - len(d.steps))
+    offset = d.offset + sum(c * s for c, s in zip(frame.counters, steps, strict=False))
+    whole = steps[walked : walked + len(frame.trips)]
+    sizes = tuple(int(n) for n in d.sizes)
+    return _strided(machine, d.symbol, offset, (*frame.trips, *sizes), (*whole, *d.strides))
+
+
+# operations
+
+
+def _operand(machine: Machine, section: Section, command: Command, index: int, frame: _Frame) -> Array:
+    return _view(machine, section.descriptors[int(command.args[index])], frame)
+
+
+def _mvm(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+    number = int(command.args[2])
+    binding = section.bindings[number]
+    key = (section.core, binding)
+    matrix = machine.matrices.get(key)
+    if matrix is None:
+        matrix = machine.matrices[key] = machine.model.bind(machine.program, section, binding, dtype=x.dtype)
+    codes = x.reshape(-1, binding.rows)
+    vectors = len(codes) // machine.samples
+    walked = 0
+    for counter, trips in zip(frame.counters, _loop_trips(section, command, frame), strict=False):
+        walked = walked * trips + counter
+    first = machine.first_sample * vectors
+    result = machine.model.read(matrix, codes, first_vector=first, sequence=walked)
+    out[...] = result.reshape(out.shape)
+
+
+def _loop_trips(section: Section, command: Command, frame: _Frame) -> tuple[int, ...]:
+    """A fixed radix per walked loop: only uniqueness of the sequence number matters."""
+    return (1 << 12,) * len(frame.counters)
+
+
+def _mma(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    out, a, b = (_operand(machine, section, command, i, frame) for i in (0, 1, 2))
+    settings = section.vectors[int(command.args[3])]
+    acc = (a.astype(np.float64) - settings.zero_a) @ (b.astype(np.float64) - settings.zero_b)
+    _store(machine, section, settings, acc, out, frame)
+
+
+def _store(machine: Machine, section: Section, settings: Vector, acc: Array, out: Array, frame: _Frame) -> None:
+    """Requantize and write; multipliers and shifts may be descriptors that broadcast like the output."""
+    from insitu.numeric.affine import requantize
+    from insitu.sim.macro import narrow_scalar
+
+    post = settings.post
+    if settings.multiplier is None and settings.shift is None:
+        out[...] = narrow_scalar(acc, post)
+        return
+    tables = [
+        default if d is None else _view(machine, section.descriptors[d], frame)
+        for d, default in ((settings.multiplier, post.multiplier), (settings.shift, post.shift))
+    ]
+    wide = np.asarray(acc).astype(np.int64)
+    assert not isinstance(tables[0], str) and not isinstance(tables[1], str)
+    out[...] = requantize(wide, tables[0], tables[1], zero_point=post.zero_point, lo=post.lo, hi=post.hi, rounding=post.rounding)
+
+
+def _rescale(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+    settings = section.vectors[int(command.args[2])]
+    acc = (x.astype(np.int64) - settings.zero_a) * settings.scale_a
+    _store(machine, section, settings, acc, out, frame)
+
+
+def _binary(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    out, a, b = (_operand(machine, section, command, i, frame) for i in (0, 1, 2))
+    s = section.vectors[int(command.args[3])]
+    left, right = a.astype(np.int64) - s.zero_a, b.astype(np.int64) - s.zero_b
+    acc = left * s.scale_a + right * s.scale_b if command.op == "ADD" else left * right
+    _store(machine, section, s, acc, out, frame)
+
+
+def _reduce(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+    settings = section.vectors[int(command.args[2])]
+    window = tuple(range(out.ndim, x.ndim))
+    if command.op == "MAX":
+        out[...] = x.max(axis=window)
+        return
+    acc = x.sum(axis=window, dtype=np.int64) - settings.zero_a * int(np.prod(x.shape[out.ndim :]))
+    _store(machine, section, settings, acc * settings.scale_a, out, frame)
+
+
+def _softmax(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+    settings = section.vectors[int(command.args[2])]
+    table, post = machine.program.weight(settings.lut), settings.post
+    out[...] = softmax_codes(x, table, zero_point=post.zero_point, lo=post.lo, hi=post.hi)
+
+
+def _fill(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    _operand(machine, section, command, 0, frame)[...] = int(command.args[1])
+
+
+def _copy(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+    out[...] = x
+
+
+def _accumulate(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+    out += x.astype(out.dtype)
+
+
+Operation = Callable[[Machine, Section, Command, _Frame], None]
+OPERATIONS: dict[str, Operation] = {
+    "MVM": _mvm, "MMA": _mma, "REQ": _rescale, "ADD": _binary, "MUL": _binary, "MAX": _reduce, "SUM": _reduce,
+    "SOFTMAX": _softmax, "FILL": _fill, "DMA": _copy, "ACC": _accumulate,
+}  # fmt: skip
+READS = {"MVM": 1, "MMA": 2, "REQ": 1, "ADD": 2, "MUL": 2, "MAX": 1, "SUM": 1, "SOFTMAX": 1, "DMA": 1}

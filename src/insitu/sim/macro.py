@@ -1,0 +1,256 @@
+"""What macros do with a binding: exact integer products when ideal, the chip's physics otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.base.random import effect_key
+from insitu.circuit.effects import Physics
+from insitu.circuit.macro import step_of
+from insitu.circuit.spec import MacroChip
+from insitu.circuit.tile import column_error, effective_weights, read_noise_sd
+from insitu.isa.program import Binding, Post, Program, Section, Tile
+from insitu.numeric.readout import adc_code, adc_range, wtm2101_join
+from insitu.numeric.slicing import input_planes, slice_weights
+from insitu.sim.products import Matrix, exact_matrix
+
+Array = npt.NDArray[Any]
+INT64 = np.int64
+
+
+@dataclass(frozen=True)
+class Analog:
+    """One separately read part of a matrix under physics: conductances as seen by its columns, and their errors."""
+
+    weights: npt.NDArray[np.float32]
+    gain: npt.NDArray[np.float64]
+    offset: npt.NDArray[np.float64]
+    step: npt.NDArray[np.float64]
+    slope: float
+    floor: npt.NDArray[np.float64]
+    macro: int
+
+
+@dataclass(frozen=True)
+class BoundMatrix:
+    """A binding ready to multiply: its parts, per-column tables, and its number for the noise stream."""
+
+    binding: Binding
+    bias: Array
+    parts: tuple[slice, ...]
+    ideal: tuple[Matrix, ...]
+    multiplier: Array
+    shift: Array
+    stream: int
+    analog: tuple[tuple[tuple[int, Analog], ...], ...] = ()  # per part: (slice shift, arrays)
+
+
+@dataclass(frozen=True)
+class MacroModel:
+    """How macros behave: ideal, or one chip instance's physics from `seed`."""
+
+    chip: MacroChip | None = None
+    physics: Physics = field(default_factory=Physics)
+    seed: int = 0
+    instance: int = 0
+
+    @property
+    def ideal(self) -> bool:
+        """Whether codes are the exact integers."""
+        return self.chip is None or self.physics.ideal
+
+    def bind(self, program: Program, section: Section, binding: Binding, *, dtype: npt.DTypeLike) -> BoundMatrix:
+        """The binding's matrices for input codes of `dtype`."""
+        weights = program.weight(binding.weight)
+        bias = program.weight(binding.bias).astype(INT64) if binding.bias else np.zeros(binding.cols, INT64)
+        bounds = binding.readout.parts or (0, binding.rows)
+        parts = tuple(slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False))
+        peak = _peak(binding, dtype)
+        ideal = tuple(exact_matrix(weights[p], peak=peak, bias=bias) for p in parts)
+        columns = [_columns(program, v, binding.cols) for v in _tables(binding)]
+        stream = section.core << 16 | section.bindings.index(binding)
+        bound = BoundMatrix(binding, bias, parts, ideal, columns[0], columns[1], stream)
+        if self.ideal or binding.readout.kind == "exact":
+            return bound
+        analog = tuple(self._analog(section, binding, weights, bias, p, columns[1], first=i == 0) for i, p in enumerate(parts))
+        return BoundMatrix(binding, bias, parts, ideal, columns[0], columns[1], stream, analog)
+
+    def read(self, bound: BoundMatrix, codes: Array, *, first_vector: int = 0, sequence: int = 0) -> Array:
+        """Output codes [vectors, columns] of stored input codes [vectors, rows].
+
+        `first_vector` and `sequence` number the reads, so that noise depends on neither blocks nor threads.
+        """
+        x = drive(bound.binding, codes)
+        kind = bound.binding.readout.kind
+        if kind == "exact":
+            acc = bound.ideal[0].times(x) if bound.binding.zero_in == 0 else bound.ideal[0].times(x - bound.binding.zero_in)
+            return narrow(acc, bound.bias, bound.multiplier, bound.shift, bound.binding.post)
+        reads = _Reads(first_vector, sequence)
+        return self._wtm2101(bound, x, reads) if kind == "wtm2101" else self._adc(bound, x, reads)
+
+    def _wtm2101(self, bound: BoundMatrix, x: Array, reads: _Reads) -> Array:
+        post, k = bound.binding.post, bound.binding.readout.k
+        whole = len(bound.parts) == 1
+        lo, hi = (post.lo, post.hi) if whole else (-128, 127)
+        codes: list[Array] = []
+        for index, part in enumerate(bound.parts):
+            bias = bound.bias if index == 0 else np.zeros_like(bound.bias)
+            if bound.analog:
+                analog = bound.analog[index][0][1]
+                codes.append(self._noisy(analog, x[:, part], reads, bound, plane=index, kind=1, lo=lo, hi=hi))
+            else:
+                codes.append(trunc_q2(bound.ideal[index].times(x[:, part]), bias, bound.shift - (0 if whole else k), lo, hi))
+        return codes[0] if whole else wtm2101_join(np.stack(codes).astype(INT64), k, lo=post.lo, hi=post.hi)
+
+    def _adc(self, bound: BoundMatrix, x: Array, reads: _Reads) -> Array:
+        readout = bound.binding.readout
+        assert isinstance(readout.multiplier, int) and isinstance(readout.shift, int)
+        bits, step = readout.plane_bits
+        lo, hi = adc_range(readout.bits, signed=readout.signed)
+        total = np.zeros((len(x), bound.binding.cols), INT64)
+        signed = bool(np.issubdtype(x.dtype, np.signedinteger))
+        for index, part in enumerate(bound.parts):
+            planes = input_planes(x[:, part], bits=bits, step=step, signed=signed)
+            for number, (up_x, plane) in enumerate(planes):
+                if bound.analog:
+                    for up_w, analog in bound.analog[index]:
+                        read = index << 8 | number << 4 | up_w
+                        total += self._noisy(analog, plane, reads, bound, plane=read, kind=0, lo=lo, hi=hi).astype(INT64) << (up_x + up_w)
+                else:
+                    total += self._ideal_codes(bound, index, plane) << up_x
+        return narrow(total, bound.bias, bound.multiplier, bound.shift, bound.binding.post)
+
+    @staticmethod
+    def _ideal_codes(bound: BoundMatrix, index: int, plane: Array) -> Array:
+        readout = bound.binding.readout
+        weights = bound.ideal[index].data.astype(INT64)
+        total = np.zeros((len(plane), weights.shape[1]), INT64)
+        for up, digits in slice_weights(weights, bits=readout.slice_bits[0], step=readout.slice_bits[1]):
+            acc = exact_matrix(digits, peak=int(np.abs(plane).max(initial=1))).times(plane).astype(INT64)
+            total += adc_code(acc, int(readout.multiplier), int(readout.shift), bits=readout.bits, signed=readout.signed) << up
+        return total
+
+    def _noisy(self, analog: Analog, x: Array, reads: _Reads, bound: BoundMatrix, *, plane: int, kind: int, lo: int, hi: int) -> Array:
+        from insitu.sim.kernels import noisy_codes
+
+        driven = np.asarray(x, np.float32)
+        squares = np.einsum("ij,ij->i", driven, driven) if analog.slope > 0 else np.zeros(len(driven), np.float32)
+        out = np.empty((len(driven), bound.binding.cols), np.int32)
+        cols = bound.binding.cols
+        time = (bound.stream << 12 | (reads.sequence & 0xFFF)) & 0xFFFFFFFF
+        stream = np.array([reads.first * cols, time, analog.macro << 16 | plane, self.instance, self.seed, effect_key("read_noise")], np.int64)
+        acc = driven @ analog.weights
+        noisy_codes(acc, squares, analog.gain, analog.offset, analog.step, analog.slope, analog.floor, stream, kind, lo, hi, out)
+        return out
+
+    def _analog(
+        self, section: Section, binding: Binding, weights: Array, bias: Array, part: slice, shift: Array, *, first: bool
+    ) -> tuple[tuple[int, Analog], ...]:
+        """The arrays that hold rows `part`: one per weight slice."""
+        readout = binding.readout
+        if readout.kind == "wtm2101":
+            gain = np.left_shift(INT64(1), shift) >> (readout.k if len(readout.parts) > 2 else 0)
+            return ((0, self._array(section, binding, weights, part, np.asarray(gain, np.float64), bias if first else None)),)
+        step = np.full(binding.cols, float(step_of(readout, multiplier=readout.multiplier, shift=readout.shift)))
+        digits = slice_weights(weights, bits=readout.slice_bits[0], step=readout.slice_bits[1])
+        return tuple((up, self._array(section, binding, d, part, step, None, slice_index=i)) for i, (up, d) in enumerate(digits))
+
+    def _array(
+        self, section: Section, binding: Binding, weights: Array, part: slice, step: Array, bias: Array | None, *, slice_index: int = 0
+    ) -> Analog:
+        """Cells and column errors of the tiles that hold rows `part`, put together."""
+        assert self.chip is not None
+        held = np.zeros((part.stop - part.start, binding.cols))
+        gain, offset = np.ones(binding.cols), np.zeros(binding.cols)
+        macro = 0
+        for tile in binding.tiles:
+            if not part.start <= tile.row0 < part.stop:
+                continue
+            macro = self._macro(section, tile)
+            rows = slice(tile.row0 - part.start, tile.row0 - part.start + tile.rows)
+            cols = slice(tile.col0, tile.col0 + tile.cols)
+            where = {"chip": self.chip, "physics": self.physics, "seed": self.seed, "instance": self.instance, "macro": macro}
+            source = weights[tile.row0 : tile.row0 + tile.rows, cols]
+            held[rows, cols] = effective_weights(source, y0=tile.y, x0=tile.x, slice_index=slice_index, **where)
+            gain[cols], offset[cols] = column_error(tile.cols, x0=tile.x, step=step[cols], slice_index=slice_index, **where)
+        noise = read_noise_sd(np.array([[0.0], [1.0]]), chip=self.chip, physics=self.physics, step=step[None, :]) ** 2
+        slope = float((noise[1] - noise[0]).mean())
+        if bias is not None:  # bias rows are driven with a constant code: part of the column sum, of its gain too
+            offset = offset + gain * bias / step
+        return Analog(held.astype(np.float32), gain, offset, step, slope, noise[0], macro)
+
+    def _macro(self, section: Section, tile: Tile) -> int:
+        macros = getattr(getattr(self.chip, "core", None), "macros", 1)
+        return section.core * int(macros) + tile.macro
+
+
+@dataclass(frozen=True)
+class _Reads:
+    """Numbers of the reads: of the first vector, and of the trip through loops that are walked."""
+
+    first: int
+    sequence: int
+
+
+def drive(binding: Binding, codes: Array) -> Array:
+    """Codes the rows are driven with (numeric: clip((q << shift) + offset, 0, 255) for wtm2101, else q)."""
+    if binding.readout.kind != "wtm2101":
+        return codes
+    if binding.input_shift == 0 and binding.input_offset == 0 and codes.dtype == np.uint8:
+        return codes
+    x = (codes.astype(np.int16) << binding.input_shift) + np.int16(binding.input_offset)
+    return np.clip(x, 0, 255)
+
+
+def _peak(binding: Binding, dtype: npt.DTypeLike) -> int:
+    """Largest magnitude a row can be driven with."""
+    if binding.readout.kind == "wtm2101":
+        return 255
+    info = np.iinfo(np.dtype(dtype))  # type: ignore[type-var]
+    return max(abs(int(info.min) - binding.zero_in), abs(int(info.max) - binding.zero_in))
+
+
+def _tables(binding: Binding) -> tuple[int | str, int | str]:
+    if binding.readout.kind == "wtm2101":
+        return 1, binding.readout.gain if isinstance(binding.readout.gain, str) else int(binding.readout.gain).bit_length() - 1
+    return binding.post.multiplier, binding.post.shift
+
+
+def _columns(program: Program, value: int | str, cols: int) -> Array:
+    """A per-column table; gains, which have weight names, become shifts where they are powers of two above 255."""
+    if isinstance(value, int):
+        return np.full(cols, value, INT64)
+    table = program.weight(value).astype(INT64)
+    if value.endswith(".gain"):
+        return np.rint(np.log2(table)).astype(INT64)
+    return table
+
+
+def narrow(acc: Array, bias: Array, multiplier: Array, shift: Array, post: Post) -> Array:
+    """Requantize column sums [vectors, columns] with a bias, multiplier and shift per column."""
+    from insitu.sim.kernels import MODES, narrow as kernel
+
+    out = np.empty(acc.shape, np.int32)
+    kernel(np.ascontiguousarray(acc), bias, multiplier, shift, MODES[post.rounding], post.zero_point, post.lo, post.hi, out)
+    return out
+
+
+def narrow_scalar(acc: Array, post: Post) -> Array:
+    """Requantize an array with one multiplier and shift."""
+    assert isinstance(post.multiplier, int) and isinstance(post.shift, int)
+    one = np.array([post.multiplier], INT64)
+    flat = np.ascontiguousarray(acc).reshape(-1, 1)
+    return narrow(flat, np.zeros(1, INT64), one, np.array([post.shift], INT64), post).reshape(acc.shape)
+
+
+def trunc_q2(acc: Array, bias: Array, shift: Array, lo: int, hi: int) -> Array:
+    """The wtm2101 readout of column sums [vectors, columns]."""
+    from insitu.sim.kernels import trunc_q2 as kernel
+
+    out = np.empty(acc.shape, np.int32)
+    kernel(np.ascontiguousarray(acc), bias, shift, lo, hi, out)
+    return out

@@ -1,0 +1,41 @@
+"""Exact products of codes and weights: float32 or float64 matrix products where they cannot round, int64 else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+FLOAT32_EXACT = 1 << 24
+FLOAT64_EXACT = 1 << 53
+
+
+def product_bound(weights: Array, *, peak: int, bias: Array | None) -> int:
+    """max|x| * max_c sum_r |w[r, c]| + |bias|: no partial sum in any order is larger (DESIGN 2)."""
+    columns = np.abs(weights.astype(np.int64)).sum(axis=0)
+    extra = int(np.abs(bias.astype(np.int64)).max(initial=0)) if bias is not None else 0
+    return peak * int(columns.max(initial=0)) + extra
+
+
+def product_type(bound: int) -> npt.DTypeLike:
+    """The fastest type whose product is exact below `bound`."""
+    return np.float32 if bound < FLOAT32_EXACT else np.float64 if bound < FLOAT64_EXACT else np.int64
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Weights in the type their product is exact in."""
+
+    data: Array
+
+    def times(self, x: Array) -> Array:
+        """x [n, rows] times the weights, exact integers in the product's type."""
+        return np.asarray(x, self.data.dtype) @ self.data
+
+
+def exact_matrix(weights: Array, *, peak: int, bias: Array | None = None) -> Matrix:
+    """The matrix to multiply codes of magnitude up to `peak` with."""
+    return Matrix(np.ascontiguousarray(weights.astype(product_type(product_bound(weights, peak=peak, bias=bias)))))
