@@ -52,6 +52,9 @@ def test_planes_and_slices() -> None:
 def test_an_adc_chip_pays_for_the_columns_that_share_a_converter() -> None:
     assert RERAM.t_pass == pytest.approx(100e-9 + 64 * 0.83e-9)
     assert RERAM.t_vector == pytest.approx(8 * RERAM.t_pass)
+    assert RERAM.peak_tops == pytest.approx(128 * 2 * 256 * 64 / 800e-9 / 1e12)  # converting overlaps the next read
+    slow = load_chip("parametric-reram-adc8", overrides=["macro.t_adc=5 ns"])
+    assert slow.peak_tops == pytest.approx(128 * 2 * 256 * 64 / (8 * 320e-9) / 1e12)
 
 
 def test_a_chip_scaled_up_scales_its_peak() -> None:

@@ -45,7 +45,7 @@ def measure(overrides: tuple[str, ...], index: int) -> Layer:
     weights = np.clip(np.rint(rng.normal(0, 35, (SIZE, SIZE))), -128, 127)
     x = np.clip(np.rint(rng.exponential(11.0, (FRAMES, SIZE)) * (rng.random((FRAMES, SIZE)) < 0.5)), 0, 255)
     x0, y0 = PLACES[index]
-    place = {"chip": chip, "physics": physics, "seed": 7, "instance": index % 2, "macro": 0}
+    place = {"chip": chip, "physics": physics, "seed": 7, "instance": index, "macro": 0}
     held = effective_weights(weights, y0=y0, x0=x0, **place)
     gain, offset = column_error(SIZE, x0=x0, step=GAIN, **place)
     sd = read_noise_sd((x**2).sum(axis=1, keepdims=True), chip=chip, physics=physics, step=GAIN)

@@ -169,11 +169,12 @@ class Chip(Config):
 
     @property
     def t_pass(self) -> float:
-        """Seconds of one input pass, read once, with the conversions of the columns that share a converter."""
+        """Seconds of one input pass, read once, and then of the conversions of the columns that share a converter."""
         return self.macro.t_read + self.macro.columns_per_adc * (self.macro.t_adc or 0.0)
 
     @property
     def peak_tops(self) -> float:
-        """10^12 operations a second, 2 a MAC, with every macro reading a full array, each output read once."""
-        vectors = self.macros / (self.macro.passes * self.t_pass)
+        """10^12 operations a second, 2 a MAC: macros read full arrays, once an output, converting the last one."""
+        conversions = self.macro.columns_per_adc * (self.macro.t_adc or 0.0)
+        vectors = self.macros / (self.macro.passes * max(self.macro.t_read, conversions))
         return 2e-12 * self.array.rows * self.array.cols * vectors
