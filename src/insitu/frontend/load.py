@@ -1,0 +1,75 @@
+"""What people name a model by -> Graph: a path, a task, or an error that says what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from insitu.base.errors import ModelError, did_you_mean
+from insitu.frontend.inputs import Shapes
+from insitu.frontend.onnx import import_onnx
+from insitu.graph.graph import Graph
+from insitu.graph.text import load_graph
+
+TaskModels = Mapping[str, Callable[[], Path]]  # task name -> where its model is (known to a layer above this one)
+SUFFIXES = (".onnx", ".graph")
+
+
+def load_model(spec: str | Path, *, shapes: Shapes | None = None, tasks: TaskModels | None = None) -> Graph:
+    """The graph of a model: an .onnx or .graph file, `task:NAME`, or a bare task name.
+
+    Raises ModelError with close names where nothing is called so.
+    """
+    path = model_path(spec, tasks=tasks)
+    if path.suffix.lower() == ".graph":
+        return load_graph(path)
+    return import_onnx(path, shapes=shapes)
+
+
+def model_path(spec: str | Path, *, tasks: TaskModels | None = None) -> Path:
+    """The file that `spec` names; existing files win over task names."""
+    text, known = str(spec), dict(tasks or {})
+    path = Path(text)
+    if _is_file(path):
+        return path
+    if _is_folder(path):
+        raise ModelError(text, "this is a folder", "a model file", try_=_models_in(path))
+    word = text.removeprefix("task:")
+    if word in known:
+        return known[word]()
+    raise _unknown(text, path, known)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for the file system, or holding a NUL
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _models_in(folder: Path) -> tuple[str, ...]:
+    return tuple(str(p) for p in sorted(folder.iterdir()) if p.suffix in SUFFIXES)[:3]
+
+
+def _unknown(text: str, path: Path, tasks: TaskModels) -> ModelError:
+    """Neither a file nor a task: what comes close to it."""
+    need = "an .onnx or .graph file, or a task"
+    if text.startswith("task:") or (path.suffix == "" and "/" not in text):
+        close = tuple(f"task:{name}" for name in did_you_mean(text.removeprefix("task:"), tasks))
+        got = "no file and no task has this name" if not text.startswith("task:") else "no task has this name"
+        return ModelError(text, got, need, try_=close or tuple(f"task:{name}" for name in sorted(tasks)[:3]))
+    for scheme in ("hf:", "shape:"):
+        if text.startswith(scheme):
+            return ModelError(text, f"models named {scheme} are not supported yet", need)
+    folder = path.parent
+    names = [p.name for p in folder.iterdir()] if _is_folder(folder) else []
+    close = tuple(str(folder / name) for name in did_you_mean(path.name, names))
+    got = "there is no such file" if _is_folder(folder) else f"there is no folder {str(folder)!r}"
+    return ModelError(text, got, need, try_=close)
