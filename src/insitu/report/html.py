@@ -54,6 +54,7 @@ def _page(result: Result, audio: Sequence[Clip], rows: int) -> str:
         more_layers=max(0, len(result.layers) - rows),
         infeasible=[_shortage(item) for item in result.infeasible],
         metrics=origins,
+        anchors={name: metric_anchor(name) for name in result.metrics},
         constants=_named_first(constant_origins(result), origins)[:rows],
         facts=facts(result),
     )

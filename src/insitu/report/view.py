@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from insitu.report.diagnose import broken_text
@@ -20,12 +20,23 @@ CALIBRATION = {
 
 
 @dataclass(frozen=True)
+class Words:
+    """A piece of a line; with an anchor it is a number that links to its origin."""
+
+    text: str
+    anchor: str = ""
+
+
+Line = tuple[Words, ...]
+
+
+@dataclass(frozen=True)
 class Tile:
-    """One answer: a label, a value, details in words; `tone` is ok, bad or plain."""
+    """One answer: a label, a value, lines of details; `tone` is ok, bad, unknown or plain."""
 
     label: str
     value: str
-    details: tuple[str, ...]
+    details: tuple[Line, ...]
     anchor: str
     source: str
     tone: str = "plain"
@@ -39,25 +50,80 @@ def tiles(result: Result) -> list[Tile]:
 
 
 def _quality(result: Result) -> Tile:
-    name = next((n for n in ("accuracy_chip_mean", "accuracy_quantized", "sqnr_db") if _known(result, n)), None)
-    labels = {"accuracy_chip_mean": "Accuracy on the chip", "accuracy_quantized": "Accuracy, quantized",
-              "sqnr_db": "Fidelity"}  # fmt: skip
-    if name is None:
-        return Tile("Accuracy on the chip", UNKNOWN, ("no data with labels was given",), "", "", "unknown")
-    value = metric_text(name, result.metrics[name])
-    source = result.metrics[name].source
-    if name == "sqnr_db":
-        return Tile(labels[name], value, ("signal to quantization noise",), metric_anchor(name), source)
-    return Tile(labels[name], value, _accuracy_details(result), metric_anchor(name), source, tag=result.data_note)
+    if not any(_known(result, name) for name in ("accuracy_chip_mean", "accuracy_quantized", "sqnr_db")):
+        return Tile("Accuracy on the chip", UNKNOWN, _plain("no data with labels was given"), "", "", "unknown")
+    if _known(result, "accuracy_chip_mean"):
+        name, label = "accuracy_chip_mean", "Accuracy on the chip"
+    elif _known(result, "accuracy_quantized"):
+        name, label = "accuracy_quantized", "Accuracy, quantized"
+    else:
+        return _metric_tile(result, "sqnr_db", "Signal kept", _plain("signal to quantization noise, no labels given"))
+    return replace(_metric_tile(result, name, label, _accuracy_details(result)), tag=result.data_note)
 
 
-def _accuracy_details(result: Result) -> tuple[str, ...]:
-    details: list[str] = []
-    std, worst = result.value("accuracy_chip_std"), result.value("accuracy_chip_min")
-    if std is not None and result.accuracy_over:
-        details.append(f"± {percent(std)} over {len(result.accuracy_over[0].values)} chips, worst {percent(worst)}")
-    stages = [f"{w} {percent(v)}" for w in ("float", "quantized") if (v := result.value(f"accuracy_{w}")) is not None]
-    return (*details, ", ".join(stages)) if stages else tuple(details)
+def _accuracy_details(result: Result) -> tuple[Line, ...]:
+    spread: list[Words] = []
+    if _known(result, "accuracy_chip_std") and result.accuracy_over:
+        chips = f" over {len(result.accuracy_over[0].values)} chips, "
+        spread = [
+            _number(result, "accuracy_chip_std", "± {}"),
+            Words(chips),
+            _number(result, "accuracy_chip_min", "worst {}"),
+        ]
+    names = [name for name in ("float", "quantized") if _known(result, f"accuracy_{name}")]
+    stages = [_number(result, f"accuracy_{name}", f"{name} {{}}") for name in names]
+    between = [Words(", ")] if len(stages) == 2 else []
+    lines = (tuple(spread), (*stages[:1], *between, *stages[1:]))
+    return tuple(line for line in lines if line)
+
+
+def _speed(result: Result) -> Tile:
+    known = _known(result, "throughput_per_s")
+    return _metric_tile(
+        result, "latency_s", "Time per inference", ((_number(result, "throughput_per_s", "{}"),),) if known else ()
+    )
+
+
+def _energy(result: Result) -> Tile:
+    shown = (("power_w", "{} mean power"), ("tops_per_w", "{}"))
+    details = tuple((_number(result, name, words),) for name, words in shown if _known(result, name))
+    return _metric_tile(result, "energy_j", "Energy per inference", details)
+
+
+def _metric_tile(result: Result, name: str, label: str, details: tuple[Line, ...]) -> Tile:
+    tone = "plain" if _known(result, name) else "unknown"
+    return Tile(label, _metric(result, name), details, _anchor(result, name), _source(result, name), tone)
+
+
+def _fit(result: Result) -> Tile:
+    if not result.fits:
+        return Tile("Does it fit?", "No", _plain(*map(str, result.infeasible[:2])), "infeasible", "", "bad")
+    name = "array_utilization"
+    details = [(_number(result, name, "{} of the cells"),)] if _known(result, name) else []
+    for space in [space for space in result.extra.get("memory", ()) if space.get("size")][:1]:
+        used = sum(float(part["bytes"]) for part in space["used"])
+        words = f"{quantity(used, 'B')} of {quantity(float(space['size']), 'B')} {space['space']}"
+        details.append((Words(words, "figure-memory"),))
+    return Tile("Does it fit?", "Yes", tuple(details), _anchor(result, name), _source(result, name), "ok")
+
+
+def _numbers(result: Result) -> Tile:
+    check = result.bit_exact
+    if check is None:
+        return Tile("Same numbers?", UNKNOWN, _plain("not checked"), "", "", "unknown")
+    lines = [f"{check.mismatches:,} of {check.checked_values:,} integers differ"]
+    if check.excluded_values:
+        lines.append(f"{check.excluded_values:,} on the host not compared")
+    answer, tone = ("No", "bad") if check.mismatches else ("Yes", "ok")
+    return Tile("Same numbers?", answer, _plain(*lines), "origin-bit-exact", "measured", tone)
+
+
+def _plain(*lines: str) -> tuple[Line, ...]:
+    return tuple((Words(line),) for line in lines)
+
+
+def _number(result: Result, name: str, words: str) -> Words:
+    return Words(words.format(_metric(result, name)), _anchor(result, name))
 
 
 def _known(result: Result, name: str) -> bool:
@@ -77,46 +143,6 @@ def _metric(result: Result, name: str) -> str:
     return metric_text(name, result.metrics.get(name))
 
 
-def _speed(result: Result) -> Tile:
-    rate = _metric(result, "throughput_per_s")
-    details = (f"{rate.removesuffix(' per s')} inferences per second",) if _known(result, "throughput_per_s") else ()
-    return _metric_tile(result, "latency_s", "Time per inference", details)
-
-
-def _energy(result: Result) -> Tile:
-    details = [f"{_metric(result, 'power_w')} mean power"] if _known(result, "power_w") else []
-    details += [f"{_metric(result, 'tops_per_w')}"] if _known(result, "tops_per_w") else []
-    return _metric_tile(result, "energy_j", "Energy per inference", tuple(details))
-
-
-def _metric_tile(result: Result, name: str, label: str, details: tuple[str, ...]) -> Tile:
-    tone = "plain" if _known(result, name) else "unknown"
-    return Tile(label, _metric(result, name), details, _anchor(result, name), _source(result, name), tone)
-
-
-def _fit(result: Result) -> Tile:
-    if not result.fits:
-        return Tile("Does it fit?", "No", tuple(str(item) for item in result.infeasible[:2]), "infeasible", "", "bad")
-    details = [f"{_metric(result, 'array_utilization')} of the cells"] if _known(result, "array_utilization") else []
-    for space in result.extra.get("memory", ())[:1]:
-        used = sum(float(part["bytes"]) for part in space["used"])
-        details.append(f"{quantity(used, 'B')} of {quantity(float(space['size']), 'B')} {space['space']}")
-    anchor = _anchor(result, "array_utilization")
-    return Tile("Does it fit?", "Yes", tuple(details), anchor, _source(result, "array_utilization"), "ok")
-
-
-def _numbers(result: Result) -> Tile:
-    check = result.bit_exact
-    if check is None:
-        return Tile("Same numbers?", UNKNOWN, ("not checked",), "", "", "unknown")
-    details = [f"{check.mismatches:,} of {check.checked_values:,} integers differ"]
-    if check.excluded_values:
-        details.append(f"{check.excluded_values:,} on the host not compared")
-    good = check.mismatches == 0
-    return Tile("Same numbers?", "Yes" if good else "No", tuple(details), "origin-bit-exact", "measured",
-                "ok" if good else "bad")  # fmt: skip
-
-
 def verdict(result: Result) -> str:
     """The answer in one sentence."""
     name, chip = result.model.name, result.chip
@@ -128,6 +154,8 @@ def verdict(result: Result) -> str:
     if _known(result, "accuracy_chip_mean"):
         note = f" ({result.data_note})" if result.data_note else ""
         parts.append(f"answers {_metric(result, 'accuracy_chip_mean')} of the samples{note} correctly")
+    elif _known(result, "sqnr_db"):
+        parts.append(f"keeps {_metric(result, 'sqnr_db')} of the signal")
     if _known(result, "latency_s"):
         cost = f" and {_metric(result, 'energy_j')}" if _known(result, "energy_j") else ""
         parts.append(f"takes {_metric(result, 'latency_s')}{cost} for each")

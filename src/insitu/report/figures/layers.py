@@ -18,6 +18,8 @@ def layer_sqnr(result: Result) -> Figure | None:
     known = [layer for layer in result.layers if _values(layer)]
     if not known:
         return None
+    metric = result.metrics.get("sqnr_db")
+    source = metric.source if metric else "modelled"
     broken = result.extra.get("broken_layer") or broken_layer(result.layers)
     shown = _worst(known, broken)
     top = max(v for layer in shown for v in _values(layer))
@@ -28,7 +30,7 @@ def layer_sqnr(result: Result) -> Figure | None:
         parts += _row(axis, layer, HEAD + i * ROW, layer.name == broken)
     note = f"The {len(shown)} of the {len(known)} layers that keep least." if len(shown) < len(known) else ""
     return Figure(
-        "sqnr", "Signal kept, layer by layer", "dB, signal to quantization noise; more is better", "modelled",
+        "sqnr", "Signal kept, layer by layer", "dB, signal to quantization noise; more is better", source,
         svg(parts, bottom + 22, label="Signal to quantization noise of every layer"), note=note,
         legend=(("dot", "the layer alone (local)"), ("dot hollow", "everything up to it (cumulative)")),
         origin_key="sqnr_db",
