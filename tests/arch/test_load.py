@@ -80,6 +80,30 @@ def test_extends_and_overrides(tmp_path: Path) -> None:
     assert chip.array == load_chip("wtm2101").array
 
 
+def test_each_file_of_a_chain_is_found_from_the_one_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "first.yaml").write_text("extends: wtm2101\nname: first\n")
+    (tmp_path / "inner" / "second.yaml").write_text("extends: first.yaml\nname: second\n")
+    (tmp_path / "mine.yaml").write_text("extends: inner/second.yaml\nname: mine\n")
+    assert load_chip(tmp_path / "mine.yaml").name == "mine"
+    (tmp_path / "loop.yaml").write_text("extends: loop.yaml\nname: mine\n")
+    with pytest.raises(ConfigError, match="loop"):
+        load_chip(tmp_path / "loop.yaml")
+
+
+def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "chip.yaml").write_bytes(b"name: \xff\xfe")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_chip(tmp_path / "chip.yaml")
+
+
+def test_an_override_that_names_no_key_says_what_is_near() -> None:
+    with pytest.raises(ConfigError) as error:
+        load_chip("wtm2101", overrides=["core.vectr=3"])
+    assert "--set core.vectr=3" in str(error.value)
+    assert "vector" in str(error.value)
+
+
 def test_a_cell_can_stand_inline(tmp_path: Path) -> None:
     cell = "{name: mine, kind: nor_flash, bits: 8, nonvolatile: true, area_f2: 40, programming: {sd: [0.01]}}"
     (tmp_path / "mine.yaml").write_text(f"extends: wtm2101\nname: mine\ncell: {cell}\n")
@@ -132,6 +156,8 @@ def test_a_programs_chip_that_was_tampered_with_is_a_config_error() -> None:
     plain = chip_json(load_chip("dcim-28nm"))
     with pytest.raises(ConfigError):
         chip_from_json({**plain, "array": {"rows": -1}})
+    with pytest.raises(ConfigError, match="a range within"):
+        chip_from_json({**plain, "array": {**plain["array"], "cell_range": [-1000, 1000]}})
 
 
 def test_schema_knows_the_keys_and_lets_bandwidth_out() -> None:

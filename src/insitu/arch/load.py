@@ -35,11 +35,10 @@ def load_chip(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> Chi
     An unknown name raises ChipError; a file's faults, schema and physics alike, are in one ConfigError.
     """
     text, label = _find(name_or_path, Path())
-    resolve = _resolver(Path(label).parent)
-    chip = load_config(label, Chip, text=text, overrides=overrides, extends_resolver=resolve)
+    chip = load_config(label, Chip, text=text, overrides=overrides, extends_resolver=_resolver(label))
     found = faults(chip)
     if found:
-        place = _places(load_yaml(label, text=text), overrides, resolve)
+        place = _places(load_yaml(label, text=text), overrides, _resolver(label))
         raise ConfigError.collect([fault.at(place(fault.path)) for fault in found])
     return chip
 
@@ -50,9 +49,13 @@ def chip_json(chip: Chip) -> dict[str, Any]:
 
 
 def chip_from_json(data: Mapping[str, Any]) -> Chip:
-    """The chip that `chip_json` described; a description that no longer fits the schema raises ConfigError."""
+    """The chip that `chip_json` described; a description that is not a sound chip raises ConfigError."""
     plain = json.loads(json.dumps(dict(data)))
-    return validate(Document(plain, {}, "the program's chip"), Chip)
+    label = "the program's chip"
+    chip = validate(Document(plain, {}, label), Chip)
+    if found := faults(chip):
+        raise ConfigError.collect([fault.at(label) for fault in found])
+    return chip
 
 
 def chip_schema() -> dict[str, Any]:
@@ -79,7 +82,11 @@ def _find(name_or_path: str | Path, folder: Path) -> tuple[str, str]:
         raise _missing(path, name)
     if path.suffix not in SUFFIXES:
         raise ChipError(f"chip {name!r}", f"a file ending in {path.suffix or 'nothing'}", "a .yaml file or a preset")
-    return path.read_text(encoding="utf-8-sig"), str(path)
+    try:
+        return path.read_text(encoding="utf-8-sig"), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "bytes that are not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error.strerror).lower()
+        raise ConfigError(str(path), reason, "a YAML text file that can be read") from None
 
 
 def _missing(path: Path, name: str) -> ChipError:
@@ -88,8 +95,17 @@ def _missing(path: Path, name: str) -> ChipError:
     return _unknown(name)
 
 
-def _resolver(folder: Path) -> Callable[[str], tuple[str, str]]:
-    return lambda name: _find(name, folder)
+def _resolver(label: str) -> Callable[[str], tuple[str, str]]:
+    """Finds what each file of a chain extends: a preset, or a path from the folder of the file that names it."""
+    folder = Path(label).parent
+
+    def resolve(name: str) -> tuple[str, str]:
+        nonlocal folder
+        text, found = _find(name, folder)
+        folder = Path(found).parent
+        return text, found
+
+    return resolve
 
 
 def _places(
