@@ -1,0 +1,189 @@
+"""Static check of operands: that sizes agree and results fit their elements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from insitu.isa.elements import Element, element
+from insitu.isa.fault import Fault, command_name, core_name
+from insitu.isa.program import Binding, Command, Descriptor, Post, Program, Section, Size, Symbol, Vector
+from insitu.isa.walk import nest, operands
+
+Sizes = tuple[Size, ...]
+
+
+@dataclass(frozen=True)
+class _Use:
+    """A command with its operands looked up by name."""
+
+    where: str
+    command: Command
+    sizes: Mapping[str, Sizes]
+    elements: Mapping[str, Element]
+    vector: Vector
+    binding: Binding | None
+    multiplier: Sizes | None
+
+
+def operand_faults(program: Program) -> Iterator[Fault]:
+    """Faults of sizes and element types (V, X) and of vector settings (B7)."""
+    symbols = {s.name: s for s in program.symbols}
+    for section in program.sections:
+        yield from _vector_faults(program, section)
+        seen: set[Command] = set()
+        for index, command, _ in nest(section.code):
+            check = _CHECKS.get(command.op)
+            if check and command not in seen:
+                seen.add(command)
+                yield from check(_use(section, index, command, symbols))
+
+
+def _use(section: Section, index: int, command: Command, symbols: Mapping[str, Symbol]) -> _Use:
+    named = dict(zip(operands(command.op), command.args, strict=True))
+    found = {o.name: section.descriptors[int(v)] for o, v in named.items() if o.kind == "descriptor"}
+    vector = next((section.vectors[int(v)] for o, v in named.items() if o.kind == "vector"), Vector())
+    multiplier = None if vector.multiplier is None else section.descriptors[vector.multiplier].sizes
+    return _Use(
+        where=command_name(section, index, command),
+        command=command,
+        sizes={name: d.sizes for name, d in found.items()},
+        elements={name: _element(d, symbols) for name, d in found.items()},
+        vector=vector,
+        binding=next((section.bindings[int(v)] for o, v in named.items() if o.kind == "binding"), None),
+        multiplier=multiplier,
+    )
+
+
+def _element(descriptor: Descriptor, symbols: Mapping[str, Symbol]) -> Element:
+    """The element type of an operand; an unknown one (a fault M1 elsewhere) holds nothing."""
+    return element(symbols[descriptor.symbol].dtype) or Element("unknown", 1)
+
+
+def _vector_faults(program: Program, section: Section) -> Iterator[Fault]:
+    for i, vector in enumerate(section.vectors):
+        where = f"{core_name(section)} v{i} ({vector.label})"
+        if vector.post.lo > vector.post.hi:
+            yield Fault("B7", where, f"lo {vector.post.lo}, hi {vector.post.hi}")
+        if isinstance(vector.post.multiplier, str) or isinstance(vector.post.shift, str):
+            yield Fault("B7", where, "a multiplier or shift per column outside MVM")
+        elif not 0 <= vector.post.shift <= 62:
+            yield Fault("B7", where, f"shift {vector.post.shift}")
+        if vector.lut and prod(program.weights[vector.lut].shape) < 1:
+            yield Fault("B7", where, f"table {vector.lut} without entries")
+
+
+# one function per shape rule
+
+
+def _mvm(use: _Use) -> Iterator[Fault]:
+    assert use.binding is not None, "structure checked"
+    out, source = use.sizes["out"], use.sizes["in"]
+    positions = len(out) - 1
+    if not out or source[:positions] != out[:-1]:
+        yield Fault("X1", use.where, f"in {_show(source)}, out {_show(out)}")
+    elif prod(int(n) for n in source[positions:]) != use.binding.rows or out[-1] != use.binding.cols:
+        need = f"binding {use.binding.rows} x {use.binding.cols}"
+        yield Fault("X2", use.where, f"in {_show(source)}, out {_show(out)}, {need}")
+    yield from _holds(use, use.binding.post.lo, use.binding.post.hi)
+
+
+def _mma(use: _Use) -> Iterator[Fault]:
+    out, a, b = use.sizes["out"], use.sizes["a"], use.sizes["b"]
+    fits = len(out) == len(a) == len(b) >= 2 and out[:-2] == a[:-2] == b[:-2]
+    if not fits or (a[-2], b[-1]) != out[-2:] or a[-1] != b[-2]:
+        yield Fault("X3", use.where, f"a {_show(a)}, b {_show(b)}, out {_show(out)}")
+    yield from _holds(use, use.vector.post.lo, use.vector.post.hi)
+
+
+def _elementwise(use: _Use) -> Iterator[Fault]:
+    yield from _same_sizes(use)
+    yield from _posted(use)
+
+
+def _windowed(use: _Use) -> Iterator[Fault]:
+    out, source = use.sizes["out"], use.sizes["in"]
+    if source[: len(out)] != out:
+        yield Fault("V4", use.where, f"in {_show(source)}, out {_show(out)}")
+    yield from _posted(use)
+
+
+def _softmax(use: _Use) -> Iterator[Fault]:
+    yield from _same_sizes(use)
+    if not use.sizes["out"]:
+        yield Fault("V1", use.where, "no last dimension")
+    if not use.vector.lut:
+        yield Fault("B7", use.where, "no table")
+    yield from _holds(use, use.vector.post.lo, use.vector.post.hi)
+
+
+def _fill(use: _Use) -> Iterator[Fault]:
+    value = int(use.command.args[-1])
+    yield from _holds(use, value, value)
+
+
+def _copy(use: _Use) -> Iterator[Fault]:
+    yield from _same_sizes(use)
+    source, out = use.elements["in"], use.elements["out"]
+    if source != out and not (source.integer and out.holds(source.lo, source.hi)):
+        yield Fault("V2", use.where, f"in {source.name}, out {out.name}")
+
+
+def _accumulate(use: _Use) -> Iterator[Fault]:
+    yield from _same_sizes(use)
+    if use.elements["out"].name != "i32" or not use.elements["in"].integer:
+        yield Fault("V5", use.where, f"in {use.elements['in'].name}, out {use.elements['out'].name}")
+
+
+_CHECKS: Mapping[str, Callable[[_Use], Iterator[Fault]]] = {
+    "MVM": _mvm,
+    "MMA": _mma,
+    "REQ": _elementwise,
+    "ADD": _elementwise,
+    "MUL": _elementwise,
+    "MAX": _windowed,
+    "SUM": _windowed,
+    "SOFTMAX": _softmax,
+    "FILL": _fill,
+    "DMA": _copy,
+    "ACC": _accumulate,
+}
+
+
+# what they share
+
+
+def _same_sizes(use: _Use) -> Iterator[Fault]:
+    if len(set(use.sizes.values())) > 1:
+        yield Fault("V1", use.where, ", ".join(f"{name} {_show(sizes)}" for name, sizes in use.sizes.items()))
+
+
+def _posted(use: _Use) -> Iterator[Fault]:
+    """Per-element multipliers of the right sizes, and results that fit."""
+    out, multiplier = use.sizes["out"], use.multiplier
+    if multiplier is not None:
+        aligned = zip(reversed(multiplier), reversed(out), strict=False)
+        if len(multiplier) > len(out) or any(n not in (1, size) for n, size in aligned):
+            yield Fault("V3", use.where, f"multipliers {_show(multiplier)}, out {_show(out)}")
+    lo, hi = use.vector.post.lo, use.vector.post.hi
+    source = use.elements.get("in")
+    if use.command.op == "MAX" and source and _plain(use.vector.post) and multiplier is None:
+        lo, hi = max(lo, source.lo), min(hi, source.hi)
+    yield from _holds(use, lo, hi)
+
+
+def _plain(post: Post) -> bool:
+    return (post.multiplier, post.shift, post.zero_point) == (1, 0, 0)
+
+
+def _holds(use: _Use, lo: int, hi: int) -> Iterator[Fault]:
+    if not use.elements["out"].holds(lo, hi):
+        yield Fault("V2", use.where, f"results {lo}..{hi} in {use.elements['out'].name}")
+    floats = [name for name, kind in use.elements.items() if not kind.integer]
+    if floats:
+        yield Fault("V2", use.where, f"{floats[0]} of type {use.elements[floats[0]].name}, which holds no integers")
+
+
+def _show(sizes: Sizes) -> str:
+    return f"[{', '.join(map(str, sizes))}]"

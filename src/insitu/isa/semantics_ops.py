@@ -1,0 +1,345 @@
+"""What each command computes, one element after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise, product
+from typing import Any, Protocol
+
+import numpy as np
+
+from insitu.base.errors import ProgramError
+from insitu.isa.program import Binding, Command, Descriptor, Post, Program, Section, Symbol, Vector
+from insitu.isa.walk import accesses, operands
+from insitu.numeric.affine import requantize
+from insitu.numeric.functions import softmax_codes
+from insitu.numeric.readout import adc_code, wtm2101_code, wtm2101_join
+
+Index = tuple[int, ...]
+
+
+class Bytes(Protocol):
+    """Memory by symbol and element."""
+
+    def symbol(self, name: str) -> Symbol: ...
+    def load(self, symbol: Symbol, index: int) -> int: ...
+    def store(self, symbol: Symbol, index: int, value: int) -> None: ...
+
+
+class Operand:
+    """The memory behind a descriptor in one trip of its loops, addressed by index."""
+
+    def __init__(self, memory: Bytes, descriptor: Descriptor, counters: Sequence[int]) -> None:
+        self._memory = memory
+        self._symbol = memory.symbol(descriptor.symbol)
+        self._strides = descriptor.strides
+        self._base = descriptor.offset + sum(c * s for c, s in zip(counters, descriptor.steps, strict=False))
+        self._results: list[tuple[int, int]] = []
+        self.sizes: Index = tuple(int(n) for n in descriptor.sizes)
+
+    def _at(self, index: Index) -> int:
+        return self._base + sum(i * stride for i, stride in zip(index, self._strides, strict=True))
+
+    def __getitem__(self, index: Index) -> int:
+        return self._memory.load(self._symbol, self._at(index))
+
+    def __setitem__(self, index: Index, value: int) -> None:
+        self._results.append((self._at(index), value))
+
+    def write(self) -> None:
+        """Put the results into memory, which happens after a command has read everything."""
+        for at, value in self._results:
+            self._memory.store(self._symbol, at, value)
+
+    def indices(self) -> Iterator[Index]:
+        """All indices, the last dimension fastest."""
+        return positions(self.sizes)
+
+
+class Machine:
+    """A section with its weights as lists of integers."""
+
+    def __init__(self, program: Program, section: Section) -> None:
+        self.section = section
+        self._program = program
+        self._lists: dict[str, list[Any]] = {}
+        macro: Mapping[str, Any] = program.chip.get("macro", {})
+        drivers: Mapping[str, Any] = macro.get("input", {})
+        self.unsigned_bits = 0 if drivers.get("signed", True) else int(drivers.get("bits", 8))
+
+    def descriptors(self, command: Command) -> Iterator[tuple[str, Descriptor]]:
+        """The memory operands of a command by name."""
+        for access in accesses(self.section, command):
+            yield access.operand, self.section.descriptors[access.descriptor]
+
+    def weight(self, name: str) -> list[Any]:
+        """A weight as (nested) lists."""
+        if name not in self._lists:
+            self._lists[name] = self._program.weight(name).tolist()
+        return self._lists[name]
+
+    def setting(self, value: int | str, column: int) -> int:
+        """A number, or the entry of a weight for a column."""
+        if not isinstance(value, str):
+            return int(value)
+        entries = self._program.weight(value).ravel()
+        return int(entries[column if len(entries) > 1 else 0])
+
+    def binding(self, command: Command) -> Binding:
+        """The binding a command names."""
+        return self.section.bindings[_last(command, "binding")]
+
+    def vector(self, command: Command) -> Vector:
+        """The vector settings a command names."""
+        return self.section.vectors[_last(command, "vector")]
+
+
+def _last(command: Command, kind: str) -> int:
+    return next(int(v) for o, v in zip(operands(command.op), command.args, strict=True) if o.kind == kind)
+
+
+Named = Mapping[str, Operand]
+
+
+def positions(sizes: Sequence[int]) -> Iterator[Index]:
+    """All indices of an array of these sizes, the last dimension fastest."""
+    return product(*(range(n) for n in sizes))
+
+
+def finish(acc: int, post: Post, *, multiplier: int, shift: int) -> int:
+    """A wide result as a code: post with its multiplier and shift looked up."""
+    if abs(acc * multiplier) >= 1 << 63:
+        raise ProgramError("post", f"{acc} * {multiplier}", "a product below 2**63")
+    code = requantize(
+        np.array(acc, np.int64),
+        multiplier,
+        shift,
+        zero_point=post.zero_point,
+        lo=post.lo,
+        hi=post.hi,
+        rounding=post.rounding,
+    )
+    return int(code)
+
+
+# MVM
+
+
+def _mvm(machine: Machine, command: Command, named: Named) -> None:
+    out, source, binding = named["out"], named["in"], machine.binding(command)
+    where = out.sizes[:-1]
+    for position in positions(where):
+        window = positions(source.sizes[len(where) :])
+        x = [_driven(machine, binding, source[position + w]) for w in window]
+        for column in range(binding.cols):
+            out[(*position, column)] = column_code(machine, binding, x, column)
+
+
+def _driven(machine: Machine, binding: Binding, q: int) -> int:
+    """The code on a row, zero point removed."""
+    if machine.unsigned_bits:
+        q = min(max((q << binding.input_shift) + binding.input_offset, 0), (1 << machine.unsigned_bits) - 1)
+    return q - binding.zero_in
+
+
+def column_code(machine: Machine, binding: Binding, x: Sequence[int], column: int) -> int:
+    """The code of one output column for driven inputs x, by the binding's readout."""
+    w = [row[column] for row in machine.weight(binding.weight)]
+    bias = machine.setting(binding.bias, column) if binding.bias else 0
+    if len(w) != len(x):
+        raise ProgramError(binding.label, f"{len(x)} inputs", f"{len(w)}, the rows of the binding")
+    if binding.readout.kind == "wtm2101":
+        return _wtm2101(machine, binding, x, w, bias, column)
+    if binding.readout.kind == "adc":
+        acc = _converted(machine, binding, x, w, column) + bias
+    else:
+        acc = _narrow(_dot(x, w) + bias)
+    post = binding.post
+    multiplier, shift = machine.setting(post.multiplier, column), machine.setting(post.shift, column)
+    return finish(acc, post, multiplier=multiplier, shift=shift)
+
+
+def _dot(x: Sequence[int], w: Sequence[int]) -> int:
+    return sum(a * b for a, b in zip(x, w, strict=True))
+
+
+def _narrow(acc: int) -> int:
+    """A column sum, which must fit int32."""
+    if not -(1 << 31) <= acc < 1 << 31:
+        raise ProgramError("column sum", str(acc), "32 bits")
+    return acc
+
+
+def _bounds(binding: Binding) -> list[tuple[int, int]]:
+    parts = binding.readout.parts or (0, binding.rows)
+    return list(pairwise(parts))
+
+
+def _wtm2101(machine: Machine, binding: Binding, x: Sequence[int], w: Sequence[int], bias: int, column: int) -> int:
+    """One read, or several signed partial reads at gain / 2**k that are joined; the bias lies in the first part."""
+    gain, k, post = machine.setting(binding.readout.gain, column), binding.readout.k, binding.post
+    bounds = _bounds(binding)
+    sums = [_narrow(_dot(x[a:b], w[a:b]) + (bias if a == 0 else 0)) for a, b in bounds]
+    if len(bounds) == 1:
+        return int(wtm2101_code(np.array(sums[0], np.int64), gain, lo=post.lo, hi=post.hi))
+    partials = [int(wtm2101_code(np.array(acc, np.int64), gain >> k)) for acc in sums]
+    return int(wtm2101_join(np.array(partials, np.int64), k, lo=post.lo, hi=post.hi))
+
+
+def _converted(machine: Machine, binding: Binding, x: Sequence[int], w: Sequence[int], column: int) -> int:
+    """Codes of every part, slice and plane, added with their weights."""
+    readout = binding.readout
+    multiplier, shift = machine.setting(readout.multiplier, column), machine.setting(readout.shift, column)
+    total = 0
+    for a, b in _bounds(binding):
+        for w_shift, digits in _digits(w[a:b], readout.slice_bits, _magnitude_digit):
+            for x_shift, plane in _digits(x[a:b], readout.plane_bits, _twos_complement_digit):
+                acc = np.array(_narrow(_dot(plane, digits)), np.int64)
+                code = adc_code(acc, multiplier, shift, bits=readout.bits, signed=readout.signed)
+                total += int(code) << (w_shift + x_shift)
+    return total
+
+
+Digit = Callable[[int, int, int, bool], int]
+
+
+def _digits(values: Sequence[int], widths: Sequence[int], digit: Digit) -> list[tuple[int, list[int]]]:
+    """[(shift, digits)], least significant first; no widths: the values themselves."""
+    if not widths:
+        return [(0, list(values))]
+    planes: list[tuple[int, list[int]]] = []
+    at = 0
+    for number, width in enumerate(widths):
+        top = number == len(widths) - 1
+        planes.append((at, [digit(v, at, width, top) for v in values]))
+        at += width
+    return planes
+
+
+def _magnitude_digit(value: int, at: int, width: int, top: bool) -> int:
+    """Sign and magnitude, as a signed cell or a differential pair stores weights; the top digit takes what is left."""
+    left = abs(value) >> at
+    digit = left if top else left & (1 << width) - 1
+    return -digit if value < 0 else digit
+
+
+def _twos_complement_digit(value: int, at: int, width: int, top: bool) -> int:
+    """Two's complement, as input planes are applied; the top digit carries the sign."""
+    return value >> at if top else value >> at & (1 << width) - 1
+
+
+# vector unit
+
+
+def _finish_vector(vector: Vector, acc: int, named: Named, index: Index) -> int:
+    post, multiplier, shift = vector.post, vector.post.multiplier, vector.post.shift
+    if isinstance(multiplier, str) or isinstance(shift, str):
+        raise ProgramError(vector.label, "a multiplier per column", "a number, outside MVM")
+    if "multiplier" in named:
+        multiplier = named["multiplier"][_broadcast(index, named["multiplier"].sizes)]
+    return finish(acc, post, multiplier=multiplier, shift=shift)
+
+
+def _broadcast(index: Index, sizes: Index) -> Index:
+    """The index into an operand that repeats along dimensions of size 1, aligned at the last dimension."""
+    tail = index[len(index) - len(sizes) :]
+    return tuple(0 if n == 1 else i for i, n in zip(tail, sizes, strict=True))
+
+
+def _same(named: Named, *names: str) -> None:
+    sizes = [named[n].sizes for n in names]
+    if len(set(sizes)) > 1:
+        raise ProgramError(", ".join(names), f"sizes {sizes}", "equal sizes")
+
+
+def _mma(machine: Machine, command: Command, named: Named) -> None:
+    out, a, b, vector = named["out"], named["a"], named["b"], machine.vector(command)
+    for index in out.indices():
+        *lead, m, n = index
+        inner = range(a.sizes[-1])
+        acc = sum((a[(*lead, m, k)] - vector.zero_a) * (b[(*lead, k, n)] - vector.zero_b) for k in inner)
+        out[index] = _finish_vector(vector, _narrow(acc), named, index)
+
+
+def _requantize(machine: Machine, command: Command, named: Named) -> None:
+    out, source, vector = named["out"], named["in"], machine.vector(command)
+    _same(named, "out", "in")
+    for index in out.indices():
+        out[index] = _finish_vector(vector, (source[index] - vector.zero_a) * vector.scale_a, named, index)
+
+
+def _add(machine: Machine, command: Command, named: Named) -> None:
+    out, a, b, vector = named["out"], named["a"], named["b"], machine.vector(command)
+    _same(named, "out", "a", "b")
+    for index in out.indices():
+        acc = (a[index] - vector.zero_a) * vector.scale_a + (b[index] - vector.zero_b) * vector.scale_b
+        out[index] = _finish_vector(vector, acc, named, index)
+
+
+def _mul(machine: Machine, command: Command, named: Named) -> None:
+    out, a, b, vector = named["out"], named["a"], named["b"], machine.vector(command)
+    _same(named, "out", "a", "b")
+    for index in out.indices():
+        out[index] = _finish_vector(vector, (a[index] - vector.zero_a) * (b[index] - vector.zero_b), named, index)
+
+
+def _max(machine: Machine, command: Command, named: Named) -> None:
+    out, source, vector = named["out"], named["in"], machine.vector(command)
+    for index in out.indices():
+        window = positions(source.sizes[len(index) :])
+        out[index] = _finish_vector(vector, max(source[index + w] for w in window), named, index)
+
+
+def _sum(machine: Machine, command: Command, named: Named) -> None:
+    out, source, vector = named["out"], named["in"], machine.vector(command)
+    for index in out.indices():
+        window = positions(source.sizes[len(index) :])
+        acc = sum((source[index + w] - vector.zero_a) * vector.scale_a for w in window)
+        out[index] = _finish_vector(vector, acc, named, index)
+
+
+def _softmax(machine: Machine, command: Command, named: Named) -> None:
+    out, source, vector = named["out"], named["in"], machine.vector(command)
+    _same(named, "out", "in")
+    lut = np.array(machine.weight(vector.lut), np.int64).ravel()
+    post = vector.post
+    for row in positions(out.sizes[:-1]):
+        codes = np.array([source[(*row, i)] for i in range(out.sizes[-1])], np.int64)
+        shares = softmax_codes(codes, lut, zero_point=post.zero_point, lo=post.lo, hi=post.hi)
+        for i, share in enumerate(shares.tolist()):
+            out[(*row, i)] = share
+
+
+# memory
+
+
+def _fill(_: Machine, command: Command, named: Named) -> None:
+    for index in named["out"].indices():
+        named["out"][index] = int(command.args[-1])
+
+
+def _copy(_: Machine, command: Command, named: Named) -> None:
+    _same(named, "out", "in")
+    for index in named["out"].indices():
+        named["out"][index] = named["in"][index]
+
+
+def _accumulate(_: Machine, command: Command, named: Named) -> None:
+    _same(named, "out", "in")
+    for index in named["out"].indices():
+        named["out"][index] = named["out"][index] + named["in"][index]
+
+
+EXECUTE: Mapping[str, Callable[[Machine, Command, Named], None]] = {
+    "MVM": _mvm,
+    "MMA": _mma,
+    "REQ": _requantize,
+    "ADD": _add,
+    "MUL": _mul,
+    "MAX": _max,
+    "SUM": _sum,
+    "SOFTMAX": _softmax,
+    "FILL": _fill,
+    "DMA": _copy,
+    "ACC": _accumulate,
+}

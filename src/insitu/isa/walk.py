@@ -1,0 +1,81 @@
+"""Walking through code: loops around each command, commands in the order they run, and the memory each touches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+
+from insitu.isa.program import Command, Descriptor, Section, Size
+from insitu.isa.table import Operand, instruction
+
+
+@dataclass(frozen=True)
+class Access:
+    """That a command reads, writes or updates the memory behind a descriptor."""
+
+    operand: str
+    descriptor: int
+    role: str
+
+
+@cache
+def operands(mnemonic: str) -> tuple[Operand, ...]:
+    """The operands of an instruction; none for an unknown one."""
+    row = instruction(mnemonic)
+    return row.operands if row else ()
+
+
+def accesses(section: Section, command: Command) -> Iterator[Access]:
+    """The memory operands of a command, the per-element multipliers of its vector settings included."""
+    for operand, value in zip(operands(command.op), command.args, strict=True):
+        if operand.kind == "descriptor":
+            yield Access(operand.name, int(value), operand.role)
+        elif operand.kind == "vector" and section.vectors[int(value)].multiplier is not None:
+            yield Access("multiplier", section.vectors[int(value)].multiplier or 0, "read")
+
+
+def nest(code: Sequence[Command]) -> Iterator[tuple[int, Command, tuple[Size, ...]]]:
+    """Each command that is no loop bracket, with its index and the trip counts around it, outermost first."""
+    trips: list[Size] = []
+    for index, command in enumerate(code):
+        if command.op == "LOOP":
+            trips.append(command.args[0])
+        elif command.op == "ENDL":
+            trips.pop()
+        else:
+            yield index, command, tuple(trips)
+
+
+def expand(code: Sequence[Command]) -> Iterator[tuple[int, Command, tuple[int, ...]]]:
+    """Each command as often as it runs, in order, with its index and the loop counters, outermost first."""
+    at, starts, counters = 0, list[int](), list[int]()
+    while at < len(code):
+        command = code[at]
+        if command.op == "LOOP":
+            starts.append(at)
+            counters.append(0)
+        elif command.op == "ENDL":
+            counters[-1] += 1
+            if counters[-1] < int(code[starts[-1]].args[0]):
+                at = starts[-1]
+            else:
+                starts.pop()
+                counters.pop()
+        else:
+            yield at, command, tuple(counters)
+        at += 1
+
+
+def executed(code: Sequence[Command]) -> int:
+    """How many commands run, loop brackets not counted."""
+    return sum(prod(int(n) for n in trips) for _, _, trips in nest(code))
+
+
+def reach(descriptor: Descriptor, trips: Sequence[int]) -> tuple[int, int]:
+    """The smallest and largest element a descriptor addresses over all trips of the loops around it."""
+    moves = [stride * (int(size) - 1) for size, stride in zip(descriptor.sizes, descriptor.strides, strict=True)]
+    moves += [step * (count - 1) for step, count in zip(descriptor.steps, trips, strict=False)]
+    low = descriptor.offset + sum(min(0, move) for move in moves)
+    return low, descriptor.offset + sum(max(0, move) for move in moves)
