@@ -21,7 +21,7 @@ from insitu.report.html import render
 from insitu.report.result import AccuracyPoint, BitExact, LayerResult, ModelFacts, Result
 from insitu.report.text import short_name
 
-VOID = {"meta", "link", "br", "img", "input", "hr"}
+VOID = {"wbr", "meta", "link", "br", "img", "input", "hr"}
 
 
 class Page(HTMLParser):
@@ -102,6 +102,9 @@ def test_synthetic_stands_wherever_accuracy_is_shown(keyword):
     for key in ("accuracy", "confusion"):
         figure = text[text.index(f'id="figure-{key}"') :]
         assert "synthetic" in figure[: figure.index("</figure>")]
+    rows = re.findall(r'<tr id="origin-accuracy.*?</tr>', text)
+    assert len(rows) == 5
+    assert all("synthetic" in row for row in rows)
     listen = text[text.index('id="listen"') :]
     assert "synthetic" in listen[: listen.index("<table")]
     assert "synthetic" not in render(replace(keyword, data_note="", extra={}))

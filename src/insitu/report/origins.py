@@ -69,16 +69,24 @@ def metric_origins(result: Result) -> list[Origin]:
         uses = tuple((constants[c], c) for c in rests_on.get(name, ()) if c in constants)
         text = metric_text(name, metric)
         rows.append(
-            Origin(metric_anchor(name), metric_title(name), text, metric.source, _note(name, metric.note), uses)
+            Origin(
+                metric_anchor(name),
+                metric_title(name),
+                text,
+                metric.source,
+                _note(name, metric.note, result.data_note),
+                uses,
+            )
         )
     return rows
 
 
-def _note(name: str, note: str) -> str:
-    """What the number means, unless the metric says more; always a sentence."""
+def _note(name: str, note: str, data_note: str) -> str:
+    """What the number means, unless the metric says more, and what the samples are; always sentences."""
     events = "this component's events times their energy" if name.startswith("energy_breakdown.") else ""
-    words = note or _MEANING.get(name, events)
-    return f"{words[:1].upper()}{words[1:]}{'' if words.endswith('.') or not words else '.'}"
+    of = f"samples: {data_note}" if data_note and name.startswith("accuracy") else ""
+    sentences = [words.removesuffix(".") for words in (note or _MEANING.get(name, events), of) if words]
+    return " ".join(f"{words[:1].upper()}{words[1:]}." for words in sentences)
 
 
 def constant_origins(result: Result) -> list[Origin]:

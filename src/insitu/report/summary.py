@@ -54,7 +54,7 @@ def _accuracy(result: Result) -> list[str]:
         value = result.value("sqnr_db")
         return [] if value is None else [f"Fidelity      {quantity(value, 'dB')} signal to quantization noise"]
     note = f" ({result.data_note})" if result.data_note else ""
-    return [f"Accuracy      {', '.join(known)}{_spread(result)}{note}", *_aged(result.accuracy_over)]
+    return [f"Accuracy      {', '.join(known)}{_spread(result)}{note}", *_aged(result.accuracy_over, note)]
 
 
 def _stages(result: Result) -> list[tuple[str, float | None]]:
@@ -68,10 +68,12 @@ def _spread(result: Result) -> str:
     return text if worst is None else f"{text}, worst chip {percent(worst)}"
 
 
-def _aged(points: tuple[AccuracyPoint, ...]) -> list[str]:
+def _aged(points: tuple[AccuracyPoint, ...], note: str) -> list[str]:
     if len(points) < 2:
         return []
-    return ["Over time     " + ", ".join(f"{time_label(point.time_s)} {percent(point.mean)}" for point in points)]
+    return [
+        "Over time     " + ", ".join(f"{time_label(point.time_s)} {percent(point.mean)}" for point in points) + note
+    ]
 
 
 def _speed(result: Result) -> list[str]:
