@@ -24,6 +24,7 @@ from insitu.graph.rewrite import Builder, Names, drop_copies
 
 Array = npt.NDArray[Any]
 SUPPORTED = tuple(sorted(LOWERINGS))
+LONGEST_NAME = 60
 MOST_NAMED = 200  # nodes of one operator named in one message
 
 
@@ -73,8 +74,13 @@ class _File:
 
 
 def clean(name: str) -> str:
-    """A name of printable ASCII without quotes, spaces or brackets; very long ones are cut."""
-    return re.sub(r"[^A-Za-z0-9_./:;+\-]", "_", name)[:240] or "_"
+    """A name of printable ASCII without quotes, spaces or brackets.
+
+    Of the long chains that TensorFlow's converters write ("a/Relu;a/BiasAdd;a/Conv2D") the last link stays.
+    """
+    if len(name) > LONGEST_NAME:
+        name = name.rsplit(";", 1)[-1][-4 * LONGEST_NAME :]
+    return re.sub(r"[^A-Za-z0-9_./:;+\-]", "_", name) or "_"
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,8 @@
     end
 
 A size by name (`f32[N, 3]`) is bound at run time, `_` is an absent input, and `as` names a node that is not called
-like its output.  Names with other characters stand as JSON strings.  Large tables stand by hash, their bytes after the graph.
+like its output.  Names with other characters stand as JSON strings.  Large tables stand by hash, their bytes
+follow the graph.
 """
 
 from __future__ import annotations
