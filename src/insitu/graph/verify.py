@@ -8,7 +8,9 @@ with, what only moves codes keeps their meaning, and no sum can leave int32 what
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -31,13 +33,23 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "Requantize": ("multiplier", "shift", "lo", "hi"), "AveragePool": ("multiplier", "shift", "lo", "hi"),
     "ReduceMean": ("multiplier", "shift", "lo", "hi"),
 }  # fmt: skip
+NUMBERS = frozenset(("act_lo", "act_hi", "alpha", "beta", "epsilon", "value"))
+WHOLE = frozenset(
+    (
+        "group", "axis", "transB", "keepdims", "count_include_pad", "code", "multiplier", "shift", "scale_a", "scale_b",
+        "k", "input_shift", "input_offset", "adc_bits", "adc_m", "adc_s", "input_bits", "plane_bits", "weight_bits",
+        "slice_bits",
+    )
+)  # fmt: skip
+LISTS = frozenset(("strides", "pads", "dilations", "kernel_shape", "axes", "starts", "ends", "steps", "perm", "parts"))
+SHIFTS = frozenset(("shift", "input_shift", "k", "adc_s"))
 MOST_LISTED = 40
 LIMIT = 1 << 31
 
 
 def verify(graph: Graph, *, where: str = "graph") -> Graph:
     """The graph itself; ModelError with all broken invariants of its level."""
-    found = [*_structure(graph), *_constants(graph)]
+    found = [*_structure(graph), *_constants(graph), *_attributes(graph)]
     if not found:  # the rest presumes names and types that hold together
         found = [*_types(graph), *_states(graph)]
     if not found and graph.level != "captured":
@@ -60,8 +72,7 @@ def _structure(graph: Graph) -> Iterator[str]:
     """Single assignment, order, names and operators."""
     given = [*graph.inputs, *graph.constants, *graph.state_inputs]
     ready, names = set(given), set[str]()
-    for value in sorted({v for v in given if given.count(v) > 1}) if len(ready) < len(given) else ():
-        yield f"{value!r} is input, state or constant twice"
+    yield from (f"{v!r} is input, state or constant twice" for v, count in Counter(given).items() if count > 1)
     for node in graph.nodes:
         if node.name in names:
             yield f"two nodes are called {node.name!r}"
@@ -111,6 +122,23 @@ def _states(graph: Graph) -> Iterator[str]:
             yield f"state {state.input!r} and its next value {state.output!r} have different types"
 
 
+def _attributes(graph: Graph) -> Iterator[str]:
+    """Attributes of a type or size that no operator can mean."""
+    bounds = ("lo", "hi")
+    for node, name, value in ((n, name, value) for n in graph.nodes for name, value in n.attrs.items()):
+        whole = isinstance(value, int) and abs(value) <= 1 << 62
+        if name in WHOLE or (name in bounds and graph.level != "captured"):
+            fine, need = whole and not (name in SHIFTS and not 0 <= int(value) <= 62), "an integer in range"
+        elif name in NUMBERS or name in bounds:
+            fine, need = isinstance(value, int | float) and value == value, "a number"
+        elif name in LISTS:
+            fine, need = isinstance(value, tuple) and all(isinstance(v, int) for v in value), "a list of integers"
+        else:
+            continue
+        if not fine:
+            yield f"{_label(node)}: {name} = {value!r}; needs {need}"
+
+
 # integers
 
 
@@ -141,9 +169,8 @@ def _quantized(graph: Graph, node: Node) -> Iterator[str]:
     """Faults of one node of a quantized graph."""
     label, out = _label(node), graph.types[node.output].quant
     assert out is not None
-    missing = [
-        name for name in NEEDED.get(node.op, ()) if name not in node.attrs and not _is_product(graph, node, name)
-    ]
+    needed = (name for name in NEEDED.get(node.op, ()) if not _is_product(graph, node, name))
+    missing = [name for name in needed if name not in node.attrs]
     if missing:
         yield f"{label} lacks {', '.join(missing)}"
         return
@@ -151,8 +178,8 @@ def _quantized(graph: Graph, node: Node) -> Iterator[str]:
         yield f"{label}: codes {node.attr('lo')} to {node.attr('hi')}; needs a range within {out.lo} to {out.hi}"
     if node.attr("rounding", ROUNDINGS[0]) not in ROUNDINGS:
         yield f"{label}: rounding {node.attr('rounding')!r}; needs one of {', '.join(ROUNDINGS)}"
-    if not 0 <= int(node.attr("shift", 0)) <= 62 or not 0 <= abs(int(node.attr("multiplier", 1))) < LIMIT:
-        yield f"{label}: {node.attr('multiplier')} / 2^{node.attr('shift')}; needs a 31-bit multiplier and a shift of 0 to 62"
+    if not 0 <= int(node.attr("multiplier", 1)) < LIMIT:
+        yield f"{label}: multiplier {node.attr('multiplier')}; needs 0 to 2^31 - 1"
     if node.op in MOVES:
         yield from _moved(graph, node, out)
     elif node.op in ("Conv", "MatMul") and node.inputs[1] in graph.constants:
@@ -213,7 +240,7 @@ def _tables(graph: Graph, node: Node) -> Iterator[str]:
 
 def _parts(node: Node, rows: int) -> Iterator[str]:
     parts = tuple(node.attr("parts", ()))
-    if parts and (parts[0] != 0 or parts[-1] != rows or any(a >= b for a, b in zip(parts, parts[1:], strict=False))):
+    if parts and (parts[0] != 0 or parts[-1] != rows or any(a >= b for a, b in pairwise(parts))):
         yield f"{_label(node)}: row parts {list(parts)}; needs rising bounds from 0 to {rows}"
 
 
@@ -227,7 +254,7 @@ def driven_range(node: Node, x: QuantSpec) -> tuple[int, int]:
 
 
 def peak_sum(weights: Array, bias: Array, *, lo: int, hi: int) -> int:
-    """The largest magnitude any column's sum (or a part of it) can have for inputs of lo..hi; weights are [rows, cols]."""
+    """The largest magnitude of any column's sum, or a part of it, for inputs of lo..hi; weights are [rows, cols]."""
     w = weights.astype(np.int64)
     up = np.where(w > 0, w * hi, w * lo).sum(axis=0)
     down = np.where(w > 0, w * lo, w * hi).sum(axis=0)
