@@ -119,7 +119,7 @@ def pipeline() -> Program:
         (Tile(0, 0, 3, 0, 4, 1, 0, 0, 2), Tile(1, 3, 3, 0, 4, 1, 0)),
         post=Post(lo=-128, hi=127),
     )
-    second = Binding("second", "w2", "", 4, 3, 0, (Tile(2, 0, 4, 0, 3, 1, 2),))
+    second = Binding("second", "w2", "", 4, 3, 0, (Tile(0, 0, 4, 0, 3, 1, 2),))
     symbols = [
         Symbol("x", "input", "ram", "i8", 24, 0),
         Symbol("act", "scratch", "ram", "i8", 16, 24),

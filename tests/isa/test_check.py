@@ -133,6 +133,7 @@ def test_sound_programs_pass(name: str) -> None:
     check_program(SOUND[name]())
 
 
+VECTOR = vectors().sections[0].vectors[0]
 CONSUME = SECOND.split("code")[1]
 LOOP4 = "LOOP 4\nMVM d1, d0, b0\nSIG t0\nENDL\n"
 BROKEN: list[tuple[str, str, Callable[[], Program]]] = [
@@ -203,8 +204,8 @@ BROKEN: list[tuple[str, str, Callable[[], Program]]] = [
     ("B2", "below the arrays", lambda: tile(pipeline(), 1, y=32)),
     ("B2", "right of the array", lambda: tile(pipeline(), 1, x=13)),
     ("B2", "in reserved columns", lambda: tile(pipeline(), 1, x=0)),
-    ("B2", "no such macro", lambda: tile(pipeline(), 1, macro=4)),
-    ("B3", "common cells", lambda: tile(pipeline(), 0, 1, macro=1, y=2)),
+    ("B2", "no such macro", lambda: tile(pipeline(), 1, macro=2)),
+    ("B3", "common cells", lambda: tile(pipeline(), 1, macro=0, y=2)),
     ("B4", "parts that fall", lambda: read_by(replace(READ_ADC, parts=(0, 4, 3, 6)), ADC)),
     ("B4", "parts that end early", lambda: read_by(replace(READ_ADC, parts=(0, 3)), ADC)),
     ("B4", "a tile across parts", lambda: read_by(replace(READ_ADC, parts=(0, 2, 6)), ADC)),
@@ -283,6 +284,13 @@ BROKEN: list[tuple[str, str, Callable[[], Program]]] = [
     ("V2", "a copy into another sign", lambda: code(symbol(vectors(), "y", dtype="u8"), "DMA d1, d0\nHALT")),
     ("V2", "a float operand", lambda: code(symbol(vectors(), "t", dtype="f32"), "REQ d1, d3, v0\nHALT")),
     ("V3", "multipliers of other sizes", lambda: descriptor(vectors(), 2, sizes=(2,), strides=(1,))),
+    (
+        "V3",
+        "shifts of other sizes",
+        lambda: section(
+            vectors(), vectors=(replace(VECTOR, shift=0, multiplier=None), *vectors().sections[0].vectors[1:])
+        ),
+    ),
     ("V4", "a window in front", lambda: descriptor(vectors(), 7, sizes=(4,), strides=(1,))),
     ("V5", "a narrow sum", lambda: code(vectors(), "ACC d1, d0\nHALT")),
     ("X1", "other positions", lambda: descriptor(pipeline(), 1, sizes=(2, 4), strides=(0, 1))),
@@ -310,7 +318,7 @@ def test_one_error_lists_all_faults_with_their_place() -> None:
     assert text.startswith("program test: 3 faults\n")
     assert "chip 0 core 0 command 1 (MVM) in d0: elements 1..24 of x, which has 24; needs every address" in text
     assert "chip 0 core 1 command 2 (MVM) out d1: elements 0..14 of y" in text
-    assert "chip 0 core 0 b0 (first): macro 9, the chip has 2 in each of 2 cores" in text
+    assert "chip 0 core 0 b0 (first): macro 9 of 2 in a core" in text
 
 
 def test_a_long_list_is_cut() -> None:
@@ -318,6 +326,13 @@ def test_a_long_list_is_cut() -> None:
     with pytest.raises(ProgramError, match="80 faults") as caught:
         check_program(replace(pipeline(), values=values))
     assert str(caught.value).endswith("and 30 more")
+
+
+def test_padding_around_an_input_may_be_filled() -> None:
+    padded = replace(vectors(), values={"x": Location("x", 0, (2, 3), (4, 1))})
+    edge = descriptor(padded, 6, offset=3, sizes=(2,), strides=(4,))
+    check_program(code(edge, "FILL d6, 1\nHALT"))
+    assert rules(code(descriptor(edge, 6, strides=(3,)), "FILL d6, 1\nHALT")) == {"D4"}
 
 
 # orderings

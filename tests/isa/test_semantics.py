@@ -78,6 +78,18 @@ def test_multiplier_per_element_repeats_along_ones() -> None:
     assert run(built, {"x": np.arange(6)})["y"].tolist() == [0, 10, 200, 3, 40, 500]
 
 
+def test_shift_per_element() -> None:
+    symbols = [
+        Symbol("x", "input", "ram", "i8", 2, 0),
+        Symbol("s", "weight", "ram", "i32", 2, 8, weight="s"),
+        Symbol("y", "output", "ram", "i32", 2, 20),
+    ]
+    text = "d0 = x +0 [2:1]\nd1 = y +0 [2:1]\nd2 = s +0 [2:1]\ncode\nREQ d1, d0, v0\nHALT"
+    built = program(symbols, text, vectors=(Vector(shift=2),), weights={"s": np.array([0, 3], np.int32)})
+    check_program(built)
+    assert run(built, {"x": np.array([40, 40])})["y"].tolist() == [40, 5]
+
+
 def test_add_and_mul() -> None:
     vector = Vector(zero_a=1, zero_b=2, scale_a=3, scale_b=-1, post=Post(lo=-100, hi=100))
     assert binary("ADD", vector, [1, 5, 100], [2, 0, 50]) == [0, 14, 100]
@@ -233,31 +245,30 @@ def test_mvm_adc_reads_each_part() -> None:
 
 
 def test_mvm_adc_slices_and_planes() -> None:
-    readout = Readout(kind="adc", bits=4, signed=True, multiplier=1, shift=0, slice_bits=(2, 2), plane_bits=(1, 7))
-    # w = -7: digits -3, -1; x = -3: planes 1, -2.  sums -3, 6, -1, 2 are within -8..7, so the product is exact
-    assert mvm(exact(1, 1, readout=readout), [-3], [[-7]], on=adc_chip()) == [21]
-    # x = 11: planes 1, 5: 5 * -3 clips to -8: -3 + 2*-8 + 4*-1 + 8*-5
-    assert mvm(exact(1, 1, readout=readout), [11], [[-7]], on=adc_chip()) == [-3 - 16 - 4 - 40]
+    readout = Readout(kind="adc", bits=4, signed=True, multiplier=1, shift=0, slice_bits=(4, 2), plane_bits=(8, 4))
+    # w = -7: digits -3, -1; x = 33: planes 1, 2.  sums -3, -6, -1, -2 are within -8..7, so the product is exact
+    assert mvm(exact(1, 1, readout=readout), [33], [[-7]], on=adc_chip()) == [-231]
+    # x = -3: planes 13, -1: 13 * -3 and 13 * -1 clip to -8: -8 + 16*3 + 4*-8 + 64*1
+    assert mvm(exact(1, 1, readout=readout), [-3], [[-7]], on=adc_chip()) == [-8 + 48 - 32 + 64]
 
 
 @given(st.lists(st.tuples(st.integers(-128, 127), st.integers(-15, 15)), min_size=1, max_size=6))
 def test_a_wide_converter_is_exact(pairs: list[tuple[int, int]]) -> None:
     x, w = [p[0] for p in pairs], [[p[1]] for p in pairs]
-    readout = Readout(kind="adc", bits=20, multiplier=1, shift=0, slice_bits=(2, 2), plane_bits=(3, 3, 2))
+    readout = Readout(kind="adc", bits=20, multiplier=1, shift=0, slice_bits=(4, 2), plane_bits=(8, 3))
     assert mvm(exact(len(x), 1, readout=readout), x, w, on=adc_chip(20)) == [int(np.dot(x, np.ravel(w)))]
 
 
 @given(st.lists(st.integers(-255, 255), min_size=1, max_size=9), st.sampled_from([1, 2, 3, 4]))
 def test_digits_are_those_of_numeric(values: list[int], step: int) -> None:
-    widths = tuple(min(step, 8 - at) for at in range(0, 8, step))
-    ours = _digits(values, widths, _magnitude_digit)
+    ours = _digits(values, (8, step), _magnitude_digit)
     assert ours == [(s, d.tolist()) for s, d in slice_weights(np.array(values), bits=8, step=step)]
     bytes_ = [v & 0xFF for v in values]
     planes = input_planes(np.array(bytes_), bits=8, step=step, signed=False)
-    assert _digits(bytes_, widths, _twos_complement_digit) == [(s, d.tolist()) for s, d in planes]
+    assert _digits(bytes_, (8, step), _twos_complement_digit) == [(s, d.tolist()) for s, d in planes]
     signed = [v - 256 if v > 127 else v for v in bytes_]
     planes = input_planes(np.array(signed), bits=8, step=step, signed=True)
-    assert _digits(signed, widths, _twos_complement_digit) == [(s, d.tolist()) for s, d in planes]
+    assert _digits(signed, (8, step), _twos_complement_digit) == [(s, d.tolist()) for s, d in planes]
 
 
 WTM = chip(
@@ -351,7 +362,6 @@ def test_barrier_lets_all_sections_through_together() -> None:
         (("code\nAWAIT t1, 1\nSIG t2\nHALT", "code\nAWAIT t2, 1\nSIG t1\nHALT"), "core 0 at .*core 1 at"),
         ("d0 = y +3 []\ncode\nFILL d0, 1\nHALT", r"command 0 \(FILL\).*element 3; needs 0 to 1"),
         ("d0 = y +0 []\ncode\nFILL d0, 300\nHALT", "value 300; needs -128 to 127"),
-        ("d0 = x +0 []\ncode\nFILL d0, 3\nHALT", "no writes to input symbols"),
         ("d0 = y +0 []\ncode\nFILL d0, 3", "needs HALT"),
     ],
 )

@@ -109,8 +109,9 @@ def _table_faults(program: Program, section: Section) -> Iterator[Fault]:
         where = f"{core_name(section)} v{i} ({vector.label})"
         if vector.lut and vector.lut not in program.weights:
             yield Fault("S5", where, f"weight {vector.lut!r}")
-        if vector.multiplier is not None and not 0 <= vector.multiplier < len(section.descriptors):
-            yield Fault("S2", where, f"multiplier d{vector.multiplier} of {len(section.descriptors)}")
+        for index in (vector.multiplier, vector.shift):
+            if index is not None and not 0 <= index < len(section.descriptors):
+                yield Fault("S2", where, f"multiplier or shift d{index} of {len(section.descriptors)}")
 
 
 def _weights_of(binding: Binding) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from insitu.base.errors import ConfigError
 from insitu.base.units import parse_quantity
@@ -12,6 +15,8 @@ from insitu.isa.elements import element
 from insitu.isa.fault import Fault, command_name
 from insitu.isa.program import Program, Section, Symbol
 from insitu.isa.walk import accesses, nest, reach
+
+Mask = npt.NDArray[np.bool_]
 
 
 def memory_faults(program: Program) -> Iterator[Fault]:
@@ -21,8 +26,9 @@ def memory_faults(program: Program) -> Iterator[Fault]:
     yield from _space_faults(program)
     yield from _value_faults(program)
     symbols = {s.name: s for s in program.symbols}
+    inputs = {s.name: _held(program, s) for s in program.symbols if s.kind == "input"}
     for section in program.sections:
-        yield from _address_faults(section, symbols)
+        yield from _address_faults(section, symbols, inputs)
 
 
 def _symbol_faults(program: Program, symbol: Symbol) -> Iterator[Fault]:
@@ -72,7 +78,24 @@ def _value_faults(program: Program) -> Iterator[Fault]:
             yield Fault("M4", f"value {value}", f"elements {low}..{high} of {at.symbol}, which has {counts[at.symbol]}")
 
 
-def _address_faults(section: Section, symbols: Mapping[str, Symbol]) -> Iterator[Fault]:
+def _held(program: Program, symbol: Symbol) -> Mask:
+    """Which elements of a symbol hold graph values; the rest is padding that a program may fill."""
+    held = np.zeros(max(symbol.count, 0), bool)
+    for at in (at for at in program.values.values() if at.symbol == symbol.name and len(at.shape) == len(at.strides)):
+        elements = _elements(at.offset, [int(n) for n in at.shape], at.strides)
+        held[elements[(elements >= 0) & (elements < symbol.count)]] = True
+    return held
+
+
+def _elements(offset: int, sizes: Sequence[int], strides: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Every element address of an array, as one list."""
+    elements = np.array([offset], np.int64)
+    for size, stride in zip(sizes, strides, strict=False):
+        elements = (elements[:, None] + np.arange(size) * stride).ravel()
+    return elements
+
+
+def _address_faults(section: Section, symbols: Mapping[str, Symbol], inputs: Mapping[str, Mask]) -> Iterator[Fault]:
     for index, command, trips in nest(section.code):
         for access in accesses(section, command):
             descriptor = section.descriptors[access.descriptor]
@@ -83,5 +106,10 @@ def _address_faults(section: Section, symbols: Mapping[str, Symbol]) -> Iterator
             low, high = reach(descriptor, [int(n) for n in trips])
             if low < 0 or high >= symbol.count:
                 yield Fault("D3", where, f"elements {low}..{high} of {symbol.name}, which has {symbol.count}")
-            if access.role != "read" and symbol.kind in ("weight", "input"):
-                yield Fault("D4", where, f"writes {symbol.kind} {symbol.name}")
+            elif access.role != "read" and symbol.kind == "weight":
+                yield Fault("D4", where, f"writes weight {symbol.name}")
+            elif access.role != "read" and symbol.name in inputs:
+                sizes = [int(n) for n in (*trips, *descriptor.sizes)]
+                steps = (*descriptor.steps, *(0,) * (len(trips) - len(descriptor.steps)), *descriptor.strides)
+                if inputs[symbol.name][_elements(descriptor.offset, sizes, steps)].any():
+                    yield Fault("D4", where, f"writes input {symbol.name}")

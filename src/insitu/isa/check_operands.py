@@ -24,7 +24,7 @@ class _Use:
     elements: Mapping[str, Element]
     vector: Vector
     binding: Binding | None
-    multiplier: Sizes | None
+    tables: Mapping[str, Sizes]
 
 
 def operand_faults(program: Program) -> Iterator[Fault]:
@@ -44,7 +44,7 @@ def _use(section: Section, index: int, command: Command, symbols: Mapping[str, S
     named = dict(zip(operands(command.op), command.args, strict=True))
     found = {o.name: section.descriptors[int(v)] for o, v in named.items() if o.kind == "descriptor"}
     vector = next((section.vectors[int(v)] for o, v in named.items() if o.kind == "vector"), Vector())
-    multiplier = None if vector.multiplier is None else section.descriptors[vector.multiplier].sizes
+    tables = {"multipliers": vector.multiplier, "shifts": vector.shift}
     return _Use(
         where=command_name(section, index, command),
         command=command,
@@ -52,7 +52,7 @@ def _use(section: Section, index: int, command: Command, symbols: Mapping[str, S
         elements={name: _element(d, symbols) for name, d in found.items()},
         vector=vector,
         binding=next((section.bindings[int(v)] for o, v in named.items() if o.kind == "binding"), None),
-        multiplier=multiplier,
+        tables={name: section.descriptors[d].sizes for name, d in tables.items() if d is not None},
     )
 
 
@@ -160,15 +160,15 @@ def _same_sizes(use: _Use) -> Iterator[Fault]:
 
 
 def _posted(use: _Use) -> Iterator[Fault]:
-    """Per-element multipliers of the right sizes, and results that fit."""
-    out, multiplier = use.sizes["out"], use.multiplier
-    if multiplier is not None:
-        aligned = zip(reversed(multiplier), reversed(out), strict=False)
-        if len(multiplier) > len(out) or any(n not in (1, size) for n, size in aligned):
-            yield Fault("V3", use.where, f"multipliers {_show(multiplier)}, out {_show(out)}")
+    """Per-element multipliers and shifts of the right sizes, and results that fit."""
+    out = use.sizes["out"]
+    for name, sizes in use.tables.items():
+        aligned = zip(reversed(sizes), reversed(out), strict=False)
+        if len(sizes) > len(out) or any(n not in (1, size) for n, size in aligned):
+            yield Fault("V3", use.where, f"{name} {_show(sizes)}, out {_show(out)}")
     lo, hi = use.vector.post.lo, use.vector.post.hi
     source = use.elements.get("in")
-    if use.command.op == "MAX" and source and _plain(use.vector.post) and multiplier is None:
+    if use.command.op == "MAX" and source and _plain(use.vector.post) and not use.tables:
         lo, hi = max(lo, source.lo), min(hi, source.hi)
     yield from _holds(use, lo, hi)
 

@@ -9,23 +9,23 @@ from typing import Any
 
 from insitu.isa.elements import element
 from insitu.isa.fault import Fault, core_name
-from insitu.isa.program import Binding, Program, Section, Tile
+from insitu.isa.program import Binding, Program, Tile
 
 Held = tuple[str, Binding, Tile]  # where, and what is there
 
 
 def tile_faults(program: Program) -> Iterator[Fault]:
     """Faults of bindings and of their place on the chip (B)."""
-    by_macro: dict[tuple[int, int], list[Held]] = {}
+    by_macro: dict[tuple[int, int, int], list[Held]] = {}
     for section in program.sections:
         for i, binding in enumerate(section.bindings):
             where = f"{core_name(section)} b{i} ({binding.label})"
             yield from _matrix_faults(program, binding, where)
             yield from _setting_faults(program, binding, where)
             yield from _cover_faults(binding, where)
-            yield from _place_faults(program.chip, section, binding, where)
+            yield from _place_faults(program.chip, binding, where)
             for tile in binding.tiles:
-                by_macro.setdefault((section.chip, tile.macro), []).append((where, binding, tile))
+                by_macro.setdefault((section.chip, section.core, tile.macro), []).append((where, binding, tile))
     for held in by_macro.values():
         yield from _apart_faults(held)
 
@@ -67,7 +67,8 @@ def _setting_faults(program: Program, binding: Binding, where: str) -> Iterator[
             yield Fault("B7", where, f"{name} {low}..{high}")
     if not 0 <= binding.input_shift <= 16:
         yield Fault("B7", where, f"input shift {binding.input_shift}")
-    if readout.kind == "adc" and not (1 <= readout.bits <= 24 and all(n > 0 for n in _digits(binding))):
+    pairs = len(readout.slice_bits) in (0, 2) and len(readout.plane_bits) in (0, 2)
+    if readout.kind == "adc" and not (1 <= readout.bits <= 24 and pairs and all(n > 0 for n in _digits(binding))):
         yield Fault("B7", where, f"{readout.bits} bits, digits {_digits(binding)}")
     if readout.kind == "wtm2101":
         yield from _gain_faults(program, binding, where)
@@ -133,14 +134,13 @@ def _meet(a: int, a_count: int, b: int, b_count: int) -> bool:
     return a < b + b_count and b < a + a_count
 
 
-def _place_faults(chip: Mapping[str, Any], section: Section, binding: Binding, where: str) -> Iterator[Fault]:
+def _place_faults(chip: Mapping[str, Any], binding: Binding, where: str) -> Iterator[Fault]:
     rows, cols = _at(chip, "array", "rows"), _at(chip, "array", "cols")
     arrays, reserved = _at(chip, "macro", "arrays") or 1, _at(chip, "macro", "reserved_columns") or 0
     bias_rows, macros = _at(chip, "macro", "bias_rows"), _at(chip, "core", "macros")
-    cores = (_at(chip, "chip", "tiles") or 1) * (_at(chip, "tile", "cores") or 1)
     for tile in binding.tiles:
-        if tile.macro < 0 or (macros is not None and tile.macro >= macros * cores):
-            yield Fault("B2", where, f"macro {tile.macro}, the chip has {macros} in each of {cores} cores")
+        if tile.macro < 0 or (macros is not None and tile.macro >= macros):
+            yield Fault("B2", where, f"macro {tile.macro} of {macros} in a core")
         if cols is not None and not reserved <= tile.x <= tile.x + tile.cols <= cols:
             yield Fault("B2", where, f"tile {_show(tile)}, usable columns {reserved}..{cols - 1}")
         if rows is not None and (tile.y < 0 or tile.y // rows >= arrays or tile.y % rows + tile.rows > rows):

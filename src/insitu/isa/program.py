@@ -81,6 +81,8 @@ class Readout:
     kind exact: nothing else is used.  kind adc: bits, signed, multiplier, shift, slices, planes, parts.
     kind wtm2101: gain (one per column, or a number), parts, k.
     `parts` are the row boundaries (0, ..., rows) between which sums are read separately.
+    `slice_bits` is (magnitude bits of a weight, bits of a slice), `plane_bits` (bits of an input, bits of a plane), as
+    numeric/slicing.py takes them; empty: whole numbers.
     """
 
     kind: Literal["exact", "adc", "wtm2101"] = "exact"
@@ -98,7 +100,10 @@ class Readout:
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of a weight matrix on one macro: rows row0.. and columns col0.. at array column x, row y."""
+    """A rectangle of a weight matrix on one macro: rows row0.. and columns col0.. at array column x, row y.
+
+    `macro` counts the macros of the section's core; y counts rows over the macro's arrays, stacked.
+    """
 
     macro: int
     row0: int

@@ -91,8 +91,8 @@ class Memory:
 
     def store(self, symbol: Symbol, index: int, value: int) -> None:
         """Write the element `index` of a symbol."""
-        if symbol.kind in ("weight", "input"):
-            raise ProgramError(f"symbol {symbol.name}", "a write", f"no writes to {symbol.kind} symbols")
+        if symbol.kind == "weight":
+            raise ProgramError(f"symbol {symbol.name}", "a write", "no writes to weight symbols")
         self._store(symbol, index, value)
         self._written[symbol.name][index] = value
 

@@ -203,17 +203,12 @@ def _converted(machine: Machine, binding: Binding, x: Sequence[int], w: Sequence
 Digit = Callable[[int, int, int, bool], int]
 
 
-def _digits(values: Sequence[int], widths: Sequence[int], digit: Digit) -> list[tuple[int, list[int]]]:
-    """[(shift, digits)], least significant first; no widths: the values themselves."""
-    if not widths:
+def _digits(values: Sequence[int], cut: Sequence[int], digit: Digit) -> list[tuple[int, list[int]]]:
+    """[(shift, digits)], least significant first, for `cut` (bits, bits of a digit); no cut: the values themselves."""
+    if not cut:
         return [(0, list(values))]
-    planes: list[tuple[int, list[int]]] = []
-    at = 0
-    for number, width in enumerate(widths):
-        top = number == len(widths) - 1
-        planes.append((at, [digit(v, at, width, top) for v in values]))
-        at += width
-    return planes
+    bits, step = cut
+    return [(at, [digit(v, at, step, at + step >= bits) for v in values]) for at in range(0, bits, step)]
 
 
 def _magnitude_digit(value: int, at: int, width: int, top: bool) -> int:
@@ -237,6 +232,8 @@ def _finish_vector(vector: Vector, acc: int, named: Named, index: Index) -> int:
         raise ProgramError(vector.label, "a multiplier per column", "a number, outside MVM")
     if "multiplier" in named:
         multiplier = named["multiplier"][_broadcast(index, named["multiplier"].sizes)]
+    if "shift" in named:
+        shift = named["shift"][_broadcast(index, named["shift"].sizes)]
     return finish(acc, post, multiplier=multiplier, shift=shift)
 
 

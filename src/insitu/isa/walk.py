@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 
-from insitu.isa.program import Command, Descriptor, Section, Size
+from insitu.isa.program import Command, Descriptor, Section, Size, Vector
 from insitu.isa.table import Operand, instruction
 
 
@@ -28,12 +28,19 @@ def operands(mnemonic: str) -> tuple[Operand, ...]:
 
 
 def accesses(section: Section, command: Command) -> Iterator[Access]:
-    """The memory operands of a command, the per-element multipliers of its vector settings included."""
+    """The memory operands of a command, per-element multipliers and shifts of its vector settings included."""
     for operand, value in zip(operands(command.op), command.args, strict=True):
         if operand.kind == "descriptor":
             yield Access(operand.name, int(value), operand.role)
-        elif operand.kind == "vector" and section.vectors[int(value)].multiplier is not None:
-            yield Access("multiplier", section.vectors[int(value)].multiplier or 0, "read")
+        elif operand.kind == "vector":
+            yield from _tables(section.vectors[int(value)])
+
+
+def _tables(vector: Vector) -> Iterator[Access]:
+    if vector.multiplier is not None:
+        yield Access("multiplier", vector.multiplier, "read")
+    if vector.shift is not None:
+        yield Access("shift", vector.shift, "read")
 
 
 def nest(code: Sequence[Command]) -> Iterator[tuple[int, Command, tuple[Size, ...]]]:
