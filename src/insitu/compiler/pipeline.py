@@ -16,8 +16,10 @@ from insitu.compiler.emit import _axes, _operand, _vector_op
 from insitu.compiler.mapping import Mapping
 from insitu.compiler.place import place
 from insitu.compiler.schedule import sections, sync_edges
+from insitu.compiler.tile import weight_nodes
 from insitu.compiler.storage import Block, Storage, allocate, lay_out
 from insitu.graph.graph import Graph
+from insitu.graph.ops.macs import fan_in
 from insitu.graph.text import print_graph
 from insitu.isa.program import Program, Section, Symbol
 
@@ -67,7 +69,16 @@ def emit(graph: Graph, chip: Chip, *, mapping: Mapping, sizes: Dict[str, int]) -
 
 
 def _facts(graph: Graph, mapping: Mapping) -> dict[str, Any]:
-    return {"outputs": list(graph.outputs), "inputs": list(graph.inputs), "model": dict(graph.meta), "cells_used": mapping.cells_used, "cells": mapping.cells, "states": [[s.input, s.output] for s in graph.states]}
+    """What the simulators and reports want to know beside the code."""
+    return {
+        "inputs": list(graph.inputs),
+        "outputs": list(graph.outputs),
+        "states": [[s.input, s.output] for s in graph.states],
+        "fan_in": {n.name: fan_in(graph, n) for n in weight_nodes(graph)},
+        "cells_used": mapping.cells_used,
+        "cells": mapping.cells,
+        "model": dict(graph.meta),
+    }
 
 
 def _fill_input_halos(emitter: Emitter) -> None:

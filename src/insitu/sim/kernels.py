@@ -95,7 +95,7 @@ def fill_normals(out, first, time, macro, instance, seed, effect):
         block += 1
 
 
-@nb.njit(cache=True, parallel=True)
+@nb.njit(cache=True, nogil=True)
 def noisy_codes(acc, squares, gain, offset, step, slope, floor, stream, kind, lo, hi, out):
     """Codes of analog column sums: gain, read noise of variance slope*squares + floor, offset, readout `kind`.
 
@@ -105,7 +105,7 @@ def noisy_codes(acc, squares, gain, offset, step, slope, floor, stream, kind, lo
     rows, cols = acc.shape
     chunk = 256
     noisy = slope > 0.0 or floor.max() > 0.0
-    for part in nb.prange((rows + chunk - 1) // chunk):
+    for part in range((rows + chunk - 1) // chunk):
         begin, end = part * chunk, min(rows, (part + 1) * chunk)
         normals = np.empty((end - begin) * cols, np.float32)
         if noisy:

@@ -1,0 +1,251 @@
+"""deploy: a model on a chip, with its data, to numbers that can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.algo import ptq
+from insitu.arch.load import load_chip
+from insitu.arch.spec import Chip
+from insitu.base.errors import InfeasibleError
+from insitu.base.metrics import Metric
+from insitu.circuit.effects import Physics
+from insitu.compiler import canonicalize, fuse
+from insitu.compiler.pipeline import compile_graph
+from insitu.compiler.plan import QuantPlan
+from insitu.compiler.quantize import quantize
+from insitu.flow import check, data as data_, figures, physics as physics_, quality
+from insitu.frontend.load import load_model
+from insitu.graph.export import float_session
+from insitu.graph.graph import Graph
+from insitu.graph.ops.macs import macs
+from insitu.graph.verify import verify
+from insitu.isa.check import check_program
+from insitu.isa.program import Program
+from insitu.numeric.affine import dequantize
+from insitu.report.result import AccuracyPoint, Coverage, LayerResult, ModelFacts, Result
+from insitu.runtime.session import Session
+
+Array = npt.NDArray[Any]
+Source = str | Path | Mapping[str, Array]
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a deployment is asked for; the defaults are those of `insitu run`."""
+
+    physics: str = "full"
+    instances: int = 8
+    seed: int = 0
+    samples: int | None = None
+    check: int | None = None  # samples compared with the interpreter; None: as many as make 10**5 values
+    calibrated: bool = True
+    note: str = ""  # what the samples are, where that limits what an accuracy means
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A model on a chip: its Program, the graphs it came from, and everything measured on the way."""
+
+    result: Result
+    chip: Chip
+    captured: Graph
+    plan: QuantPlan | None = None
+    program: Program | None = None
+    session: Session | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Every figure by name, with unit and origin."""
+        return self.result.metrics
+
+    def run(self, x: Mapping[str, Array] | Array) -> dict[str, Array]:
+        """Outputs of the ideal chip for inputs (samples, *shape)."""
+        if self.session is None:
+            raise InfeasibleError(self.result.infeasible, self.chip.name)
+        return self.session.run(x)
+
+    def report(self, folder: str | Path) -> Path:
+        """Write report.html and everything beside it into a run folder; returns the report's path."""
+        from insitu.flow.folder import write_run
+
+        return write_run(self, folder) / "report.html"
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def capture(model: str | Path | Graph, *, shapes: Mapping[str, Sequence[int | str]] | None = None, tasks: Any = None) -> Graph:
+    """The canonical captured graph of a model, verified."""
+    graph = model if isinstance(model, Graph) else load_model(model, shapes=shapes, tasks=tasks)
+    if graph.level != "captured":
+        return verify(graph)
+    return verify(fuse.run(canonicalize.run(graph)))
+
+
+def build(graph: Graph, chip: Chip, *, calibration: Mapping[str, Array], seed: int = 0, plan: QuantPlan | None = None) -> tuple[QuantPlan, Graph, Program]:
+    """Plan, quantized graph and checked Program of a captured graph.  InfeasibleError where it does not fit."""
+    plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed)
+    quantized = verify(quantize(graph, chip, plan=plan))
+    program = compile_graph(quantized, chip)
+    check_program(program)
+    return plan, quantized, program
+
+
+def deploy(
+    model: str | Path | Graph,
+    chip: str | Path | Chip,
+    *,
+    data: Source | None = None,
+    calib: Source | None = None,
+    physics: str = "full",
+    instances: int = 8,
+    seed: int = 0,
+    options: Options | None = None,
+    plan: QuantPlan | None = None,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    progress: Progress = silent,
+    name: str = "",
+    tasks: Any = None,
+) -> Deployment:
+    """Quantize, map, compile, check and simulate a model on a chip.
+
+    A network that does not fit comes back as a Deployment whose result says so; broken input raises InsituError.
+    """
+    options = options or Options(physics=physics, instances=instances, seed=seed)
+    chip = chip if isinstance(chip, Chip) else load_chip(chip)
+    effects = Physics.parse(options.physics, chip, calibrated=options.calibrated)
+    captured = capture(model, shapes=shapes, tasks=tasks)
+    prepared = data_.prepare(captured, data=data, calib=calib, samples=options.samples, seed=options.seed)
+    facts = ModelFacts(name or captured.name, parameters(captured), sum(macs(captured, n) for n in captured.nodes))
+    progress("quantize and compile", 0, 1)
+    try:
+        plan, quantized, program = build(captured, chip, calibration=prepared.calibration, seed=options.seed, plan=plan)
+    except InfeasibleError as error:
+        result = Result(facts, chip.name, options.seed, prepared.source, fits=False, infeasible=tuple(error.items), data_note=options.note)
+        return Deployment(result, chip, captured)
+    progress("quantize and compile", 1, 1)
+    session = Session(program, graph=quantized)
+    made = _Measured(captured, chip, session, prepared, options, effects, progress)
+    return Deployment(made.result(facts), chip, captured, plan, program, session)
+
+
+def parameters(graph: Graph) -> int:
+    """Elements of all weights, as imported."""
+    known = graph.meta.get("parameters")
+    return int(known) if isinstance(known, int | float) else sum(int(a.size) for a in graph.constants.values())
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The second half of a deployment: run, check, compare, cost."""
+
+    captured: Graph
+    chip: Chip
+    session: Session
+    prepared: data_.Prepared
+    options: Options
+    effects: Physics
+    progress: Progress
+
+    def result(self, facts: ModelFacts) -> Result:
+        """Everything known of the run."""
+        exact = self._bit_exact()
+        metrics, codes, floats = self._accuracy()
+        over, uncalibrated = self._physics(codes)
+        metrics |= figures.chip_accuracy(over, self.options.note, digital=self.effects.ideal)
+        cost = figures.cost(self.session.program, self.chip)
+        metrics |= cost.metrics
+        layers = self._layers(cost)
+        del floats
+        return Result(
+            model=facts,
+            chip=self.chip.name,
+            seed=self.options.seed,
+            calibration=self.prepared.source,
+            bit_exact=exact,
+            coverage=Coverage(figures.array_share(self.session.graph)),
+            metrics=metrics,
+            accuracy_over=over,
+            layers=layers,
+            data_note=self.options.note,
+            extra=cost.extra | {"uncalibrated": uncalibrated, "physics": physics_.describe(self.effects, self.chip)} | self._confusion(codes),
+        )
+
+    def _bit_exact(self) -> Any:
+        """Interpreter against simulator on real samples, then on random ones until 10**5 values are compared."""
+        graph, samples = self.session.graph, self.prepared.evaluation
+        need = check.samples_needed(graph, least=self.options.check or 1)
+        real = samples.inputs if samples is not None else self.prepared.calibration
+        inputs = {n: a[:need] for n, a in real.items()}
+        have = len(next(iter(inputs.values())))
+        if have < need:
+            more = data_.random_inputs(self.captured, need - have, seed=self.options.seed)
+            inputs = {n: np.concatenate([np.asarray(inputs[n], np.float32), more[n]]) for n in inputs}
+        return check.compare(self.session, self.session.codes(inputs), done=lambda n: self.progress("check bit by bit", n, need))
+
+    def _accuracy(self) -> tuple[dict[str, Metric], dict[str, Array], dict[str, Array]]:
+        """Float against ideal chip over all samples; SQNR over all outputs."""
+        samples = self.prepared.evaluation
+        inputs = samples.inputs if samples is not None else self.prepared.calibration
+        codes = self.session.codes(inputs)
+        total = len(next(iter(codes.values())))
+        floats = float_session(self.captured)({n: np.asarray(a, np.float32) for n, a in inputs.items()})
+        outputs = self.session.run_codes(codes, done=lambda n: self.progress("run on the ideal chip", n, total))
+        near = quality.Closeness()
+        for name in self.session.outputs:
+            near.add(floats[name], dequantize(outputs[name], self.session.spec(name)))
+        metrics = figures.closeness(near, total)
+        labels = self._labels()
+        if labels is not None:
+            first = self.session.outputs[0]
+            metrics |= figures.accuracies(quality.accuracy(floats[first], labels), quality.accuracy(outputs[first], labels), total, self.options.note)
+        return metrics, outputs, floats
+
+    def _labels(self) -> Array | None:
+        samples = self.prepared.evaluation
+        if samples is None or samples.y is None or not np.issubdtype(samples.y.dtype, np.integer):
+            return None
+        return samples.y.reshape(len(samples))
+
+    def _physics(self, ideal: Mapping[str, Array]) -> tuple[tuple[AccuracyPoint, ...], list[dict[str, Any]]]:
+        """Accuracy of each chip instance, with and without the chip's own procedures."""
+        labels, samples = self._labels(), self.prepared.evaluation
+        if labels is None or samples is None:
+            return (), []
+        first = self.session.outputs[0]
+        if self.effects.ideal:
+            return (AccuracyPoint(0.0, (quality.accuracy(ideal[first], labels),)),), []
+        codes = self.session.codes(samples.inputs)
+        point = self._instances(codes, labels, self.effects)
+        extra: list[dict[str, Any]] = []
+        return (point,), extra
+
+    def _instances(self, codes: Mapping[str, Array], labels: Array, effects: Physics) -> AccuracyPoint:
+        values: list[float] = []
+        for instance in range(self.options.instances):
+            session = physics_.instance_session(self.session, effects, instance=instance, seed=self.options.seed)
+            scores = session.run_codes(codes)[self.session.outputs[0]]
+            values.append(quality.accuracy(scores, labels))
+            self.progress("run with physics", instance + 1, self.options.instances)
+        return AccuracyPoint(0.0, tuple(values))
+
+    def _layers(self, cost: figures.Cost) -> tuple[LayerResult, ...]:
+        samples = self.prepared.evaluation
+        inputs = samples.inputs if samples is not None else self.prepared.calibration
+        count = len(self.session.graph.nodes)
+        near = quality.layer_quality(self.captured, self.session, inputs, done=lambda n: self.progress("compare layers", n, count))
+        return figures.layers(self.session.graph, near, cost)
+
+    def _confusion(self, codes: Mapping[str, Array]) -> dict[str, Any]:
+        labels = self._labels()
+        return {} if labels is None else figures.confusion(codes[self.session.outputs[0]], labels)

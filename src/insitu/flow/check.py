@@ -1,0 +1,80 @@
+"""P1: interpreter and functional simulator give the same integers, value by value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.graph.graph import Graph
+from insitu.graph.interpret import interpret
+from insitu.report.result import BitExact
+from insitu.runtime.session import Session
+
+Array = npt.NDArray[Any]
+ENOUGH = 100_000
+BLOCK = 4
+
+
+def values_per_sample(graph: Graph) -> int:
+    """Elements of every quantized tensor the program writes, each once."""
+    return sum(graph.type(n.output).count() for n in graph.nodes)
+
+
+def samples_needed(graph: Graph, *, least: int = 1) -> int:
+    """Samples whose values make up at least 10**5."""
+    return max(least, -(-ENOUGH // max(1, values_per_sample(graph))))
+
+
+def compare(session: Session, codes: Mapping[str, Array], *, done: Callable[[int], None] | None = None) -> BitExact:
+    """Every value the program writes against the interpreter, on all samples of `codes`."""
+    total, mismatches, first = 0, 0, None
+    samples = len(next(iter(codes.values())))
+    graph = session.graph
+    for start in range(0, samples, BLOCK):
+        block = {n: c[start : start + BLOCK] for n, c in codes.items()}
+        wanted = reference(graph, block)
+        got: dict[str, Array] = {}
+        session.run_codes(block, observe=lambda name, value: got.__setitem__(name, value.copy()))
+        for node in graph.nodes:
+            value = node.output
+            mine = got.get(value, wanted[value] if _is_view_of_input(graph, value) else None)
+            bad = wanted[value] != mine if mine is not None else np.ones(wanted[value].shape, bool)
+            total += bad.size
+            if bad.any():
+                mismatches += int(bad.sum())
+                first = first or _first(value, bad, wanted[value], mine, start)
+        if done is not None:
+            done(min(samples, start + BLOCK))
+    return BitExact(total, mismatches, 0, first)
+
+
+def reference(graph: Graph, codes: Mapping[str, Array]) -> dict[str, Array]:
+    """Every computed value by the interpreter; states start at their zero points."""
+    samples = len(next(iter(codes.values())))
+    start = {s.input: np.full((samples, *graph.type(s.input).sizes()), _zero(graph, s.input)) for s in graph.states}
+    values: dict[str, Array] = {}
+    interpret(graph, {**start, **codes}, observe=lambda name, value: values.__setitem__(name, value))
+    return values
+
+
+def _zero(graph: Graph, value: str) -> int:
+    quant = graph.type(value).quant
+    return quant.zero_point if quant else 0
+
+
+def _is_view_of_input(graph: Graph, value: str) -> bool:
+    """Whether a value is an input seen through moves that need no command."""
+    node = graph.producer(value)
+    while node is not None and node.op in ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice"):
+        value = node.inputs[0]
+        node = graph.producer(value)
+    return node is None
+
+
+def _first(value: str, bad: Array, wanted: Array, mine: Array | None, start: int) -> dict[str, Any]:
+    index = tuple(int(i) for i in np.argwhere(bad)[0])
+    at = {"layer": value, "index": [start + index[0], *index[1:]], "interpreter": int(wanted[index])}
+    return {**at, "simulator": int(mine[index]) if mine is not None else None}

@@ -1,0 +1,180 @@
+"""Figures of a run: metrics with unit and origin, layers, and what the report draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch import cost as arch_cost
+from insitu.arch.describe import capacity_text
+from insitu.arch.spec import Chip
+from insitu.base.metrics import Metric
+from insitu.flow.quality import Closeness, LayerQuality
+from insitu.graph.graph import Graph
+from insitu.graph.ops.macs import macs
+from insitu.isa.container import program_bytes
+from insitu.isa.program import Program
+from insitu.report.result import AccuracyPoint, LayerResult
+from insitu.sim.energy import Energy, energy
+from insitu.sim.timing import Timing, simulate_time
+from insitu.sim.trace import utilization
+
+Array = npt.NDArray[Any]
+PS = 1e-12
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Time, energy and area of a program, as metrics and for the report."""
+
+    timing: Timing
+    energy: Energy
+    metrics: dict[str, Metric]
+    extra: dict[str, Any]
+
+
+def closeness(near: Closeness, samples: int) -> dict[str, Metric]:
+    """SQNR and cosine of all outputs against the float network."""
+    note = f"all outputs, {samples} samples, ideal chip against the float network"
+    return {
+        "sqnr_db": Metric("sqnr_db", near.sqnr_db, "dB", "measured", note),
+        "cosine": Metric("cosine", near.cosine, "1", "measured", note),
+    }
+
+
+def accuracies(float_: float, quantized: float, samples: int, note: str) -> dict[str, Metric]:
+    """Top-1 accuracy before and after quantization."""
+    tail = f"{samples} samples" + (f", {note}" if note else "")
+    return {
+        "accuracy_float": Metric("accuracy_float", float_, "1", "measured", f"ONNX Runtime, {tail}"),
+        "accuracy_quantized": Metric("accuracy_quantized", quantized, "1", "measured", f"ideal chip, bit-true, {tail}"),
+    }
+
+
+def chip_accuracy(points: tuple[AccuracyPoint, ...], note: str, *, digital: bool) -> dict[str, Metric]:
+    """Mean, spread and worst of the chip instances at the first time point."""
+    if not points:
+        return {}
+    point = points[0]
+    text = "the ideal chip: no analog effect is on" if digital else f"{len(point.values)} chip instances under the chip's physics"
+    text += f", {note}" if note else ""
+    values = {"mean": point.mean, "std": point.std, "min": point.min}
+    return {f"accuracy_chip_{k}": Metric(f"accuracy_chip_{k}", v, "1", "modelled", text) for k, v in values.items()}
+
+
+def cost(program: Program, chip: Chip) -> Cost:
+    """Run the timing simulator and count energy; derive rates and use of the chip."""
+    timing = simulate_time(program, chip, trace=True)
+    spent = energy(timing.counts, timing, chip)
+    latency = timing.latency
+    use = program.meta["cells_used"] / program.meta["cells"]
+    metrics = {
+        "latency_s": Metric("latency_s", latency, "s", "modelled", "event-driven timing of the program, one inference"),
+        "throughput_per_s": Metric("throughput_per_s", 1 / latency if latency else None, "1/s", "modelled", "one inference after another"),
+        **spent.metrics(),
+        "area_mm2": _square_millimetres(arch_cost.area(chip)),
+        "peak_tops": arch_cost.peak_tops(chip),
+        "array_utilization": Metric("array_utilization", use, "1", "modelled", "cells that hold a weight rectangle over all cells"),
+        "program_bytes": Metric("program_bytes", float(len(program_bytes(program))), "B", "measured", "the saved program, weights included"),
+    }
+    return Cost(timing, spent, metrics, _extra(program, chip, timing))
+
+
+def _square_millimetres(area: Metric) -> Metric:
+    value = area.value * 1e6 if area.value is not None and area.unit == "m2" else area.value
+    return Metric("area_mm2", value, "mm2", area.source, area.note)
+
+
+def array_share(graph: Graph) -> float | None:
+    """Share of the MACs that arrays do."""
+    total = sum(macs(graph, n) for n in graph.nodes)
+    on_array = sum(macs(graph, n) for n in graph.nodes if n.inputs[1:2] and n.inputs[1] in graph.constants)
+    return on_array / total if total else None
+
+
+def layers(graph: Graph, near: Mapping[str, LayerQuality], cost: Cost) -> tuple[LayerResult, ...]:
+    """One row per node, in execution order."""
+    rows: list[LayerResult] = []
+    for node in graph.nodes:
+        quality, span = near.get(node.name), cost.timing.layers.get(node.name)
+        own = cost.energy.layers.get(node.name)
+        weighted = bool(macs(graph, node)) and node.inputs[1] in graph.constants
+        rows.append(
+            LayerResult(
+                name=node.name,
+                op=node.op,
+                unit="array" if weighted else "vector" if span else "memory",
+                sqnr_db=quality.sqnr_db if quality else None,
+                sqnr_local_db=quality.sqnr_local_db if quality else None,
+                cosine=quality.cosine if quality else None,
+                macs=macs(graph, node),
+                latency_s=(span.end_ps - span.start_ps) * PS if span else None,
+                energy_j=own,
+                readout=str(node.attr("readout")) if weighted else None,
+            )
+        )
+    return tuple(rows)
+
+
+def confusion(scores: Array, labels: Array, *, most: int = 20) -> dict[str, Any]:
+    """Counts of true against answered classes on the ideal chip; left out for many classes."""
+    answers = scores.reshape(len(scores), -1)
+    classes = answers.shape[1]
+    if classes > most or labels.min(initial=0) < 0 or labels.max(initial=0) >= classes:
+        return {}
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (labels, answers.argmax(axis=1)), 1)
+    return {"confusion": {"labels": [str(i) for i in range(classes)], "counts": counts.tolist(), "over": f"{len(labels)} samples on the ideal chip"}}
+
+
+def _extra(program: Program, chip: Chip, timing: Timing) -> dict[str, Any]:
+    """Rectangles, use of units, timeline, memory and constants for the report."""
+    per_core = chip.core.macros
+    plan = [
+        {"macro": s.core * per_core + t.macro, "label": b.label, "x": t.x, "y": t.y, "w": t.cols, "h": t.rows}
+        for s in program.sections
+        for b in s.bindings
+        for t in b.tiles
+    ]
+    borders = [chip.array.rows * i for i in range(1, chip.macro.arrays)]
+    macros = {"columns": chip.array.cols, "rows": chip.weight_rows, "count": chip.macros, "borders": borders, "reserved_columns": chip.macro.reserved_columns}
+    memory = [
+        {"space": name, "size": int(chip.memories[name].size), "used": [{"label": "values and tables", "bytes": used}]}
+        for name, used in program.spaces.items()
+    ]
+    return {
+        "floorplan": plan,
+        "macros": macros,
+        "utilization": [{"unit": u.unit, "busy": u.utilization} for u in utilization(timing)],
+        "timeline": _timeline(program, timing),
+        "memory": memory,
+        "constants": constants(chip),
+        "chip_text": capacity_text(chip),
+    }
+
+
+def _timeline(program: Program, timing: Timing) -> list[dict[str, Any]]:
+    """Busy spans of arrays and other units; the figure coarsens them."""
+    from insitu.sim.counts import labels
+
+    names = [labels(s) for s in program.sections]
+    spans: Any = timing.spans
+    return [
+        {"unit": timing.units[int(s["resource"])], "label": names[int(s["section"])][int(s["command"])], "start_s": int(s["start"]) * PS, "end_s": int(s["end"]) * PS}
+        for s in spans
+    ]
+
+
+def constants(chip: Chip) -> list[dict[str, Any]]:
+    """The chip's constants that carry the results, with their sources."""
+    rows = [
+        {"name": name, "value": m.value, "unit": m.unit, "source": m.note, "kind": m.source}
+        for name, m in {**arch_cost.event_energy(chip), "leakage": arch_cost.leakage(chip), "host idle": arch_cost.host_idle(chip)}.items()
+        if m.value
+    ]
+    rows.append({"name": "t_read", "value": chip.macro.t_read, "unit": "s", "source": arch_cost.source_of(chip, "macro.t_read"), "kind": "assumed"})
+    return rows

@@ -1,0 +1,97 @@
+"""How close codes come to the float network: accuracy, SQNR and cosine, over the network and layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.graph.export import float_session
+from insitu.graph.graph import Graph, Node
+from insitu.graph.interpret import run_node
+from insitu.numeric.affine import dequantize, quantize
+from insitu.runtime.session import Session
+
+Array = npt.NDArray[Any]
+LAYER_SAMPLES = 8
+
+
+def accuracy(scores: Array, labels: Array) -> float:
+    """Share of samples whose largest score is the label's."""
+    return float((scores.reshape(len(scores), -1).argmax(axis=1) == labels).mean())
+
+
+@dataclass
+class Closeness:
+    """Sums for SQNR and cosine of y against the reference r."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    own: float = 0.0
+    both: float = 0.0
+
+    def add(self, r: Array, y: Array) -> None:
+        """Count one pair of arrays."""
+        r, y = np.asarray(r, np.float64).reshape(-1), np.asarray(y, np.float64).reshape(-1)
+        self.signal += float(r @ r)
+        self.noise += float(((r - y) ** 2).sum())
+        self.own += float(y @ y)
+        self.both += float(r @ y)
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """10 log10(sum r^2 / sum (r - y)^2); None where it is not finite."""
+        return 10 * float(np.log10(self.signal / self.noise)) if self.signal > 0 and self.noise > 0 else None
+
+    @property
+    def cosine(self) -> float | None:
+        """Cosine between r and y."""
+        return self.both / float(np.sqrt(self.signal * self.own)) if self.signal > 0 and self.own > 0 else None
+
+
+@dataclass(frozen=True)
+class LayerQuality:
+    """A layer's output against float: cumulative, and alone on the quantized float input."""
+
+    sqnr_db: float | None
+    sqnr_local_db: float | None
+    cosine: float | None
+
+
+def layer_quality(captured: Graph, session: Session, inputs: Mapping[str, Array], *, done: Callable[[int], None] | None = None) -> dict[str, LayerQuality]:
+    """Each layer's closeness on a few samples, cumulative and local, both ideal."""
+    graph = session.graph
+    few = {n: a[:LAYER_SAMPLES] for n, a in inputs.items()}
+    floats = {**few, **float_session(captured, expose=[n.output for n in captured.nodes])(few)}
+    cumulative: dict[str, Closeness] = {}
+
+    def observe(name: str, value: Array) -> None:
+        if name in floats:
+            cumulative.setdefault(name, Closeness()).add(floats[name], dequantize(value, session.spec(name)))
+
+    session.run_codes(session.codes(few), observe=observe)
+    result: dict[str, LayerQuality] = {}
+    for index, node in enumerate(graph.nodes):
+        if node.output in floats:
+            total = cumulative.get(node.output, Closeness())
+            result[node.name] = LayerQuality(total.sqnr_db, _local(graph, node, floats, session), total.cosine)
+        if done is not None:
+            done(index + 1)
+    return result
+
+
+def _local(graph: Graph, node: Node, floats: Mapping[str, Array], session: Session) -> float | None:
+    """SQNR of one node fed with the quantized float values of its inputs."""
+    values: dict[str, Array] = {}
+    for name in node.inputs:
+        if not name or name in graph.constants:
+            continue
+        if name not in floats:
+            return None
+        values[name] = quantize(floats[name], session.spec(name))
+    closeness = Closeness()
+    closeness.add(floats[node.output], dequantize(run_node(graph, node, values), session.spec(node.output)))
+    return closeness.sqnr_db

@@ -1,0 +1,1 @@
+"""Use a Program: sessions that feed tensors, keep state and collect outputs."""
