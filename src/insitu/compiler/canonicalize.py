@@ -48,7 +48,7 @@ class _Work:
         return self.builder.emit(op, inputs, name=f"{node.name}_{op.lower()}", attrs=attrs)
 
     def table(self, node: Node, suffix: str, values: Array) -> str:
-        return self.builder.constant(f"{node.name}_{suffix}", np.ascontiguousarray(values, np.float32))
+        return self.builder.constant(f"{node.name}_{suffix}", np.asarray(values, np.float32, order="C"))
 
 
 def _input(node: Node, index: int) -> str:

@@ -70,7 +70,7 @@ class _Work:
 
     def constant(self, base: str, array: Array) -> str:
         name = self.names.fresh(base)
-        values = np.ascontiguousarray(array, np.float32)
+        values = np.asarray(array, np.float32, order="C")
         self.constants[name], self.types[name] = values, const_type(values)
         return name
 

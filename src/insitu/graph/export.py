@@ -8,7 +8,7 @@ Its results are close to the integers' meaning, not equal: ONNX rounds in float.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -81,21 +81,38 @@ class _Writer:
     def tensor(self, name: str, array: Array) -> str:
         if name not in self.written:
             self.written.add(name)
-            self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+            self.tensors.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def declare(self, name: str) -> None:
         """An input: real numbers, rounded to codes where the graph is quantized."""
         if _coded(self.graph.type(name)):
-            self.put("QuantizeLinear", [name, *self.scaling(name)], f"{name}#codes")
-            self.put("DequantizeLinear", [f"{name}#codes", *self.scaling(name)], f"{name}#real")
+            self.rounded(name, name, f"{name}#real")
 
-    def scaling(self, name: str) -> tuple[str, str]:
-        """Scale and zero point of a value as tensors."""
+    def rounded(self, name: str, source: str, output: str) -> None:
+        """`source` through the codes of value `name`.
+
+        Scales per channel stand as factors around one scale: ONNX Runtime cannot load them in activations.
+        """
         kind = self.graph.type(name)
         assert kind.quant is not None
-        scale = np.asarray(kind.quant.scale, np.float32).reshape(() if kind.quant.axis is None else -1)
-        zero = np.full(scale.shape, kind.quant.zero_point, NUMPY[kind.dtype])
+        shared = (
+            kind.quant if kind.quant.axis is None else replace(kind.quant, scale=(max(kind.quant.scale),), axis=None)
+        )
+        scaling, before, after = self.scaling(name, shared, NUMPY[kind.dtype]), source, output
+        if kind.quant.axis is not None:
+            ratio = (kind.quant.scales(kind.rank) / shared.scale[0]).astype(np.float32)
+            self.put("Div", [source, self.tensor(f"{name}#ratio", ratio)], f"{name}#even")
+            before, after = f"{name}#even", f"{name}#even_real"
+        self.put("QuantizeLinear", [before, *scaling], f"{name}#codes")
+        self.put("DequantizeLinear", [f"{name}#codes", *scaling], after)
+        if kind.quant.axis is not None:
+            self.put("Mul", [after, f"{name}#ratio"], output)
+
+    def scaling(self, name: str, quant: QuantSpec, dtype: Any) -> tuple[str, str]:
+        """Scale and zero point as tensors."""
+        scale = np.asarray(quant.scale, np.float32).reshape(() if quant.axis is None else -1)
+        zero = np.full(scale.shape, quant.zero_point, dtype)
         return self.tensor(f"{name}#scale", scale), self.tensor(f"{name}#zero_point", zero)
 
     def real(self, name: str) -> str:
@@ -117,7 +134,7 @@ class _Writer:
         if name not in self.written:
             self.written.add(name)
             axis = {} if kind.quant.axis is None else {"axis": kind.quant.axis}
-            self.put("DequantizeLinear", [codes, *self.scaling(name)], name, axis)
+            self.put("DequantizeLinear", [codes, *self.scaling(name, kind.quant, NUMPY[kind.dtype])], name, axis)
         return name
 
     def operation(self, node: Node) -> None:
@@ -131,10 +148,7 @@ class _Writer:
         if clipped:
             self.clip(f"{node.output}#linear", last, lo, hi)
         if codes:
-            axis = self.graph.type(node.output).quant
-            attrs = {} if axis is None or axis.axis is None else {"axis": axis.axis}
-            self.put("QuantizeLinear", [last, *self.scaling(node.output)], f"{node.output}#codes", attrs)
-            self.put("DequantizeLinear", [f"{node.output}#codes", *self.scaling(node.output)], node.output, attrs)
+            self.rounded(node.output, last, node.output)
 
     def clip(self, source: str, output: str, lo: float, hi: float) -> None:
         if (lo, hi) == (0.0, np.inf):
@@ -148,14 +162,14 @@ class _Writer:
         """The operator alone, in real numbers."""
         if node.op in ("Conv", "MatMul") and len(node.inputs) > 3:
             return self.coded_layer(node, output)
-        names = [self.real(v) for v in node.inputs]
+        count = {"AveragePool": 1, "ReduceMean": 1, "MaxPool": 1, "Softmax": 1}.get(node.op, len(node.inputs))
+        names = [self.real(v) for v in node.inputs[:count]]  # tables of integers are left behind
         if node.op == "MatMul" and len(names) == 3:
             return self.product(names[0], names[1], names[2], output)
         if node.op in ("Requantize", "Relu", "Clip"):
             return self.rescale(node, names[0], output)
-        count = {"AveragePool": 1, "ReduceMean": 1, "MaxPool": 1, "Softmax": 1}.get(node.op, len(names))
         attrs = {k: node.attr(k) for k in PLAIN_ATTRS.get(node.op, ()) if k in node.attrs}
-        return self.put(node.op, [*names[:count], *self.arguments(node, output)], output, attrs)
+        return self.put(node.op, [*names, *self.arguments(node, output)], output, attrs)
 
     def product(self, x: str, w: str, b: str, output: str) -> None:
         self.put("MatMul", [x, w], f"{output}#product")
@@ -311,6 +325,7 @@ class _Reference:
             options = ort.SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
             options.log_severity_level = 3
+            options.add_session_config_entry("session.disable_quant_qdq", "1")  # real numbers, not integer kernels
             expose = [n for n in self.names if n not in self.graph.outputs]
             model = export_onnx(self.graph, expose=expose, batched=batched).SerializeToString()
             self._sessions[batched] = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -126,9 +126,9 @@ def _attributes(graph: Graph) -> Iterator[str]:
     """Attributes of a type or size that no operator can mean."""
     bounds = ("lo", "hi")
     for node, name, value in ((n, name, value) for n in graph.nodes for name, value in n.attrs.items()):
-        whole = isinstance(value, int) and abs(value) <= 1 << 62
+        whole = isinstance(value, int) and abs(value) <= 1 << 62 and (name not in SHIFTS or 0 <= value <= 62)
         if name in WHOLE or (name in bounds and graph.level != "captured"):
-            fine, need = whole and not (name in SHIFTS and not 0 <= int(value) <= 62), "an integer in range"
+            fine, need = whole, "an integer in range"
         elif name in NUMBERS or name in bounds:
             fine, need = isinstance(value, int | float) and value == value, "a number"
         elif name in LISTS:
@@ -226,6 +226,8 @@ def _layer(graph: Graph, node: Node) -> Iterator[str]:
 
 
 def _tables(graph: Graph, node: Node) -> Iterator[str]:
+    if node.attr("readout") == "adc" and not 1 <= int(node.attr("adc_m", 1)) < LIMIT:
+        yield f"{_label(node)}: adc_m = {node.attr('adc_m')}; needs 1 to 2^31 - 1"
     if node.attr("readout") == "wtm2101":
         gain = graph.constants[node.inputs[5]]
         if gain.min() < 1 or np.any(gain & (gain - 1)) or int(gain.min()) >> int(node.attr("k", 0)) < 1:
