@@ -1,0 +1,1 @@
+"""The embedded default: ten spoken keywords.  Weights, test maps, WAVs and the card; `task.yaml` names them."""
