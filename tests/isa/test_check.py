@@ -411,6 +411,21 @@ def test_what_passes_does_not_depend_on_the_order_of_sections(order: list[int], 
         assert run(built, {"x": X}, order=order)["y"].tolist() == run(pipeline(), {"x": X})["y"].tolist()
 
 
+def test_huge_claims_cost_nothing() -> None:
+    """A file may claim any sizes; the check answers without allocating them."""
+    huge = 1 << 60
+    symbols = [Symbol("x", "input", "ram", "i8", huge, 0), Symbol("y", "output", "ram", "i8", huge, huge)]
+    moved = (
+        "d0 = {0} +0 [1048576:1048576, 1048576:1]\nd1 = y +0 [1048576:0, 1048576:0]\ncode\nFILL d0, 1\nFILL d1, 1\nHALT"
+    )
+    built = replace(program(symbols, (moved.format("x"), moved.format("y"))), chip={}, spaces={"ram": 2 * huge})
+    assert rules(built) == {"D4"}
+    assert rules(replace(built, values={"x": Location("x", -huge, (2,), (1,))})) >= {"D4", "M4"}
+    assert rules(replace(built, sections=built.sections[1:])) == set()
+    both = (moved.format("y"), moved.format("y"))
+    check_program(replace(program(symbols, both), chip={}, spaces={"ram": 2 * huge}))
+
+
 # closed forms against enumeration
 
 

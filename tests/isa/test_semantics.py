@@ -324,6 +324,9 @@ def test_observed_values_outlive_their_memory() -> None:
     text = "d0 = a +0 [2:1]\nd1 = b +0 [2:1]\ncode\nFILL d0, 3\nFILL d1, 4\nHALT"
     found = run(program(symbols, text), {}, observe=("a",))
     assert (found["a"].tolist(), found["b"].tolist()) == ([3, 3], [4, 4])
+    symbols = [Symbol("a", "input", "ram", "i8", 2, 0), Symbol("b", "output", "ram", "i8", 2, 0)]
+    found = run(program(symbols, text.replace("FILL d0, 3\n", "")), {"a": np.array([1, 2])}, observe=("a",))
+    assert (found["a"].tolist(), found["b"].tolist()) == ([1, 2], [4, 4])
 
 
 def accumulator() -> Program:

@@ -13,10 +13,11 @@ from insitu.base.errors import ConfigError
 from insitu.base.units import parse_quantity
 from insitu.isa.elements import element
 from insitu.isa.fault import Fault, command_name
-from insitu.isa.program import Program, Section, Symbol
-from insitu.isa.walk import accesses, nest, reach
+from insitu.isa.program import Location, Program, Section, Symbol
+from insitu.isa.walk import accesses, nest, reach, runs
 
 Mask = npt.NDArray[np.bool_]
+MAX_MASK = 1 << 28  # elements of an input; in a larger one nothing may be written
 
 
 def memory_faults(program: Program) -> Iterator[Fault]:
@@ -71,31 +72,38 @@ def _bytes(memory: Mapping[str, Any]) -> float:
 def _value_faults(program: Program) -> Iterator[Fault]:
     counts = {s.name: s.count for s in program.symbols}
     for value, at in program.values.items():
-        sizes = [int(n) for n in at.shape]
-        moves = [(n - 1) * stride for n, stride in zip(sizes, at.strides, strict=False)]
-        low, high = at.offset + sum(min(0, m) for m in moves), at.offset + sum(max(0, m) for m in moves)
+        low, high = _span(at)
         if len(at.shape) != len(at.strides) or low < 0 or high >= counts[at.symbol]:
             yield Fault("M4", f"value {value}", f"elements {low}..{high} of {at.symbol}, which has {counts[at.symbol]}")
 
 
-def _held(program: Program, symbol: Symbol) -> Mask:
-    """Which elements of a symbol hold graph values; the rest is padding that a program may fill."""
+def _span(at: Location) -> tuple[int, int]:
+    """The smallest and largest element of a value."""
+    moves = [(int(n) - 1) * stride for n, stride in zip(at.shape, at.strides, strict=False)]
+    return at.offset + sum(min(0, m) for m in moves), at.offset + sum(max(0, m) for m in moves)
+
+
+def _held(program: Program, symbol: Symbol) -> Mask | None:
+    """Which elements of a symbol hold graph values, the rest being padding; none: too many to tell, so all."""
+    if symbol.count > MAX_MASK:
+        return None
     held = np.zeros(max(symbol.count, 0), bool)
-    for at in (at for at in program.values.values() if at.symbol == symbol.name and len(at.shape) == len(at.strides)):
-        elements = _elements(at.offset, [int(n) for n in at.shape], at.strides)
-        held[elements[(elements >= 0) & (elements < symbol.count)]] = True
+    for at in (at for at in program.values.values() if at.symbol == symbol.name):
+        low, high = _span(at)
+        if low >= 0 and high < symbol.count:
+            held[_elements(at.offset, [(int(n), s) for n, s in zip(at.shape, at.strides, strict=False)])] = True
     return held
 
 
-def _elements(offset: int, sizes: Sequence[int], strides: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Every element address of an array, as one list."""
-    elements = np.array([offset], np.int64)
-    for size, stride in zip(sizes, strides, strict=False):
-        elements = (elements[:, None] + np.arange(size) * stride).ravel()
-    return elements
+def _elements(offset: int, dims: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
+    """Every element of an array of (size, stride) dims."""
+    starts, run = runs(offset, dims)
+    return np.unique(starts[:, None] + np.arange(run))
 
 
-def _address_faults(section: Section, symbols: Mapping[str, Symbol], inputs: Mapping[str, Mask]) -> Iterator[Fault]:
+def _address_faults(
+    section: Section, symbols: Mapping[str, Symbol], inputs: Mapping[str, Mask | None]
+) -> Iterator[Fault]:
     for index, command, trips in nest(section.code):
         for access in accesses(section, command):
             descriptor = section.descriptors[access.descriptor]
@@ -109,7 +117,9 @@ def _address_faults(section: Section, symbols: Mapping[str, Symbol], inputs: Map
             elif access.role != "read" and symbol.kind == "weight":
                 yield Fault("D4", where, f"writes weight {symbol.name}")
             elif access.role != "read" and symbol.name in inputs:
-                sizes = [int(n) for n in (*trips, *descriptor.sizes)]
-                steps = (*descriptor.steps, *(0,) * (len(trips) - len(descriptor.steps)), *descriptor.strides)
-                if inputs[symbol.name][_elements(descriptor.offset, sizes, steps)].any():
+                sizes = (*trips[: len(descriptor.steps)], *descriptor.sizes)
+                strides = (*descriptor.steps, *descriptor.strides)
+                dims = [(int(n), stride) for n, stride in zip(sizes, strides, strict=False)]
+                held = inputs[symbol.name]
+                if held is None or held[_elements(descriptor.offset, dims)].any():
                     yield Fault("D4", where, f"writes input {symbol.name}")

@@ -19,9 +19,10 @@ import numpy.typing as npt
 from insitu.isa.elements import element
 from insitu.isa.fault import Fault, command_name, core_name
 from insitu.isa.program import Command, Descriptor, Program, Section, Symbol
-from insitu.isa.walk import accesses, executed, expand, nest, reach
+from insitu.isa.walk import accesses, executed, expand, nest, reach, runs
 
 LIMIT = 1_000_000  # commands; longer programs are checked by their totals only
+MAX_SHADOW = 1 << 28  # bytes of shared memory times sections; likewise
 SYNC = ("SIG", "AWAIT", "BAR")
 Clock = npt.NDArray[np.int64]
 
@@ -36,7 +37,9 @@ def order_faults(program: Program) -> Iterator[Fault]:
     uses_sync = several or any(sent) or any(taken) or any(c.op == "BAR" for s in program.sections for c in s.code)
     if balance or not uses_sync or sum(executed(s.code) for s in program.sections) > LIMIT:
         return
-    yield from _Run(program, sent, _shared(program) if several else {}).faults()
+    shared = _shared(program) if several else {}
+    if sum(high - low for low, high in shared.values()) * len(program.sections) <= MAX_SHADOW:
+        yield from _Run(program, sent, shared).faults()
 
 
 def _totals(section: Section, op: str) -> dict[int, int]:
@@ -146,20 +149,12 @@ class _Footprint:
 
 
 def _footprint(descriptor: Descriptor, symbol: Symbol) -> _Footprint:
-    """Dimensions that lie close become longer runs, the others lists of starts."""
+    """The bytes of an operand in the first trip of its loops."""
     width = _width(symbol)
-    starts, run = np.array([symbol.address + descriptor.offset * width], np.int64), width
-    dims = sorted(
-        (abs(stride), stride, int(size)) for size, stride in zip(descriptor.sizes, descriptor.strides, strict=True)
-    )
-    for distance, stride, size in dims:
-        if stride < 0:
-            starts = starts + stride * width * (size - 1)
-        if len(starts) == 1 and distance * width <= run:
-            run += distance * width * (size - 1)
-        else:
-            starts = (starts[:, None] + np.arange(size) * (distance * width)).ravel()
-    return _Footprint(symbol.space, starts, run, tuple(step * width for step in descriptor.steps))
+    dims = [(int(size), stride) for size, stride in zip(descriptor.sizes, descriptor.strides, strict=True)]
+    starts, run = runs(descriptor.offset, dims)
+    steps = tuple(step * width for step in descriptor.steps)
+    return _Footprint(symbol.space, symbol.address + starts * width, run * width, steps)
 
 
 # the run of the skeletons

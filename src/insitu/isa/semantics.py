@@ -66,10 +66,10 @@ class Memory:
         for s in program.symbols:
             ends[s.space] = max(ends[s.space], s.address + s.count * kind_of(s).width)
         self._spaces = {space: bytearray(max(end, program.spaces.get(space, 0))) for space, end in ends.items()}
+        self._written: dict[str, dict[int, int]] = {s.name: {} for s in program.symbols}
         for s in program.symbols:
             if s.kind in ("weight", "state"):
                 self._fill(s)
-        self._written: dict[str, dict[int, int]] = {s.name: {} for s in program.symbols}
 
     def _fill(self, symbol: Symbol) -> None:
         data = (
@@ -94,7 +94,6 @@ class Memory:
         if symbol.kind == "weight":
             raise ProgramError(f"symbol {symbol.name}", "a write", "no writes to weight symbols")
         self._store(symbol, index, value)
-        self._written[symbol.name][index] = value
 
     def _store(self, symbol: Symbol, index: int, value: int) -> None:
         kind = self._element(symbol, index)
@@ -102,6 +101,7 @@ class Memory:
             raise ProgramError(f"symbol {symbol.name}", f"value {value}", f"{kind.lo} to {kind.hi}")
         at = symbol.address + index * kind.width
         self._spaces[symbol.space][at : at + kind.width] = value.to_bytes(kind.width, "little", signed=kind.lo < 0)
+        self._written[symbol.name][index] = value
 
     def _element(self, symbol: Symbol, index: int) -> Element:
         if not 0 <= index < symbol.count:

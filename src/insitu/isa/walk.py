@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 
+import numpy as np
+import numpy.typing as npt
+
 from insitu.isa.program import Command, Descriptor, Section, Size, Vector
 from insitu.isa.table import Operand, instruction
 
@@ -86,3 +89,19 @@ def reach(descriptor: Descriptor, trips: Sequence[int]) -> tuple[int, int]:
     moves += [step * (count - 1) for step, count in zip(descriptor.steps, trips, strict=False)]
     low = descriptor.offset + sum(min(0, move) for move in moves)
     return low, descriptor.offset + sum(max(0, move) for move in moves)
+
+
+def runs(offset: int, dims: Sequence[tuple[int, int]]) -> tuple[npt.NDArray[np.int64], int]:
+    """The elements of an array of (size, stride) dims: `run` consecutive ones from each of the starts returned.
+
+    Dimensions that lie close (a window that slides, rows without gaps) make the run longer; the others add starts.
+    """
+    starts, run = np.array([offset], np.int64), 1
+    for size, stride in sorted(dims, key=lambda dim: abs(dim[1])):
+        distance = abs(stride)
+        starts = starts + min(stride, 0) * (size - 1)
+        if len(starts) == 1 and distance <= run:
+            run += distance * (size - 1)
+        elif distance:
+            starts = np.unique(starts[:, None] + np.arange(size) * distance)
+    return starts, run
