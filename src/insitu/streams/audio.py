@@ -120,7 +120,7 @@ def resample(audio: NDArray[Any], rate: int, to: int) -> Floats:
 
 @lru_cache(maxsize=8)
 def _polyphase(rate: int, to: int) -> tuple[Floats, int]:
-    """Filter taps (phases, taps), and the decimation: output n is phase n * down % phases at input n * down // phases."""
+    """Filter taps (phases, taps), and `down`: output n has phase n * down % phases at input n * down // phases."""
     common = math.gcd(rate, to)
     up, down = to // common, rate // common
     cutoff = PASSBAND * min(1.0, to / rate)
