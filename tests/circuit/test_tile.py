@@ -35,7 +35,7 @@ def test_any_split_of_a_matrix_draws_the_same_cells(row: int, col: int) -> None:
 
 
 def test_cells_differ_between_places_instances_macros_slices_and_seeds() -> None:
-    weights = np.zeros((8, 8))
+    weights = np.ones((8, 8))
     drawn = [
         cells(weights, y0=0, x0=0), cells(weights, y0=8, x0=0), cells(weights, y0=0, x0=8), cells(weights, y0=0, x0=64),
         cells(weights, y0=0, x0=0, instance=2), cells(weights, y0=0, x0=0, macro=1), cells(weights, y0=0, x0=0, seed=4),
@@ -43,6 +43,10 @@ def test_cells_differ_between_places_instances_macros_slices_and_seeds() -> None
     ]  # fmt: skip
     values = np.concatenate([part.ravel() for part in drawn])
     assert len(np.unique(values)) == values.size
+
+
+def test_erased_cells_have_no_error_where_the_cell_says_so() -> None:
+    assert np.array_equal(cells(np.zeros((8, 8)), y0=0, x0=0), np.zeros((8, 8)))
 
 
 def test_draws_do_not_depend_on_what_else_is_on() -> None:
@@ -95,8 +99,8 @@ def test_read_noise_adds_variances_and_is_averaged_over_reads() -> None:
     squares = np.array([[0.0], [1e6]])
     one = load_chip("wtm2101", overrides=["calibration.reads=1"])
     sd = read_noise_sd(squares, chip=one, physics=FULL, step=1024)
-    cell = 0.006 * 255
-    assert sd[:, 0] == pytest.approx([0.75 * 1024, np.hypot(0.75 * 1024, cell * 1e3)])
+    cell = 0.001 * 255
+    assert sd[:, 0] == pytest.approx([0.79 * 1024, np.hypot(0.79 * 1024, cell * 1e3)])
     assert read_noise_sd(squares, chip=WTM, physics=FULL, step=1024) == pytest.approx(sd / np.sqrt(2))
     only = Physics.parse("read_noise", WTM)
     assert read_noise_sd(squares, chip=one, physics=only, step=1024)[:, 0] == pytest.approx([0.0, cell * 1e3])

@@ -131,7 +131,7 @@ def test_weights_are_held_once_and_tiles_counted_by_place(toy):
     made = one_mvm(toy, rows=20, macros=(0, 1, 1))
     counts = count(made, toy.chip())
     assert counts.weight_bytes == 20 * 4
-    assert counts.tiles == {(0, 0, 0, 0): 15, (0, 1, 0, 6): 15, (0, 1, 0, 13): 15}
+    assert counts.tiles == {(0, 0, 0, 0, 0): 15, (0, 0, 1, 0, 6): 15, (0, 0, 1, 0, 13): 15}
     assert sum(counts.tiles.values()) == counts.total["array_operations"]
 
 

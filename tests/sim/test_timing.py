@@ -71,7 +71,7 @@ def test_without_a_time_of_its_own_the_adc_is_held_with_its_array(toy):
     from insitu.arch.load import load_chip
 
     timing = simulate_time(toy.program(one_mvm(toy, 2, kind="wtm2101")), load_chip("wtm2101"), reads=1)
-    assert timing.busy_ps["chip0.macro0.array"] == timing.busy_ps["chip0.macro0.adc"] == 2 * 37_000_000
+    assert timing.busy_ps["chip0.core0.macro0.array"] == timing.busy_ps["chip0.core0.macro0.adc"] == 2 * 37_000_000
 
 
 def test_input_passes_and_averaged_reads_repeat_the_array_operation(toy):
@@ -269,5 +269,5 @@ def test_layers_say_when_and_how_long(toy):
 def test_utilization_is_work_over_latency(toy):
     timing = run(toy.program(one_mvm(toy, 10)), toy.chip(**SLOW_READ))
     assert timing.latency_ps == (44 + 9 * 30) * NS
-    assert timing.utilization["chip0.macro0.array"] == pytest.approx(300 / 314)
+    assert timing.utilization["chip0.core0.macro0.array"] == pytest.approx(300 / 314)
     assert timing.utilization["chip0.ram"] == pytest.approx(120 / 314)

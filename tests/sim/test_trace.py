@@ -30,7 +30,7 @@ def test_units_are_named_rows_of_their_chip(traced, tmp_path):
     program, timing = traced
     data = json.loads(write_trace(tmp_path / "t.json", program, timing).read_text())
     rows = {(e["pid"], e["tid"]): e["args"]["name"] for e in data["traceEvents"] if e["name"] == "thread_name"}
-    assert sorted(rows.values()) == ["core0.issue", "core0.vector", "macro0.array", "ram"]
+    assert sorted(rows.values()) == ["core0.issue", "core0.macro0.array", "core0.vector", "ram"]
     assert all((e["pid"], e["tid"]) in rows for e in data["traceEvents"] if e["ph"] == "X")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping as Dict, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -31,6 +31,7 @@ class Emitter:
     chip: Chip
     mapping: Mapping
     storage: Storage
+    expected: Dict[str, npt.NDArray[Any]] = field(default_factory=dict[str, npt.NDArray[Any]])
     tasks: list[Task] = field(default_factory=list[Task])
     weights: dict[str, WeightRef] = field(default_factory=dict[str, WeightRef])
     scratch: dict[str, int] = field(default_factory=dict[str, int])  # int32 symbols: element count
@@ -330,7 +331,16 @@ def _binding(emitter: Emitter, node: Node, piece: Piece, chunk: list[Placed], *,
         post=WIDE if wide else _post(emitter, node, own, prefix=prefix),
         input_shift=node.attr("input_shift", 0),
         input_offset=node.attr("input_offset", 0),
+        expected=_expected(emitter, node, piece, rows, prefix),
     )
+
+
+def _expected(emitter: Emitter, node: Node, piece: Piece, rows: tuple[int, int], prefix: str) -> str:
+    """Mean driven codes of these rows, where calibration gave them."""
+    codes = emitter.expected.get(node.name)
+    if codes is None:
+        return ""
+    return emitter.weight(f"{prefix}.expected", codes[piece.group0 : piece.group0 + piece.groups].reshape(-1)[rows[0] : rows[1]])
 
 
 def _column_values(emitter: Emitter, node: Node, index: int, columns: slice, name: str) -> int | str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from insitu.arch.load import chip_json
 from insitu.arch.spec import Chip
@@ -27,19 +28,23 @@ SPACE = "ram"
 BYTES = {"i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "i64": 8}
 
 
-def compile_graph(graph: Graph, chip: Chip, *, sizes: Dict[str, int] | None = None) -> Program:
+def compile_graph(
+    graph: Graph, chip: Chip, *, sizes: Dict[str, int] | None = None, expected: Dict[str, npt.NDArray[Any]] | None = None
+) -> Program:
     """The Program of a quantized graph on a chip; `sizes` bounds every size that is bound at run time.
 
-    Raises InfeasibleError where the network does not fit.
+    `expected` holds, per layer, the mean driven codes [groups, rows] that the chip's own calibration plays.  Raises InfeasibleError where the network does not fit.
     """
     mapping = place(graph, chip)
-    return emit(graph, chip, mapping=mapping, sizes=sizes or {})
+    return emit(graph, chip, mapping=mapping, sizes=sizes or {}, expected=expected or {})
 
 
-def emit(graph: Graph, chip: Chip, *, mapping: Mapping, sizes: Dict[str, int]) -> Program:
+def emit(
+    graph: Graph, chip: Chip, *, mapping: Mapping, sizes: Dict[str, int], expected: Dict[str, npt.NDArray[Any]]
+) -> Program:
     """Commands, memory map and weights for a placed graph."""
     storage = lay_out(graph, sizes)
-    emitter = Emitter(graph, chip, mapping, storage)
+    emitter = Emitter(graph, chip, mapping, storage, expected)
     _fill_input_halos(emitter)
     for node in graph.nodes:
         emit_node(emitter, node)

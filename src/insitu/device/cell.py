@@ -34,6 +34,9 @@ class CellSpec(Config):
     kind: CellKind
     bits: int = Field(ge=1, le=12, description="bits one cell can hold")
     nonvolatile: bool
+    erased_exact: bool = Field(
+        default=False, description="a cell that holds zero stays erased: no programming error, no read noise"
+    )
     area_f2: float = Field(gt=0, description="cell area in squares of the node's feature size")
     endurance: float | None = Field(default=None, gt=0, description="write cycles; omit where not known")
     read_current: Amperes | None = Field(default=None, gt=0, description="cell current at full input and full level")

@@ -23,6 +23,8 @@ def programming_sd(value: Any, cell: CellSpec, *, refine_passes: int = 0, full_s
     r = off + magnitude / scale * (1.0 - off)
     sd = _polynomial(cell.programming.sd, r) * cell.programming.refine**refine_passes
     sd = xp.sqrt(xp.clip(sd, 0.0, None) ** 2 + cell.programming.floor**2)
+    if cell.erased_exact:
+        sd = sd * (magnitude > 0)
     return sd * (scale / (1.0 - off))
 
 

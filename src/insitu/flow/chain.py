@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.algo import ptq
+from insitu.algo.expected import expected_inputs
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
 from insitu.base.errors import InfeasibleError
@@ -96,7 +97,8 @@ def build(graph: Graph, chip: Chip, *, calibration: Mapping[str, Array], seed: i
     """Plan, quantized graph and checked Program of a captured graph.  InfeasibleError where it does not fit."""
     plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed)
     quantized = verify(quantize(graph, chip, plan=plan))
-    program = compile_graph(quantized, chip)
+    expected = expected_inputs(graph, quantized, calibration) if chip.calibration.column_offset else {}
+    program = compile_graph(quantized, chip, expected=expected)
     check_program(program)
     return plan, quantized, program
 

@@ -118,7 +118,7 @@ def _weights_of(binding: Binding) -> list[str]:
     """The names of all weights a binding uses."""
     readout, post = binding.readout, binding.post
     settings = (post.multiplier, post.shift, readout.multiplier, readout.shift, readout.gain)
-    return [binding.weight, *([binding.bias] if binding.bias else []), *(s for s in settings if isinstance(s, str))]
+    return [binding.weight, *(n for n in (binding.bias, binding.expected) if n), *(s for s in settings if isinstance(s, str))]
 
 
 def _code_faults(program: Program, section: Section) -> Iterator[Fault]:

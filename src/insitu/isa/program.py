@@ -122,6 +122,7 @@ class Binding:
 
     Input code: x = clip((q << input_shift) + input_offset, 0, 2**bits - 1) where the chip's inputs are unsigned,
     else q itself; acc = sum((x - zero_in) * w) + bias.  `label` names the layer it serves.
+    `expected` names the mean driven code of each row, with which the chip's own calibration measures its columns.
     """
 
     label: str
@@ -135,6 +136,7 @@ class Binding:
     post: Post = Post()
     input_shift: int = 0
     input_offset: int = 0
+    expected: str = ""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ EVENTS = (
 )
 CONTROL = ("LOOP", "ENDL", "SIG", "AWAIT", "BAR", "HALT")
 SOFTMAX_PASSES = 3  # maximum, exponentials and their sum, quotient
-TileKey = tuple[int, int, int, int]  # chip, macro, x, y
+TileKey = tuple[int, int, int, int, int]  # chip, core, macro of that core, x, y
 
 
 # numbers that may hold named sizes
@@ -323,7 +323,7 @@ def _tile_operations(
     if command.op == "MVM":
         n = vectors_of(section, command) * passes_of(chip, reads)
         for tile in section.bindings[int(command.args[2])].tiles:
-            yield (section.chip, tile.macro, tile.x, tile.y), n
+            yield (section.chip, section.core, tile.macro, tile.x, tile.y), n
 
 
 def _window_reads(section: Section, command: Command, chip: Chip, width: int) -> tuple[Number, Number]:

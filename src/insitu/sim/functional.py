@@ -139,7 +139,7 @@ def _interleaved(machine: Machine, observe: Observer | None) -> Iterator[Callabl
     tokens: dict[int, int] = {}
     waiting = {i: _walk(nest(s.code)) for i, s in enumerate(machine.program.sections)}
     blocked: dict[int, Step | Loop] = {}
-    barrier: set[int] = set()
+    barrier = _Barrier()
     while waiting:
         progress = False
         for index in list(waiting):
@@ -159,7 +159,25 @@ def _interleaved(machine: Machine, observe: Observer | None) -> Iterator[Callabl
             raise ProgramError(machine.program.name, f"deadlock: {stuck} wait for tokens nobody sends", "a program that passes the static check")
 
 
-def _passes(command: Command, tokens: dict[int, int], barrier: set[int], index: int, sections: int) -> bool:
+@dataclass
+class _Barrier:
+    """Sections that have arrived at a barrier, and those that may leave it because all had arrived."""
+
+    arrived: set[int] = field(default_factory=set[int])
+    leaving: set[int] = field(default_factory=set[int])
+
+    def passes(self, index: int, sections: int) -> bool:
+        if index in self.leaving:
+            self.leaving.discard(index)
+            return True
+        self.arrived.add(index)
+        if len(self.arrived) < sections:
+            return False
+        self.leaving, self.arrived = self.arrived - {index}, set()
+        return True
+
+
+def _passes(command: Command, tokens: dict[int, int], barrier: _Barrier, index: int, sections: int) -> bool:
     if command.op == "SIG":
         tokens[int(command.args[0])] = tokens.get(int(command.args[0]), 0) + 1
     elif command.op == "AWAIT":
@@ -168,9 +186,7 @@ def _passes(command: Command, tokens: dict[int, int], barrier: set[int], index: 
             return False
         tokens[token] -= count
     elif command.op == "BAR":
-        barrier.add(index)
-        if len(barrier) < sections:
-            return False
+        return barrier.passes(index, sections)
     return True
 
 

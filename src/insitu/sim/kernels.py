@@ -105,6 +105,7 @@ def noisy_codes(acc, squares, gain, offset, step, slope, floor, stream, kind, lo
     rows, cols = acc.shape
     chunk = 256
     noisy = slope > 0.0 or floor.max() > 0.0
+    wide = squares.shape[1] > 1
     for part in range((rows + chunk - 1) // chunk):
         begin, end = part * chunk, min(rows, (part + 1) * chunk)
         normals = np.empty((end - begin) * cols, np.float32)
@@ -114,7 +115,7 @@ def noisy_codes(acc, squares, gain, offset, step, slope, floor, stream, kind, lo
             for c in range(cols):
                 signal = nb.float64(acc[i, c]) * gain[c]
                 if noisy:
-                    signal += math.sqrt(slope * squares[i] + floor[c]) * normals[(i - begin) * cols + c]
+                    signal += math.sqrt(slope * squares[i, c if wide else 0] + floor[c]) * normals[(i - begin) * cols + c]
                 value = signal / step[c] + offset[c]
                 if kind == 1:
                     code = math.floor((math.trunc(4.0 * value) + 2.0) / 4.0)

@@ -20,6 +20,7 @@ from insitu.sim.products import Matrix, exact_matrix
 
 Array = npt.NDArray[Any]
 INT64 = np.int64
+DENSE = 0.75  # above this share of programmed cells, read noise counts all rows
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Analog:
     slope: float
     floor: npt.NDArray[np.float64]
     macro: int
+    programmed: npt.NDArray[np.float32] | None = None  # 1 where a cell is programmed, where most are not
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class MacroModel:
         bound = BoundMatrix(binding, bias, parts, ideal, columns[0], columns[1], stream)
         if self.ideal or binding.readout.kind == "exact":
             return bound
-        analog = tuple(self._analog(section, binding, weights, bias, p, columns[1], first=i == 0) for i, p in enumerate(parts))
+        frames = program.weight(binding.expected).astype(np.float64) if binding.expected else None
+        analog = tuple(self._analog(section, binding, weights, bias, p, columns[1], frames, first=i == 0) for i, p in enumerate(parts))
         return BoundMatrix(binding, bias, parts, ideal, columns[0], columns[1], stream, analog)
 
     def read(self, bound: BoundMatrix, codes: Array, *, first_vector: int = 0, sequence: int = 0) -> Array:
@@ -138,7 +141,7 @@ class MacroModel:
         from insitu.sim.kernels import noisy_codes
 
         driven = np.asarray(x, np.float32)
-        squares = np.einsum("ij,ij->i", driven, driven) if analog.slope > 0 else np.zeros(len(driven), np.float32)
+        squares = _squares(driven, analog)
         out = np.empty((len(driven), bound.binding.cols), np.int32)
         cols = bound.binding.cols
         time = (bound.stream << 12 | (reads.sequence & 0xFFF)) & 0xFFFFFFFF
@@ -148,19 +151,19 @@ class MacroModel:
         return out
 
     def _analog(
-        self, section: Section, binding: Binding, weights: Array, bias: Array, part: slice, shift: Array, *, first: bool
+        self, section: Section, binding: Binding, weights: Array, bias: Array, part: slice, shift: Array, frames: Array | None, *, first: bool
     ) -> tuple[tuple[int, Analog], ...]:
         """The arrays that hold rows `part`: one per weight slice."""
         readout = binding.readout
         if readout.kind == "wtm2101":
             gain = np.left_shift(INT64(1), shift) >> (readout.k if len(readout.parts) > 2 else 0)
-            return ((0, self._array(section, binding, weights, part, np.asarray(gain, np.float64), bias if first else None)),)
+            return ((0, self._array(section, binding, weights, part, np.asarray(gain, np.float64), bias if first else None, frames)),)
         step = np.full(binding.cols, float(step_of(readout, multiplier=readout.multiplier, shift=readout.shift)))
         digits = slice_weights(weights, bits=readout.slice_bits[0], step=readout.slice_bits[1])
-        return tuple((up, self._array(section, binding, d, part, step, None, slice_index=i)) for i, (up, d) in enumerate(digits))
+        return tuple((up, self._array(section, binding, d, part, step, None, None, slice_index=i)) for i, (up, d) in enumerate(digits))
 
     def _array(
-        self, section: Section, binding: Binding, weights: Array, part: slice, step: Array, bias: Array | None, *, slice_index: int = 0
+        self, section: Section, binding: Binding, weights: Array, part: slice, step: Array, bias: Array | None, frames: Array | None, *, slice_index: int = 0
     ) -> Analog:
         """Cells and column errors of the tiles that hold rows `part`, put together."""
         assert self.chip is not None
@@ -181,7 +184,18 @@ class MacroModel:
         slope = float((noise[1] - noise[0]).mean())
         if bias is not None:  # bias rows are driven with a constant code: part of the column sum, of its gain too
             offset = offset + gain * bias / step
-        return Analog(held.astype(np.float32), gain, offset, step, slope, noise[0], macro)
+        if frames is not None and self.physics.calibration(self.chip).column_offset:
+            wanted = frames[part] @ weights[part] + (0 if bias is None else bias)
+            seen = gain * (frames[part] @ held + (0 if bias is None else bias))
+            offset = offset - self._removed() * (seen - wanted) / step
+        sparse = self.chip.cell.erased_exact and np.count_nonzero(weights[part]) < DENSE * weights[part].size
+        programmed = (weights[part] != 0).astype(np.float32) if sparse and slope > 0 else None
+        return Analog(held.astype(np.float32), gain, offset, step, slope, noise[0], macro, programmed)
+
+    def _removed(self) -> float:
+        """Share of a column's mean error on its calibration frames that the chip's compensation takes away."""
+        spec = getattr(getattr(self.chip, "physics", None), "column_offset", None)
+        return 1.0 - (spec.compensated if spec is not None else 0.0)
 
     def _macro(self, section: Section, tile: Tile) -> int:
         macros = getattr(getattr(self.chip, "core", None), "macros", 1)
@@ -194,6 +208,15 @@ class _Reads:
 
     first: int
     sequence: int
+
+
+def _squares(driven: npt.NDArray[np.float32], analog: Analog) -> npt.NDArray[np.float32]:
+    """sum(x**2) over programmed rows, [vectors, columns]; one column for all where nearly every cell is programmed."""
+    if analog.slope == 0:
+        return np.zeros((len(driven), 1), np.float32)
+    if analog.programmed is not None:
+        return (driven * driven) @ analog.programmed
+    return np.einsum("ij,ij->i", driven, driven)[:, None]
 
 
 def drive(binding: Binding, codes: Array) -> Array:

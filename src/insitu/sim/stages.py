@@ -61,7 +61,7 @@ class Units:
         return self.number(f"chip{section.chip}.core{section.core}.{unit}")
 
     def of_macro(self, section: Section, macro: int, unit: str) -> int:
-        return self.number(f"chip{section.chip}.macro{macro}.{unit}")
+        return self.number(f"chip{section.chip}.core{section.core}.macro{macro}.{unit}")
 
     def of_port(self, section: Section) -> int:
         return self.number(f"chip{section.chip}.ram")

@@ -1,0 +1,40 @@
+"""What each layer's rows are driven with on average: the frames a chip's own calibration plays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.graph.export import float_session
+from insitu.graph.graph import Graph, Node
+from insitu.graph.ops.mvm import input_codes, patches
+from insitu.numeric.affine import quantize
+
+Array = npt.NDArray[Any]
+FRAMES = 16
+
+
+def expected_inputs(captured: Graph, quantized: Graph, data: Mapping[str, Array]) -> dict[str, Array]:
+    """Mean driven code per row of every weight layer, [groups, rows], over up to 16 calibration samples."""
+    layers = [n for n in quantized.nodes if n.op in ("Conv", "MatMul") and n.inputs[1] in quantized.constants]
+    few = {n: np.asarray(a[:FRAMES], np.float32) for n, a in data.items()}
+    known = {*captured.inputs, *(n.output for n in captured.nodes)}
+    wanted = [n.inputs[0] for n in layers if n.inputs[0] in known and n.inputs[0] not in captured.inputs]
+    values = {**few, **float_session(captured, expose=list(dict.fromkeys(wanted)))(few)}
+    return {n.name: _means(quantized, n, values[n.inputs[0]]) for n in layers if n.inputs[0] in values}
+
+
+def _means(graph: Graph, node: Node, real: Array) -> Array:
+    quant = graph.type(node.inputs[0]).quant
+    assert quant is not None
+    q = quantize(real, quant)
+    if node.op == "MatMul":
+        return np.rint(input_codes(q, node).reshape(-1, q.shape[-1]).mean(axis=0))[None].astype(np.int16)
+    w = graph.constants[node.inputs[1]]
+    windows = patches(q, node, kernel=w.shape[2:], pad_value=quant.zero_point)
+    lead = tuple(range(windows.ndim - (w.ndim - 1)))
+    rows = input_codes(windows, node).mean(axis=lead)
+    return np.rint(rows.reshape(int(node.attr("group", 1)), -1)).astype(np.int16)
