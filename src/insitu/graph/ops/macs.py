@@ -1,0 +1,20 @@
+"""Multiply-accumulates of a node, as its operator defines them (padding counted, zeros of packing not)."""
+
+from __future__ import annotations
+
+from math import prod
+
+from insitu.graph.graph import Graph, Node
+
+
+def fan_in(graph: Graph, node: Node) -> int:
+    """Products per output element of a weight layer."""
+    shape = graph.type(node.inputs[1]).sizes()
+    return prod(shape[1:]) if node.op == "Conv" else shape[-2]
+
+
+def macs(graph: Graph, node: Node) -> int:
+    """Multiply-accumulates of one node for a hardware batch; 0 where the operator has none."""
+    if node.op not in ("Conv", "MatMul"):
+        return 0
+    return graph.type(node.output).count() * fan_in(graph, node)
