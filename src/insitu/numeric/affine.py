@@ -74,15 +74,16 @@ def dequantize(q: npt.NDArray[Any], spec: QuantSpec) -> Floats:
 
 
 def round_shift(value: npt.NDArray[Any], shift: npt.NDArray[Any] | int, mode: Rounding) -> Ints:
-    """value / 2**shift as an integer, rounded by `mode`; exact for every int64 value and shift 0..62.
+    """Value / 2**shift as an integer, rounded by `mode`; exact for every int64 value and shift 0..62.
 
     Works on quotient and remainder, so nothing is added that could overflow.
     """
     value = np.asarray(value, np.int64)
     shift = np.asarray(shift, np.int64)
     if mode == "trunc_q2":  # wtm2101: keep two fractional bits toward zero, then half up
-        fine = np.where(shift >= 2, round_shift(value, np.maximum(shift - 2, 0), "trunc"), value << np.maximum(2 - shift, 0))
-        return (fine + 2) >> 2
+        fine = round_shift(value, np.maximum(shift - 2, 0), "trunc")
+        up = (fine & 3) >= 2
+        return np.where(shift >= 2, (fine >> 2) + up, round_shift(value, np.minimum(shift, 1), "half_up"))
     quotient = value >> shift
     rest = value - (quotient << shift)  # 0 <= rest < 2**shift
     twice = rest << 1
@@ -98,7 +99,7 @@ def round_shift(value: npt.NDArray[Any], shift: npt.NDArray[Any] | int, mode: Ro
     else:
         up = (twice > whole) | ((twice == whole) & (quotient & 1 == 1))
     up = up & (shift > 0)
-    return quotient + up
+    return np.asarray(quotient + up, np.int64)
 
 
 def requantize(
@@ -123,7 +124,9 @@ def multiplier_of(ratio: npt.NDArray[Any] | float, *, power_of_two: bool = False
     """
     ratio = np.atleast_1d(np.asarray(ratio, np.float64))
     if not np.all(np.isfinite(ratio) & (ratio > 0)):
-        raise RangeError("requantize ratio", str(ratio[~(np.isfinite(ratio) & (ratio > 0))][:1]), "positive finite numbers")
+        raise RangeError(
+            "requantize ratio", str(ratio[~(np.isfinite(ratio) & (ratio > 0))][:1]), "positive finite numbers"
+        )
     if power_of_two:
         exponent = np.rint(np.log2(ratio)).astype(np.int64)
         multiplier, shift = np.int64(1) << np.maximum(exponent, 0), np.maximum(-exponent, 0)

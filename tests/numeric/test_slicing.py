@@ -1,0 +1,48 @@
+"""Digits of weights and inputs recombine to the numbers they were cut from."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from insitu.numeric.slicing import digit_shifts, input_planes, slice_weights
+
+
+def joined(parts):
+    return sum(digits << shift for shift, digits in parts)
+
+
+@given(bits=st.integers(1, 15), step=st.integers(1, 16), seed=st.integers(0, 1 << 16))
+def test_weight_slices_recombine(bits, step, seed):
+    top = (1 << bits) - 1
+    w = np.random.default_rng(seed).integers(-top, top, (5, 4), endpoint=True)
+    w.flat[:3] = -top, top, 0
+    slices = slice_weights(w, bits=bits, step=step)
+    assert np.array_equal(joined(slices), w)
+    assert all((np.abs(digits) < 1 << min(step, bits)).all() for _, digits in slices)
+    assert len(slices) == -(-bits // step)
+
+
+@given(bits=st.integers(1, 15), step=st.integers(1, 16), signed=st.booleans(), seed=st.integers(0, 1 << 16))
+def test_input_planes_recombine(bits, step, signed, seed):
+    lo, hi = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+    x = np.random.default_rng(seed).integers(lo, hi, (3, 6), endpoint=True)
+    x.flat[:2] = lo, hi
+    planes = input_planes(x, bits=bits, step=step, signed=signed)
+    assert np.array_equal(joined(planes), x)
+    assert all((0 <= digits).all() and (digits < 1 << step).all() for _, digits in planes[:-1])
+
+
+@given(seed=st.integers(0, 1 << 16), step_x=st.integers(1, 8), step_w=st.integers(1, 8))
+def test_a_product_of_planes_and_slices_is_the_product(seed, step_x, step_w):
+    rng = np.random.default_rng(seed)
+    x, w = rng.integers(-128, 128, (3, 7)), rng.integers(-127, 128, (7, 5))
+    planes = input_planes(x, bits=8, step=step_x, signed=True)
+    slices = slice_weights(w, bits=7, step=step_w)
+    total = sum((plane @ digits) << (a + b) for a, plane in planes for b, digits in slices)
+    assert np.array_equal(total, x @ w)
+
+
+def test_digit_positions():
+    assert digit_shifts(8, 3) == (0, 3, 6)
