@@ -24,12 +24,19 @@ def merge(axes: Sequence[Axis]) -> list[Axis]:
         if axis.size == 1:
             continue
         last = out[-1] if out else None
-        if last and isinstance(axis.size, int) and isinstance(last.size, int):
-            if all(a == b * axis.size for a, b in zip(last.strides, axis.strides, strict=True)):
-                out[-1] = Axis(last.size * axis.size, axis.strides)
-                continue
-        out.append(axis)
+        if last and _runs_on(last, axis):
+            out[-1] = Axis(int(last.size) * int(axis.size), axis.strides)
+        else:
+            out.append(axis)
     return out
+
+
+def _runs_on(outer: Axis, inner: Axis) -> bool:
+    """Whether two axes step through memory as one, for every operand."""
+    if isinstance(outer.size, str) or isinstance(inner.size, str):
+        return False
+    size = inner.size
+    return all(a == b * size for a, b in zip(outer.strides, inner.strides, strict=True))
 
 
 def split_loops(axes: Sequence[Axis], *, inner: int) -> tuple[list[Axis], list[Axis]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping as Dict, Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -67,7 +68,14 @@ class Emitter:
         quant = self.graph.type(node.output).quant
         assert quant is not None
         a = node.attr
-        return Post(a("multiplier", 1), a("shift", 0), a("rounding", "half_even"), quant.zero_point, a("lo", quant.lo), a("hi", quant.hi))
+        return Post(
+            a("multiplier", 1),
+            a("shift", 0),
+            a("rounding", "half_even"),
+            quant.zero_point,
+            a("lo", quant.lo),
+            a("hi", quant.hi),
+        )
 
     def zero(self, value: str) -> int:
         """Zero point of a value."""
@@ -104,12 +112,17 @@ def fill_halo(emitter: Emitter, value: str, *, core: int, code: int) -> list[Op]
         assert isinstance(size, int) or not (before or after), "a halo needs a known size"
         for width, first in ((before, 0), (after, before + (size if isinstance(size, int) else 0))):
             if width:
-                axes = [Axis(width if i == axis else d, (s,)) for i, (d, s) in enumerate(zip(padded, at.strides, strict=True))]
-                ops.append(_vector_op("FILL", axes, [Operand(at.symbol, first * at.strides[axis], 0)], code))
+                axes = [
+                    Axis(width if i == axis else d, (s,))
+                    for i, (d, s) in enumerate(zip(padded, at.strides, strict=True))
+                ]
+                ops.append(vector_op("FILL", axes, [Operand(at.symbol, first * at.strides[axis], 0)], code))
     return ops
 
 
-def _vector_op(op: str, axes: Sequence[Axis], operands: Sequence[Operand], *extra: Vector | int, inner: Sequence[Axis] = ()) -> Op:
+def vector_op(
+    op: str, axes: Sequence[Axis], operands: Sequence[Operand], *extra: Vector | int, inner: Sequence[Axis] = ()
+) -> Op:
     """A command over `axes`, merged; `inner` axes belong to the last operand alone (a window or reduced axes)."""
     window = merge(inner)
     loops, dims = split_loops(merge(axes), inner=len(window))
@@ -120,11 +133,11 @@ def _vector_op(op: str, axes: Sequence[Axis], operands: Sequence[Operand], *extr
     return Op(op, (*out, *extra), tuple(a.size for a in loops))
 
 
-def _axes(shape: Sequence[Dim], *strides: Sequence[int]) -> list[Axis]:
+def axes_of(shape: Sequence[Dim], *strides: Sequence[int]) -> list[Axis]:
     return [Axis(d, tuple(s[i] for s in strides)) for i, d in enumerate(shape)]
 
 
-def _operand(at: Location, index: int) -> Operand:
+def operand_at(at: Location, index: int) -> Operand:
     return Operand(at.symbol, at.offset, index)
 
 
@@ -144,7 +157,8 @@ class _Window:
 
 def _layer(emitter: Emitter, node: Node) -> None:
     if node.inputs[1] not in emitter.graph.constants:
-        return _product(emitter, node)
+        _product(emitter, node)
+        return
     placed = emitter.mapping.layers[node.name]
     home = placed[0].core
     halo = fill_halo(emitter, node.output, core=home, code=emitter.zero(node.output))
@@ -174,7 +188,11 @@ def _piece_ops(emitter: Emitter, node: Node, piece: Piece, rects: list[Placed]) 
         by_cores.setdefault(tuple(sorted({p.core for p in chunk})), []).extend(chunk)
     for cores, chunk in by_cores.items():
         for part in _runs(chunk):
-            out += _whole(emitter, node, piece, part, window) if len(cores) == 1 else _joined(emitter, node, piece, part, window)
+            out += (
+                _whole(emitter, node, piece, part, window)
+                if len(cores) == 1
+                else _joined(emitter, node, piece, part, window)
+            )
     return out
 
 
@@ -202,7 +220,10 @@ def _joined(emitter: Emitter, node: Node, piece: Piece, chunk: list[Placed], win
     if node.attr("readout") == "wtm2101":
         raise InternalError(node.name, "row parts on several cores", "one core for a readout that requantizes")
     ops: list[tuple[int, Op]] = []
-    first, cols = min(p.rect.col0 for p in chunk), len({c for p in chunk for c in range(p.rect.col0, p.rect.col0 + p.rect.cols)})
+    first, cols = (
+        min(p.rect.col0 for p in chunk),
+        len({c for p in chunk for c in range(p.rect.col0, p.rect.col0 + p.rect.cols)}),
+    )
     count = prod(int(a.size) for a in window.positions)
     sums: list[str] = []
     home = chunk[0].core
@@ -220,7 +241,7 @@ def _joined(emitter: Emitter, node: Node, piece: Piece, chunk: list[Placed], win
             source, rows = _rows_from(window, r0, r1)
             ops.append((core, _mvm(window, binding, source, Operand(name, 0, 1), rows, 1, flat)))
     whole = [Axis(count * cols, (1, 1))]
-    ops += [(home, _vector_op("ACC", whole, [Operand(sums[0], 0, 0), Operand(s, 0, 1)])) for s in sums[1:]]
+    ops += [(home, vector_op("ACC", whole, [Operand(sums[0], 0, 0), Operand(s, 0, 1)])) for s in sums[1:]]
     return [*ops, (home, _narrow_sums(emitter, node, piece, sums[0], first, cols, positions, window))]
 
 
@@ -270,7 +291,15 @@ def _column_table(emitter: Emitter, node: Node, index: int, columns: slice, suff
     return emitter.table(f"{node.name}.{suffix}.{columns.start}", array.astype(np.int32))
 
 
-def _mvm(window: _Window, binding: Binding, source: Operand, target: Operand, rows: list[Axis], column: int, positions: list[Axis]) -> Op:
+def _mvm(
+    window: _Window,
+    binding: Binding,
+    source: Operand,
+    target: Operand,
+    rows: list[Axis],
+    column: int,
+    positions: list[Axis],
+) -> Op:
     """One MVM over all positions; positions that do not fit four dimensions become hardware loops."""
     row_axes = merge(rows) or [Axis(1, (1,))]
     loops, dims = split_loops(merge(positions), inner=max(len(row_axes), 1))
@@ -289,8 +318,10 @@ def _mvm(window: _Window, binding: Binding, source: Operand, target: Operand, ro
 def _window(emitter: Emitter, node: Node, piece: Piece) -> _Window:
     x, y = emitter.at(node.inputs[0]), emitter.at(node.output)
     if node.op == "MatMul":
-        positions = _axes(x.shape[:-1], x.strides[:-1], y.strides[:-1])
-        return _Window(positions, [Axis(x.shape[-1], (x.strides[-1],))], y.strides[-1], _operand(x, 0), _operand(y, 1))
+        positions = axes_of(x.shape[:-1], x.strides[:-1], y.strides[:-1])
+        return _Window(
+            positions, [Axis(x.shape[-1], (x.strides[-1],))], y.strides[-1], operand_at(x, 0), operand_at(y, 1)
+        )
     w = emitter.graph.constants[node.inputs[1]]
     rank, each_in, each_out = w.ndim - 2, w.shape[1], w.shape[0] // int(node.attr("group", 1))
     strides, dilations = (tuple(node.attr(n, (1,) * rank)) for n in ("strides", "dilations"))
@@ -300,12 +331,14 @@ def _window(emitter: Emitter, node: Node, piece: Piece) -> _Window:
     source = Operand(x.symbol, corner + channels * x.strides[1], 0)
     target = Operand(y.symbol, y.offset + piece.group0 * each_out * y.strides[1], 1)
     steps = [x.strides[0], *(s * k for s, k in zip(x.strides[2:], strides, strict=True))]
-    positions = _axes((y.shape[0], *y.shape[2:]), steps, (y.strides[0], *y.strides[2:]))
-    kernel = _axes(w.shape[2:], [s * d for s, d in zip(x.strides[2:], dilations, strict=True)])
+    positions = axes_of((y.shape[0], *y.shape[2:]), steps, (y.strides[0], *y.strides[2:]))
+    kernel = axes_of(w.shape[2:], [s * d for s, d in zip(x.strides[2:], dilations, strict=True)])
     return _Window(positions, [Axis(piece.groups * each_in, (x.strides[1],)), *kernel], y.strides[1], source, target)
 
 
-def _binding(emitter: Emitter, node: Node, piece: Piece, chunk: list[Placed], *, rows: tuple[int, int], wide: bool) -> Binding:
+def _binding(
+    emitter: Emitter, node: Node, piece: Piece, chunk: list[Placed], *, rows: tuple[int, int], wide: bool
+) -> Binding:
     """The weights of these rectangles, their places, and the path from codes in to codes out."""
     first = min(p.rect.col0 for p in chunk)
     cols = max(p.rect.col0 + p.rect.cols for p in chunk) - first
@@ -317,7 +350,18 @@ def _binding(emitter: Emitter, node: Node, piece: Piece, chunk: list[Placed], *,
     bias = np.broadcast_to(bias, (own.stop,))[own] if bias.size == 1 else bias[own]
     bias_name = emitter.weight(f"{prefix}.bias", bias.astype(np.int32)) if rows[0] == 0 and bias.any() else ""
     tiles = tuple(
-        Tile(p.macro, p.rect.row0 - rows[0], p.rect.rows, p.rect.col0 - first, p.rect.cols, p.x, p.y, p.bias0, p.rect.bias_rows) for p in chunk
+        Tile(
+            p.macro,
+            p.rect.row0 - rows[0],
+            p.rect.rows,
+            p.rect.col0 - first,
+            p.rect.cols,
+            p.x,
+            p.y,
+            p.bias0,
+            p.rect.bias_rows,
+        )
+        for p in chunk
     )
     return Binding(
         label=node.name,
@@ -340,7 +384,9 @@ def _expected(emitter: Emitter, node: Node, piece: Piece, rows: tuple[int, int],
     codes = emitter.expected.get(node.name)
     if codes is None:
         return ""
-    return emitter.weight(f"{prefix}.expected", codes[piece.group0 : piece.group0 + piece.groups].reshape(-1)[rows[0] : rows[1]])
+    return emitter.weight(
+        f"{prefix}.expected", codes[piece.group0 : piece.group0 + piece.groups].reshape(-1)[rows[0] : rows[1]]
+    )
 
 
 def _column_values(emitter: Emitter, node: Node, index: int, columns: slice, name: str) -> int | str:
@@ -373,8 +419,9 @@ def _readout(emitter: Emitter, node: Node, columns: slice, prefix: str, rows: tu
         gain = _column_values(emitter, node, 5, columns, f"{prefix}.gain")
         return Readout("wtm2101", bits=8, gain=gain, parts=parts, k=a("k", 0))
     return Readout(
-        "adc", bits=a("adc_bits"), signed=bool(a("adc_signed")), multiplier=a("adc_m", 1), shift=a("adc_s", 0), parts=parts,
-        slice_bits=(a("weight_bits"), a("slice_bits")), plane_bits=(a("input_bits"), a("plane_bits")), encoding=emitter.chip.macro.weights.encoding,
+        "adc", bits=a("adc_bits"), signed=bool(a("adc_signed")), multiplier=a("adc_m", 1), shift=a("adc_s", 0),
+        parts=parts, slice_bits=(a("weight_bits"), a("slice_bits")), plane_bits=(a("input_bits"), a("plane_bits")),
+        encoding=emitter.chip.macro.weights.encoding,
     )  # fmt: skip
 
 
@@ -392,9 +439,16 @@ def _product(emitter: Emitter, node: Node) -> None:
     operands: list[Descriptor] = []
     for index, at in ((0, y), (1, a), (2, b)):
         sizes, strides = tail[index]
-        own = [Axis(d.size, (d.strides[index],)) for d in dims] + [Axis(n, (s,)) for n, s in zip(sizes, strides, strict=True)]
-        operands.append(descriptor(_operand(at, 0), [Axis(x.size, (x.strides[index],)) for x in loops], own))
-    settings = Vector(zero_a=emitter.zero(node.inputs[0]), zero_b=emitter.zero(node.inputs[1]), post=emitter.post(node), label=node.name)
+        own = [Axis(d.size, (d.strides[index],)) for d in dims] + [
+            Axis(n, (s,)) for n, s in zip(sizes, strides, strict=True)
+        ]
+        operands.append(descriptor(operand_at(at, 0), [Axis(x.size, (x.strides[index],)) for x in loops], own))
+    settings = Vector(
+        zero_a=emitter.zero(node.inputs[0]),
+        zero_b=emitter.zero(node.inputs[1]),
+        post=emitter.post(node),
+        label=node.name,
+    )
     _with_halo(emitter, node, [Op("MMA", (*operands, settings), tuple(x.size for x in loops))])
 
 
@@ -415,17 +469,24 @@ def _binary(emitter: Emitter, node: Node) -> None:
     names = [_in_memory(emitter, v) for v in node.inputs[:2]]
     strides = [_broadcast(emitter.at(v), rank, y.shape) for v in names]
     settings = Vector(
-        emitter.zero(names[0]), emitter.zero(names[1]), node.attr("scale_a", 1), node.attr("scale_b", 1), emitter.post(node), label=node.name
+        emitter.zero(names[0]),
+        emitter.zero(names[1]),
+        node.attr("scale_a", 1),
+        node.attr("scale_b", 1),
+        emitter.post(node),
+        label=node.name,
     )
-    operands = [_operand(y, 0), *(_operand(emitter.at(v), i + 1) for i, v in enumerate(names))]
-    _with_halo(emitter, node, [_vector_op(node.op.upper(), _axes(y.shape, y.strides, *strides), operands, settings)])
+    operands = [operand_at(y, 0), *(operand_at(emitter.at(v), i + 1) for i, v in enumerate(names))]
+    _with_halo(emitter, node, [vector_op(node.op.upper(), axes_of(y.shape, y.strides, *strides), operands, settings)])
 
 
 def _in_memory(emitter: Emitter, value: str) -> str:
     """A value's name; a constant is first entered as a table in memory."""
     if value in emitter.graph.constants and value not in emitter.tables:
         array = emitter.graph.constants[value]
-        dtype = {"i8": np.int8, "u8": np.uint8, "i16": np.int16, "u16": np.uint16}.get(emitter.graph.type(value).dtype, np.int32)
+        dtype = {"i8": np.int8, "u8": np.uint8, "i16": np.int16, "u16": np.uint16}.get(
+            emitter.graph.type(value).dtype, np.int32
+        )
         emitter.table(value, array.astype(dtype))
     return value
 
@@ -433,7 +494,7 @@ def _in_memory(emitter: Emitter, value: str) -> str:
 def _rescale(emitter: Emitter, node: Node) -> None:
     x, y = emitter.at(node.inputs[0]), emitter.at(node.output)
     settings = Vector(emitter.zero(node.inputs[0]), post=emitter.post(node), label=node.name)
-    op = _vector_op("REQ", _axes(y.shape, y.strides, x.strides), [_operand(y, 0), _operand(x, 1)], settings)
+    op = vector_op("REQ", axes_of(y.shape, y.strides, x.strides), [operand_at(y, 0), operand_at(x, 1)], settings)
     _with_halo(emitter, node, [op])
 
 
@@ -447,22 +508,27 @@ def _pool(emitter: Emitter, node: Node) -> None:
     steps = [*x.strides[:2], *(s * k for s, k in zip(x.strides[2:], strides, strict=True))]
     window = [Axis(k, (0, s * d)) for k, s, d in zip(kernel, x.strides[2:], dilations, strict=True)]
     source = Operand(x.symbol, corner, 1)
-    axes = _axes(y.shape, y.strides, steps)
-    settings = Vector(0 if node.op == "MaxPool" else emitter.zero(node.inputs[0]), post=emitter.post(node), label=node.name)
+    axes = axes_of(y.shape, y.strides, steps)
+    settings = Vector(
+        0 if node.op == "MaxPool" else emitter.zero(node.inputs[0]), post=emitter.post(node), label=node.name
+    )
     if node.op == "AveragePool" and len(node.inputs) > 1:
-        return _mapped_pool(emitter, node, axes, window, source, settings)
-    op = _vector_op("MAX" if node.op == "MaxPool" else "SUM", axes, [_operand(y, 0), source], settings, inner=window)
+        _mapped_pool(emitter, node, axes, window, source, settings)
+        return
+    op = vector_op("MAX" if node.op == "MaxPool" else "SUM", axes, [operand_at(y, 0), source], settings, inner=window)
     _with_halo(emitter, node, [op])
 
 
-def _mapped_pool(emitter: Emitter, node: Node, axes: list[Axis], window: list[Axis], source: Operand, settings: Vector) -> None:
+def _mapped_pool(
+    emitter: Emitter, node: Node, axes: list[Axis], window: list[Axis], source: Operand, settings: Vector
+) -> None:
     """An average whose border windows divide by fewer: one multiplier per output position."""
     name = _in_memory(emitter, node.inputs[1])
     at, y = emitter.at(name), emitter.at(node.output)
     own = [Axis(a.size, (*a.strides, s)) for a, s in zip(axes, (0, 0, *at.strides), strict=True)]
     inner = merge(window)
     loops, dims = split_loops(merge(own), inner=len(inner))
-    out = descriptor(_operand(y, 0), loops, dims)
+    out = descriptor(operand_at(y, 0), loops, dims)
     read = descriptor(source, loops, [*(dims or [Axis(1, (1, 1, 1))]), *(Axis(a.size, (*a.strides, 0)) for a in inner)])
     table = TableVector(settings, descriptor(Operand(at.symbol, at.offset, 2), loops, dims))
     _with_halo(emitter, node, [Op("SUM", (out, read, table), tuple(a.size for a in loops))])
@@ -473,10 +539,10 @@ def _reduce(emitter: Emitter, node: Node) -> None:
     axes = [a % len(x.shape) for a in node.attr("axes")]
     kept = [i for i in range(len(x.shape)) if i not in axes]
     out_strides = [y.strides[i] for i in kept] if node.attr("keepdims", 1) else list(y.strides)
-    outer = _axes([x.shape[i] for i in kept], out_strides, [x.strides[i] for i in kept])
+    outer = axes_of([x.shape[i] for i in kept], out_strides, [x.strides[i] for i in kept])
     inner = [Axis(x.shape[i], (0, x.strides[i])) for i in axes]
     settings = Vector(emitter.zero(node.inputs[0]), post=emitter.post(node), label=node.name)
-    _with_halo(emitter, node, [_vector_op("SUM", outer, [_operand(y, 0), _operand(x, 1)], settings, inner=inner)])
+    _with_halo(emitter, node, [vector_op("SUM", outer, [operand_at(y, 0), operand_at(x, 1)], settings, inner=inner)])
 
 
 def _softmax(emitter: Emitter, node: Node) -> None:
@@ -485,9 +551,12 @@ def _softmax(emitter: Emitter, node: Node) -> None:
     table = emitter.weight(f"{node.name}.table", np.asarray(emitter.graph.constants[node.inputs[1]]).astype(np.int32))
     settings = Vector(post=emitter.post(node), lut=table, label=node.name)
     others = [i for i in range(len(x.shape)) if i != axis]
-    loops, dims = split_loops(merge(_axes([x.shape[i] for i in others], [y.strides[i] for i in others], [x.strides[i] for i in others])), inner=1)
+    loops, dims = split_loops(
+        merge(axes_of([x.shape[i] for i in others], [y.strides[i] for i in others], [x.strides[i] for i in others])),
+        inner=1,
+    )
     last = Axis(x.shape[axis], (y.strides[axis], x.strides[axis]))
-    operands = [descriptor(_operand(at, i), loops, [*dims, last]) for i, at in enumerate((y, x))]
+    operands = [descriptor(operand_at(at, i), loops, [*dims, last]) for i, at in enumerate((y, x))]
     _with_halo(emitter, node, [Op("SOFTMAX", (*operands, settings), tuple(a.size for a in loops))])
 
 
@@ -495,22 +564,32 @@ def _softmax(emitter: Emitter, node: Node) -> None:
 
 
 def _copy(target: Location, source: Location, shape: Sequence[Dim]) -> Op:
-    return _vector_op("DMA", _axes(shape, target.strides, source.strides), [_operand(target, 0), _operand(source, 1)])
+    return vector_op(
+        "DMA", axes_of(shape, target.strides, source.strides), [operand_at(target, 0), operand_at(source, 1)]
+    )
 
 
 def _copy_reshaped(emitter: Emitter, node: Node) -> None:
     """A reshape or slice that needs memory of its own."""
     x, y = emitter.at(node.inputs[0]), emitter.at(node.output)
     if node.op == "Slice":
-        starts = dict(zip(node.attr("axes"), zip(node.attr("starts"), node.attr("ends"), node.attr("steps"), strict=True), strict=True))
+        starts = dict(
+            zip(
+                node.attr("axes"),
+                zip(node.attr("starts"), node.attr("ends"), node.attr("steps"), strict=True),
+                strict=True,
+            )
+        )
         offset, strides = x.offset, list(x.strides)
         for axis, (start, end, step) in starts.items():
             size = x.shape[axis]
             assert isinstance(size, int)
             offset += slice(start, end, step).indices(size)[0] * strides[axis]
             strides[axis] *= step
-        return _with_halo(emitter, node, [_copy(y, Location(x.symbol, offset, y.shape, tuple(strides)), y.shape)])
-    _with_halo(emitter, node, [_reshape_copy(node, y, x)])
+        op = _copy(y, Location(x.symbol, offset, y.shape, tuple(strides)), y.shape)
+    else:
+        op = _reshape_copy(node, y, x)
+    _with_halo(emitter, node, [op])
 
 
 def _reshape_copy(node: Node, y: Location, x: Location) -> Op:
@@ -521,15 +600,18 @@ def _reshape_copy(node: Node, y: Location, x: Location) -> Op:
     while sizes_x and sizes_y:
         size = min(sizes_x[-1], sizes_y[-1])
         if sizes_x[-1] % size or sizes_y[-1] % size:
-            raise InternalError(node.name, f"reshape {x.shape} to {y.shape} across padded storage", "shapes with common factors")
+            raise InternalError(
+                node.name, f"reshape {x.shape} to {y.shape} across padded storage", "shapes with common factors"
+            )
         axes.insert(0, Axis(size, (strides_y[-1], strides_x[-1])))
         for sizes, strides in ((sizes_x, strides_x), (sizes_y, strides_y)):
             if sizes[-1] == size:
-                sizes.pop(), strides.pop()
+                sizes.pop()
+                strides.pop()
             else:
                 sizes[-1] //= size
                 strides[-1] *= size
-    return _vector_op("DMA", axes, [_operand(y, 0), _operand(x, 1)])
+    return vector_op("DMA", axes, [operand_at(y, 0), operand_at(x, 1)])
 
 
 def _concat(emitter: Emitter, node: Node) -> None:
@@ -546,7 +628,7 @@ def _concat(emitter: Emitter, node: Node) -> None:
 def _pad(emitter: Emitter, node: Node) -> None:
     x, y = emitter.at(node.inputs[0]), emitter.at(node.output)
     before = tuple(node.attr("pads"))[: len(y.shape)]
-    fill = _vector_op("FILL", _axes(y.shape, y.strides), [_operand(y, 0)], int(node.attr("code")))
+    fill = vector_op("FILL", axes_of(y.shape, y.strides), [operand_at(y, 0)], int(node.attr("code")))
     offset = y.offset + sum(b * s for b, s in zip(before, y.strides, strict=True))
     _with_halo(emitter, node, [fill, _copy(Location(y.symbol, offset, x.shape, y.strides), x, x.shape)])
 

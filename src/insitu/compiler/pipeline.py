@@ -11,14 +11,13 @@ import numpy.typing as npt
 
 from insitu.arch.load import chip_json
 from insitu.arch.spec import Chip
-from insitu.compiler.emit import Emitter, emit_node, fill_halo
 from insitu.compiler.commands import Op, Operand, Task
-from insitu.compiler.emit import _axes, _operand, _vector_op
+from insitu.compiler.emit import Emitter, axes_of, emit_node, fill_halo, operand_at, vector_op
 from insitu.compiler.mapping import Mapping
 from insitu.compiler.place import place
 from insitu.compiler.schedule import sections, sync_edges
-from insitu.compiler.tile import weight_nodes
 from insitu.compiler.storage import Block, Storage, allocate, lay_out
+from insitu.compiler.tile import weight_nodes
 from insitu.graph.graph import Graph
 from insitu.graph.ops.macs import fan_in
 from insitu.graph.text import print_graph
@@ -29,11 +28,16 @@ BYTES = {"i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "i64": 8}
 
 
 def compile_graph(
-    graph: Graph, chip: Chip, *, sizes: Dict[str, int] | None = None, expected: Dict[str, npt.NDArray[Any]] | None = None
+    graph: Graph,
+    chip: Chip,
+    *,
+    sizes: Dict[str, int] | None = None,
+    expected: Dict[str, npt.NDArray[Any]] | None = None,
 ) -> Program:
     """The Program of a quantized graph on a chip; `sizes` bounds every size that is bound at run time.
 
-    `expected` holds, per layer, the mean driven codes [groups, rows] that the chip's own calibration plays.  Raises InfeasibleError where the network does not fit.
+    `expected` holds, per layer, the mean driven codes [groups, rows] that the chip's own calibration plays.
+    Raises InfeasibleError where the network does not fit.
     """
     mapping = place(graph, chip)
     return emit(graph, chip, mapping=mapping, sizes=sizes or {}, expected=expected or {})
@@ -100,8 +104,8 @@ def _carry_states(emitter: Emitter) -> None:
         source, target = emitter.at(state.output), emitter.at(state.input)
         if source == target:
             continue
-        axes = _axes(target.shape, target.strides, source.strides)
-        op: Op = _vector_op("DMA", axes, [_operand(target, 0), Operand(source.symbol, source.offset, 1)])
+        axes = axes_of(target.shape, target.strides, source.strides)
+        op: Op = vector_op("DMA", axes, [operand_at(target, 0), Operand(source.symbol, source.offset, 1)])
         emitter.tasks.append(Task(f"{state.input}.carry", emitter.cores.get(state.output, 0), (op,)))
 
 
@@ -133,7 +137,15 @@ def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple
 
 
 def _value_symbol(graph: Graph, storage: Storage, value: str) -> Symbol:
-    kind = "input" if value in graph.inputs else "state" if value in graph.state_inputs else "output" if value in graph.outputs else "scratch"
+    kind = (
+        "input"
+        if value in graph.inputs
+        else "state"
+        if value in graph.state_inputs
+        else "output"
+        if value in graph.outputs
+        else "scratch"
+    )
     quant = graph.type(value).quant
     initial = quant.zero_point if kind == "state" and quant else 0
     return Symbol(value, kind, SPACE, graph.type(value).dtype, storage.counts[value], 0, initial=initial)

@@ -49,7 +49,9 @@ def place(graph: Graph, chip: Chip) -> Mapping:
                 break
             layers[node.name] = placed
         else:
-            return Mapping(layers, sum(a.used for a in arrays), chip.macros * chip.macro.arrays * chip.array.rows * chip.array.cols)
+            return Mapping(
+                layers, sum(a.used for a in arrays), chip.macros * chip.macro.arrays * chip.array.rows * chip.array.cols
+            )
     raise InfeasibleError(_why(graph, chip, nodes, failed), chip.name)
 
 
@@ -107,8 +109,8 @@ def _free_bias(taken: npt.NDArray[np.bool_], need: int) -> int | None:
     """First bias row of `need` consecutive ones that are free in all these columns."""
     if need == 0:
         return 0
-    busy = taken.any(axis=1)
-    return next((b for b in range(len(busy) - need + 1) if not busy[b : b + need].any()), None)
+    free = np.flatnonzero(~taken.any(axis=1)).tolist()
+    return next((b for b in free if all(b + k in free for k in range(need))), None)
 
 
 def _take(array: _Array, rect: Rect, x: int, y: int, bias0: int, layer: str) -> None:
@@ -159,4 +161,13 @@ def _why(graph: Graph, chip: Chip, nodes: list[Node], failed: str) -> list[Infea
     bias_bound = chip.macros * chip.macro.bias_rows * usable_columns(chip)
     if bias > bias_bound:
         return [Infeasible("bias rows", float(bias), float(bias_bound), "bias cells", biggest, ways)]
-    return [Infeasible("array space in one rectangle", float(sizes[failed]), float(cells - sum(sizes.values()) + sizes[failed]), "cells", (failed, *biggest), ways)]
+    return [
+        Infeasible(
+            "array space in one rectangle",
+            float(sizes[failed]),
+            float(cells - sum(sizes.values()) + sizes[failed]),
+            "cells",
+            (failed, *biggest),
+            ways,
+        )
+    ]

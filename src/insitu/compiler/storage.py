@@ -110,7 +110,9 @@ def _view(graph: Graph, node: Node, locations: Mapping[str, Location], halos: Ma
 
 def _slice_view(node: Node, source: Location, shape: tuple[Dim, ...]) -> Location | None:
     offset, strides = source.offset, list(source.strides)
-    for axis, start, end, step in zip(node.attr("axes"), node.attr("starts"), node.attr("ends"), node.attr("steps"), strict=True):
+    for axis, start, end, step in zip(
+        node.attr("axes"), node.attr("starts"), node.attr("ends"), node.attr("steps"), strict=True
+    ):
         size = source.shape[axis]
         if step < 0 or isinstance(size, str):
             return None
@@ -156,7 +158,9 @@ def allocate(blocks: list[Block], *, space: str, bound: int, chip: str) -> tuple
     placed: list[tuple[int, Block]] = []
     for block in sorted(blocks, key=lambda b: (-b.bytes, b.first, b.name)):
         address = 0
-        for start, other in sorted(((a, b) for a, b in placed if b.first <= block.last and block.first <= b.last), key=lambda p: p[0]):
+        for start, other in sorted(
+            ((a, b) for a, b in placed if b.first <= block.last and block.first <= b.last), key=lambda p: p[0]
+        ):
             if address + block.bytes <= start:
                 break
             address = max(address, -(-(start + other.bytes) // ALIGN) * ALIGN)
@@ -164,6 +168,9 @@ def allocate(blocks: list[Block], *, space: str, bound: int, chip: str) -> tuple
     top = max((a + b.bytes for a, b in placed), default=0)
     if top > bound:
         biggest = tuple(b.name for b in sorted(blocks, key=lambda b: (-b.bytes, b.name))[:5])
-        ways = ("use smaller inputs or a network with smaller feature maps", f"copy the chip file and enlarge memories.{space}.size")
+        ways = (
+            "use smaller inputs or a network with smaller feature maps",
+            f"copy the chip file and enlarge memories.{space}.size",
+        )
         raise InfeasibleError([Infeasible(f"memory {space}", float(top), float(bound), "B", biggest, ways)], chip)
     return {b.name: a for a, b in placed}, -(-top // ALIGN) * ALIGN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def pieces(graph: Graph, node: Node, chip: Chip, *, pack: int) -> list[Piece]:
         return [Piece(node.name, 0, 0, 1, rows, cols)]
     room = min(chip.array.rows // rows, usable_columns(chip) // cols)
     bounds = balanced(groups, max(1, min(pack, room)))
-    return [Piece(node.name, i, a, b - a, (b - a) * rows, (b - a) * cols) for i, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))]
+    return [Piece(node.name, i, a, b - a, (b - a) * rows, (b - a) * cols) for i, (a, b) in enumerate(pairwise(bounds))]
 
 
 def piece_matrix(graph: Graph, node: Node, piece: Piece) -> npt.NDArray[Any]:
@@ -96,8 +97,8 @@ def rectangles(graph: Graph, node: Node, piece: Piece, chip: Chip) -> list[Rect]
     """The grid of rectangles of one piece."""
     rows, cols = row_bounds(node, piece, chip), balanced(piece.cols, usable_columns(chip))
     rects: list[Rect] = []
-    for part, (r0, r1) in enumerate(zip(rows, rows[1:], strict=False)):
-        for c0, c1 in zip(cols, cols[1:], strict=False):
+    for part, (r0, r1) in enumerate(pairwise(rows)):
+        for c0, c1 in pairwise(cols):
             need = bias_rows(graph, node, piece, chip, columns=(c0, c1)) if part == 0 else 0
             rects.append(Rect(piece, r0, r1 - r0, c0, c1 - c0, need))
     return rects

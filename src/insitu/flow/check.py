@@ -36,8 +36,7 @@ def compare(session: Session, codes: Mapping[str, Array], *, done: Callable[[int
     for start in range(0, samples, BLOCK):
         block = {n: c[start : start + BLOCK] for n, c in codes.items()}
         wanted = reference(graph, block)
-        got: dict[str, Array] = {}
-        session.run_codes(block, observe=lambda name, value: got.__setitem__(name, value.copy()))
+        got = observed(session, block)
         for node in graph.nodes:
             value = node.output
             mine = got.get(value, wanted[value] if _is_view_of_input(graph, value) else None)
@@ -49,6 +48,13 @@ def compare(session: Session, codes: Mapping[str, Array], *, done: Callable[[int
         if done is not None:
             done(min(samples, start + BLOCK))
     return BitExact(total, mismatches, 0, first)
+
+
+def observed(session: Session, codes: Mapping[str, Array]) -> dict[str, Array]:
+    """Every value the program writes, by the functional simulator."""
+    values: dict[str, Array] = {}
+    session.run_codes(codes, observe=lambda name, value: values.__setitem__(name, value.copy()))
+    return values
 
 
 def reference(graph: Graph, codes: Mapping[str, Array]) -> dict[str, Array]:

@@ -60,7 +60,11 @@ def chip_accuracy(points: tuple[AccuracyPoint, ...], note: str, *, digital: bool
     if not points:
         return {}
     point = points[0]
-    text = "the ideal chip: no analog effect is on" if digital else f"{len(point.values)} chip instances under the chip's physics"
+    text = (
+        "the ideal chip: no analog effect is on"
+        if digital
+        else f"{len(point.values)} chip instances under the chip's physics"
+    )
     text += f", {note}" if note else ""
     values = {"mean": point.mean, "std": point.std, "min": point.min}
     return {f"accuracy_chip_{k}": Metric(f"accuracy_chip_{k}", v, "1", "modelled", text) for k, v in values.items()}
@@ -74,12 +78,18 @@ def cost(program: Program, chip: Chip) -> Cost:
     use = program.meta["cells_used"] / program.meta["cells"]
     metrics = {
         "latency_s": Metric("latency_s", latency, "s", "modelled", "event-driven timing of the program, one inference"),
-        "throughput_per_s": Metric("throughput_per_s", 1 / latency if latency else None, "1/s", "modelled", "one inference after another"),
+        "throughput_per_s": Metric(
+            "throughput_per_s", 1 / latency if latency else None, "1/s", "modelled", "one inference after another"
+        ),
         **spent.metrics(),
         "area_mm2": _square_millimetres(arch_cost.area(chip)),
         "peak_tops": arch_cost.peak_tops(chip),
-        "array_utilization": Metric("array_utilization", use, "1", "modelled", "cells that hold a weight rectangle over all cells"),
-        "program_bytes": Metric("program_bytes", float(len(program_bytes(program))), "B", "measured", "the saved program, weights included"),
+        "array_utilization": Metric(
+            "array_utilization", use, "1", "modelled", "cells that hold a weight rectangle over all cells"
+        ),
+        "program_bytes": Metric(
+            "program_bytes", float(len(program_bytes(program))), "B", "measured", "the saved program, weights included"
+        ),
     }
     return Cost(timing, spent, metrics, _extra(program, chip, timing))
 
@@ -128,7 +138,13 @@ def confusion(scores: Array, labels: Array, *, most: int = 20) -> dict[str, Any]
         return {}
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (labels, answers.argmax(axis=1)), 1)
-    return {"confusion": {"labels": [str(i) for i in range(classes)], "counts": counts.tolist(), "over": f"{len(labels)} samples on the ideal chip"}}
+    return {
+        "confusion": {
+            "labels": [str(i) for i in range(classes)],
+            "counts": counts.tolist(),
+            "over": f"{len(labels)} samples on the ideal chip",
+        }
+    }
 
 
 def _extra(program: Program, chip: Chip, timing: Timing) -> dict[str, Any]:
@@ -141,7 +157,13 @@ def _extra(program: Program, chip: Chip, timing: Timing) -> dict[str, Any]:
         for t in b.tiles
     ]
     borders = [chip.array.rows * i for i in range(1, chip.macro.arrays)]
-    macros = {"columns": chip.array.cols, "rows": chip.weight_rows, "count": chip.macros, "borders": borders, "reserved_columns": chip.macro.reserved_columns}
+    macros = {
+        "columns": chip.array.cols,
+        "rows": chip.weight_rows,
+        "count": chip.macros,
+        "borders": borders,
+        "reserved_columns": chip.macro.reserved_columns,
+    }
     memory = [
         {"space": name, "size": int(chip.memories[name].size), "used": [{"label": "values and tables", "bytes": used}]}
         for name, used in program.spaces.items()
@@ -164,7 +186,12 @@ def _timeline(program: Program, timing: Timing) -> list[dict[str, Any]]:
     names = [labels(s) for s in program.sections]
     spans: Any = timing.spans
     return [
-        {"unit": timing.units[int(s["resource"])], "label": names[int(s["section"])][int(s["command"])], "start_s": int(s["start"]) * PS, "end_s": int(s["end"]) * PS}
+        {
+            "unit": timing.units[int(s["resource"])],
+            "label": names[int(s["section"])][int(s["command"])],
+            "start_s": int(s["start"]) * PS,
+            "end_s": int(s["end"]) * PS,
+        }
         for s in spans
     ]
 
@@ -173,8 +200,20 @@ def constants(chip: Chip) -> list[dict[str, Any]]:
     """The chip's constants that carry the results, with their sources."""
     rows = [
         {"name": name, "value": m.value, "unit": m.unit, "source": m.note, "kind": m.source}
-        for name, m in {**arch_cost.event_energy(chip), "leakage": arch_cost.leakage(chip), "host idle": arch_cost.host_idle(chip)}.items()
+        for name, m in {
+            **arch_cost.event_energy(chip),
+            "leakage": arch_cost.leakage(chip),
+            "host idle": arch_cost.host_idle(chip),
+        }.items()
         if m.value
     ]
-    rows.append({"name": "t_read", "value": chip.macro.t_read, "unit": "s", "source": arch_cost.source_of(chip, "macro.t_read"), "kind": "assumed"})
+    rows.append(
+        {
+            "name": "t_read",
+            "value": chip.macro.t_read,
+            "unit": "s",
+            "source": arch_cost.source_of(chip, "macro.t_read"),
+            "kind": "assumed",
+        }
+    )
     return rows

@@ -17,5 +17,6 @@ def describe(effects: Physics, chip: Chip) -> str:
     if effects.ideal:
         return "ideal: the chip has no analog effects" if chip.macro.readout.kind == "exact" else "ideal"
     own = effects.calibration(chip)
-    procedures = f"refine passes {own.refine_passes}, reads averaged {own.reads}, column offsets {'removed' if own.column_offset else 'kept'}"
+    offsets = "removed" if own.column_offset else "kept"
+    procedures = f"refine passes {own.refine_passes}, reads averaged {own.reads}, column offsets {offsets}"
     return f"{', '.join(effects.effects).replace('_', ' ')}; {procedures}"

@@ -27,7 +27,9 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, observe: Observer | 
 
     `observe` is called with the name and codes of each computed value, in order.
     """
-    values: dict[str, Ints] = {name: np.asarray(inputs[name], np.int64) for name in (*graph.inputs, *graph.state_inputs)}
+    values: dict[str, Ints] = {
+        name: np.asarray(inputs[name], np.int64) for name in (*graph.inputs, *graph.state_inputs)
+    }
     keep = {*graph.outputs, *(s.output for s in graph.states)}
     last = {v: i for i, n in enumerate(graph.nodes) for v in n.inputs}
     for index, node in enumerate(graph.nodes):
@@ -162,7 +164,9 @@ def _softmax(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     table = _const(graph, node, 1)
     assert table is not None
     axis = axis + 1 if axis >= 0 else axis
-    y = softmax_codes(np.moveaxis(x, axis, -1), table, zero_point=_zero(graph, node.output), lo=node.attr("lo"), hi=node.attr("hi"))
+    y = softmax_codes(
+        np.moveaxis(x, axis, -1), table, zero_point=_zero(graph, node.output), lo=node.attr("lo"), hi=node.attr("hi")
+    )
     return np.moveaxis(y, -1, axis)
 
 
@@ -181,7 +185,9 @@ def _transpose(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
 def _slice(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     x = _value(graph, node.inputs[0], values)
     pick = [slice(None)] * x.ndim
-    for axis, start, end, step in zip(node.attr("axes"), node.attr("starts"), node.attr("ends"), node.attr("steps"), strict=True):
+    for axis, start, end, step in zip(
+        node.attr("axes"), node.attr("starts"), node.attr("ends"), node.attr("steps"), strict=True
+    ):
         size = x.shape[axis % (x.ndim - 1) + 1]
         begin, stop, stride = slice(start, end, step).indices(size)
         pick[axis % (x.ndim - 1) + 1] = slice(begin, None if stop < 0 else stop, stride)

@@ -12,8 +12,10 @@ from insitu.numeric.affine import Ints, round_shift
 WTM_BIAS_UNIT = 128  # a bias row is driven with this input code (wtm2101.md 0)
 
 
-def adc_code(acc: npt.NDArray[Any], multiplier: npt.NDArray[Any] | int, shift: npt.NDArray[Any] | int, *, bits: int, signed: bool) -> Ints:
-    """code = clip(half_even(acc * M / 2**S), lo, hi): a mid-tread converter of `bits` bits."""
+def adc_code(
+    acc: npt.NDArray[Any], multiplier: npt.NDArray[Any] | int, shift: npt.NDArray[Any] | int, *, bits: int, signed: bool
+) -> Ints:
+    """Code = clip(half_even(acc * M / 2**S), lo, hi): a mid-tread converter of `bits` bits."""
     lo, hi = adc_range(bits, signed=signed)
     product = np.asarray(acc, np.int64) * np.asarray(multiplier, np.int64)
     return np.clip(round_shift(product, shift, "half_even"), lo, hi)

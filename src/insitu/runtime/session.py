@@ -34,13 +34,19 @@ class Session:
     """
 
     def __init__(
-        self, program: Program, *, physics: str | Physics = "ideal", instance: int = 0, seed: int = 0, sizes: Mapping[str, int] | None = None,
+        self, program: Program, *, physics: str | Physics = "ideal", instance: int = 0, seed: int = 0,
+        sizes: Mapping[str, int] | None = None,
         graph: Graph | None = None, calibrated: bool = True,
     ) -> None:  # fmt: skip
         """Raises UsageError for physics the chip does not have, DataError for a missing size."""
         missing = [n for n in program.sizes if n not in (sizes or {})]
         if missing:
-            raise DataError(program.name, f"sizes {', '.join(missing)} not given", "a number for each", try_=["Session(program, sizes={...})"])
+            raise DataError(
+                program.name,
+                f"sizes {', '.join(missing)} not given",
+                "a number for each",
+                try_=["Session(program, sizes={...})"],
+            )
         chip = chip_from_json(program.chip)
         effects = Physics.parse(physics, chip, calibrated=calibrated) if isinstance(physics, str) else physics
         self.program = program.bind(_checked_sizes(program, sizes or {}))
@@ -71,7 +77,11 @@ class Session:
         unknown = [n for n in given if n not in self.inputs]
         missing = [n for n in self.inputs if n not in given]
         if unknown or missing:
-            raise DataError("inputs", ", ".join([*(f"unknown {n}" for n in unknown), *(f"missing {n}" for n in missing)]), ", ".join(self.inputs))
+            raise DataError(
+                "inputs",
+                ", ".join([*(f"unknown {n}" for n in unknown), *(f"missing {n}" for n in missing)]),
+                ", ".join(self.inputs),
+            )
         return {name: self._codes(name, np.asarray(array)) for name, array in given.items()}
 
     def _codes(self, name: str, array: Array) -> Array:
@@ -89,7 +99,14 @@ class Session:
             raise DataError(f"input {name}", "NaN or infinity", "finite numbers")
         return quantize(array, self.spec(name))
 
-    def run_codes(self, codes: Mapping[str, Array], *, observe: Callable[[str, Array], None] | None = None, done: Callable[[int], None] | None = None, first_sample: int = 0) -> dict[str, Array]:
+    def run_codes(
+        self,
+        codes: Mapping[str, Array],
+        *,
+        observe: Callable[[str, Array], None] | None = None,
+        done: Callable[[int], None] | None = None,
+        first_sample: int = 0,
+    ) -> dict[str, Array]:
         """Output codes by name for input codes; with `observe`, all samples run as one block."""
         samples = len(next(iter(codes.values())))
         if observe is not None:

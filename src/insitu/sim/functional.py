@@ -149,14 +149,20 @@ def _interleaved(machine: Machine, observe: Observer | None) -> Iterator[Callabl
                     del waiting[index]
                     progress = True
                     break
-                if isinstance(item, Step) and not _passes(item.command, tokens, barrier, index, len(machine.program.sections)):
+                if isinstance(item, Step) and not _passes(
+                    item.command, tokens, barrier, index, len(machine.program.sections)
+                ):
                     blocked[index] = item
                     break
                 progress = True
                 yield lambda item=item, index=index: _execute(machine, machine.program.sections[index], item, observe)
         if not progress:
             stuck = ", ".join(f"core {machine.program.sections[i].core}" for i in sorted(blocked))
-            raise ProgramError(machine.program.name, f"deadlock: {stuck} wait for tokens nobody sends", "a program that passes the static check")
+            raise ProgramError(
+                machine.program.name,
+                f"deadlock: {stuck} wait for tokens nobody sends",
+                "a program that passes the static check",
+            )
 
 
 @dataclass
@@ -340,8 +346,11 @@ def _store(machine: Machine, section: Section, settings: Vector, acc: Array, out
         for d, default in ((settings.multiplier, post.multiplier), (settings.shift, post.shift))
     ]
     wide = np.asarray(acc).astype(np.int64)
-    assert not isinstance(tables[0], str) and not isinstance(tables[1], str)
-    out[...] = requantize(wide, tables[0], tables[1], zero_point=post.zero_point, lo=post.lo, hi=post.hi, rounding=post.rounding)
+    assert not isinstance(tables[0], str)
+    assert not isinstance(tables[1], str)
+    out[...] = requantize(
+        wide, tables[0], tables[1], zero_point=post.zero_point, lo=post.lo, hi=post.hi, rounding=post.rounding
+    )
 
 
 def _rescale(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:

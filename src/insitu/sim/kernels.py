@@ -1,5 +1,8 @@
 """numba kernels of the functional simulator: wide results to codes in one pass over memory."""
 
+# pyright: basic, reportMissingImports=false
+# numba infers the types of its kernels from the arrays they are called with.
+
 from __future__ import annotations
 
 import math
@@ -84,7 +87,9 @@ def fill_normals(out, first, time, macro, instance, seed, effect):
     done = nb.int64(4 * block - first)
     while done < count:
         high = (nb.uint64(block) >> nb.uint64(32)) | (nb.uint64(instance) << nb.uint64(16))
-        w0, w1, w2, w3 = _philox(nb.uint64(block) & mask, nb.uint64(time), nb.uint64(macro), high, nb.uint64(seed), nb.uint64(effect))
+        w0, w1, w2, w3 = _philox(
+            nb.uint64(block) & mask, nb.uint64(time), nb.uint64(macro), high, nb.uint64(seed), nb.uint64(effect)
+        )
         n0, n1 = _pair(w0, w1)
         n2, n3 = _pair(w2, w3)
         for k in range(4):
@@ -115,7 +120,9 @@ def noisy_codes(acc, squares, gain, offset, step, slope, floor, stream, kind, lo
             for c in range(cols):
                 signal = nb.float64(acc[i, c]) * gain[c]
                 if noisy:
-                    signal += math.sqrt(slope * squares[i, c if wide else 0] + floor[c]) * normals[(i - begin) * cols + c]
+                    signal += (
+                        math.sqrt(slope * squares[i, c if wide else 0] + floor[c]) * normals[(i - begin) * cols + c]
+                    )
                 value = signal / step[c] + offset[c]
                 if kind == 1:
                     code = math.floor((math.trunc(4.0 * value) + 2.0) / 4.0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -70,7 +73,7 @@ class MacroModel:
         weights = program.weight(binding.weight)
         bias = program.weight(binding.bias).astype(INT64) if binding.bias else np.zeros(binding.cols, INT64)
         bounds = binding.readout.parts or (0, binding.rows)
-        parts = tuple(slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False))
+        parts = tuple(slice(a, b) for a, b in pairwise(bounds))
         peak = _peak(binding, dtype)
         ideal = tuple(exact_matrix(weights[p], peak=peak, bias=bias) for p in parts)
         columns = [_columns(program, v, binding.cols) for v in _tables(binding)]
@@ -79,7 +82,10 @@ class MacroModel:
         if self.ideal or binding.readout.kind == "exact":
             return bound
         frames = program.weight(binding.expected).astype(np.float64) if binding.expected else None
-        analog = tuple(self._analog(section, binding, weights, bias, p, columns[1], frames, first=i == 0) for i, p in enumerate(parts))
+        analog = tuple(
+            self._analog(section, binding, weights, bias, p, columns[1], frames, first=i == 0)
+            for i, p in enumerate(parts)
+        )
         return BoundMatrix(binding, bias, parts, ideal, columns[0], columns[1], stream, analog)
 
     def read(self, bound: BoundMatrix, codes: Array, *, first_vector: int = 0, sequence: int = 0) -> Array:
@@ -90,7 +96,11 @@ class MacroModel:
         x = drive(bound.binding, codes)
         kind = bound.binding.readout.kind
         if kind == "exact":
-            acc = bound.ideal[0].times(x) if bound.binding.zero_in == 0 else bound.ideal[0].times(x - bound.binding.zero_in)
+            acc = (
+                bound.ideal[0].times(x)
+                if bound.binding.zero_in == 0
+                else bound.ideal[0].times(x - bound.binding.zero_in)
+            )
             return narrow(acc, bound.bias, bound.multiplier, bound.shift, bound.binding.post)
         reads = _Reads(first_vector, sequence)
         return self._wtm2101(bound, x, reads) if kind == "wtm2101" else self._adc(bound, x, reads)
@@ -106,12 +116,15 @@ class MacroModel:
                 analog = bound.analog[index][0][1]
                 codes.append(self._noisy(analog, x[:, part], reads, bound, plane=index, kind=1, lo=lo, hi=hi))
             else:
-                codes.append(trunc_q2(bound.ideal[index].times(x[:, part]), bias, bound.shift - (0 if whole else k), lo, hi))
+                codes.append(
+                    trunc_q2(bound.ideal[index].times(x[:, part]), bias, bound.shift - (0 if whole else k), lo, hi)
+                )
         return codes[0] if whole else wtm2101_join(np.stack(codes).astype(INT64), k, lo=post.lo, hi=post.hi)
 
     def _adc(self, bound: BoundMatrix, x: Array, reads: _Reads) -> Array:
         readout = bound.binding.readout
-        assert isinstance(readout.multiplier, int) and isinstance(readout.shift, int)
+        assert isinstance(readout.multiplier, int)
+        assert isinstance(readout.shift, int)
         bits, step = readout.plane_bits
         lo, hi = adc_range(readout.bits, signed=readout.signed)
         total = np.zeros((len(x), bound.binding.cols), INT64)
@@ -122,7 +135,9 @@ class MacroModel:
                 if bound.analog:
                     for up_w, analog in bound.analog[index]:
                         read = index << 8 | number << 4 | up_w
-                        total += self._noisy(analog, plane, reads, bound, plane=read, kind=0, lo=lo, hi=hi).astype(INT64) << (up_x + up_w)
+                        total += self._noisy(analog, plane, reads, bound, plane=read, kind=0, lo=lo, hi=hi).astype(
+                            INT64
+                        ) << (up_x + up_w)
                 else:
                     total += self._ideal_codes(bound, index, plane) << up_x
         return narrow(total, bound.bias, bound.multiplier, bound.shift, bound.binding.post)
@@ -134,10 +149,15 @@ class MacroModel:
         total = np.zeros((len(plane), weights.shape[1]), INT64)
         for up, digits in slice_weights(weights, bits=readout.slice_bits[0], step=readout.slice_bits[1]):
             acc = exact_matrix(digits, peak=int(np.abs(plane).max(initial=1))).times(plane).astype(INT64)
-            total += adc_code(acc, int(readout.multiplier), int(readout.shift), bits=readout.bits, signed=readout.signed) << up
+            total += (
+                adc_code(acc, int(readout.multiplier), int(readout.shift), bits=readout.bits, signed=readout.signed)
+                << up
+            )
         return total
 
-    def _noisy(self, analog: Analog, x: Array, reads: _Reads, bound: BoundMatrix, *, plane: int, kind: int, lo: int, hi: int) -> Array:
+    def _noisy(
+        self, analog: Analog, x: Array, reads: _Reads, bound: BoundMatrix, *, plane: int, kind: int, lo: int, hi: int
+    ) -> Array:
         from insitu.sim.kernels import noisy_codes
 
         driven = np.asarray(x, np.float32)
@@ -145,25 +165,58 @@ class MacroModel:
         out = np.empty((len(driven), bound.binding.cols), np.int32)
         cols = bound.binding.cols
         time = (bound.stream << 12 | (reads.sequence & 0xFFF)) & 0xFFFFFFFF
-        stream = np.array([reads.first * cols, time, analog.macro << 16 | plane, self.instance, self.seed, effect_key("read_noise")], np.int64)
+        stream = np.array(
+            [reads.first * cols, time, analog.macro << 16 | plane, self.instance, self.seed, effect_key("read_noise")],
+            np.int64,
+        )
         acc = driven @ analog.weights
-        noisy_codes(acc, squares, analog.gain, analog.offset, analog.step, analog.slope, analog.floor, stream, kind, lo, hi, out)
+        noisy_codes(
+            acc, squares, analog.gain, analog.offset, analog.step, analog.slope, analog.floor, stream, kind, lo, hi, out
+        )
         return out
 
     def _analog(
-        self, section: Section, binding: Binding, weights: Array, bias: Array, part: slice, shift: Array, frames: Array | None, *, first: bool
+        self,
+        section: Section,
+        binding: Binding,
+        weights: Array,
+        bias: Array,
+        part: slice,
+        shift: Array,
+        frames: Array | None,
+        *,
+        first: bool,
     ) -> tuple[tuple[int, Analog], ...]:
         """The arrays that hold rows `part`: one per weight slice."""
         readout = binding.readout
         if readout.kind == "wtm2101":
             gain = np.left_shift(INT64(1), shift) >> (readout.k if len(readout.parts) > 2 else 0)
-            return ((0, self._array(section, binding, weights, part, np.asarray(gain, np.float64), bias if first else None, frames)),)
+            return (
+                (
+                    0,
+                    self._array(
+                        section, binding, weights, part, np.asarray(gain, np.float64), bias if first else None, frames
+                    ),
+                ),
+            )
         step = np.full(binding.cols, float(step_of(readout, multiplier=readout.multiplier, shift=readout.shift)))
         digits = slice_weights(weights, bits=readout.slice_bits[0], step=readout.slice_bits[1])
-        return tuple((up, self._array(section, binding, d, part, step, None, None, slice_index=i)) for i, (up, d) in enumerate(digits))
+        return tuple(
+            (up, self._array(section, binding, d, part, step, None, None, slice_index=i))
+            for i, (up, d) in enumerate(digits)
+        )
 
     def _array(
-        self, section: Section, binding: Binding, weights: Array, part: slice, step: Array, bias: Array | None, frames: Array | None, *, slice_index: int = 0
+        self,
+        section: Section,
+        binding: Binding,
+        weights: Array,
+        part: slice,
+        step: Array,
+        bias: Array | None,
+        frames: Array | None,
+        *,
+        slice_index: int = 0,
     ) -> Analog:
         """Cells and column errors of the tiles that hold rows `part`, put together."""
         assert self.chip is not None
@@ -176,10 +229,11 @@ class MacroModel:
             macro = self._macro(section, tile)
             rows = slice(tile.row0 - part.start, tile.row0 - part.start + tile.rows)
             cols = slice(tile.col0, tile.col0 + tile.cols)
-            where = {"chip": self.chip, "physics": self.physics, "seed": self.seed, "instance": self.instance, "macro": macro}
+            where = partial(_bound, self.chip, self.physics, self.seed, self.instance, macro)
             source = weights[tile.row0 : tile.row0 + tile.rows, cols]
-            held[rows, cols] = effective_weights(source, y0=tile.y, x0=tile.x, slice_index=slice_index, **where)
-            gain[cols], offset[cols] = column_error(tile.cols, x0=tile.x, step=step[cols], slice_index=slice_index, **where)
+            held[rows, cols] = where(effective_weights)(source, y0=tile.y, x0=tile.x, slice_index=slice_index)
+            error = where(column_error)(tile.cols, x0=tile.x, step=step[cols], slice_index=slice_index)
+            gain[cols], offset[cols] = error
         noise = read_noise_sd(np.array([[0.0], [1.0]]), chip=self.chip, physics=self.physics, step=step[None, :]) ** 2
         slope = float((noise[1] - noise[0]).mean())
         if bias is not None:  # bias rows are driven with a constant code: part of the column sum, of its gain too
@@ -216,7 +270,14 @@ def _squares(driven: npt.NDArray[np.float32], analog: Analog) -> npt.NDArray[np.
         return np.zeros((len(driven), 1), np.float32)
     if analog.programmed is not None:
         return (driven * driven) @ analog.programmed
-    return np.einsum("ij,ij->i", driven, driven)[:, None]
+    return (driven * driven).sum(axis=1, dtype=np.float32)[:, None]
+
+
+def _bound(
+    chip: MacroChip, physics: Physics, seed: int, instance: int, macro: int, model: Callable[..., Any]
+) -> Callable[..., Any]:
+    """A physics function with the place of its draws filled in."""
+    return partial(model, chip=chip, physics=physics, seed=seed, instance=instance, macro=macro)
 
 
 def drive(binding: Binding, codes: Array) -> Array:
@@ -239,7 +300,9 @@ def _peak(binding: Binding, dtype: npt.DTypeLike) -> int:
 
 def _tables(binding: Binding) -> tuple[int | str, int | str]:
     if binding.readout.kind == "wtm2101":
-        return 1, binding.readout.gain if isinstance(binding.readout.gain, str) else int(binding.readout.gain).bit_length() - 1
+        return 1, binding.readout.gain if isinstance(binding.readout.gain, str) else int(
+            binding.readout.gain
+        ).bit_length() - 1
     return binding.post.multiplier, binding.post.shift
 
 
@@ -255,16 +318,20 @@ def _columns(program: Program, value: int | str, cols: int) -> Array:
 
 def narrow(acc: Array, bias: Array, multiplier: Array, shift: Array, post: Post) -> Array:
     """Requantize column sums [vectors, columns] with a bias, multiplier and shift per column."""
-    from insitu.sim.kernels import MODES, narrow as kernel
+    from insitu.sim.kernels import MODES
+    from insitu.sim.kernels import narrow as kernel
 
     out = np.empty(acc.shape, np.int32)
-    kernel(np.ascontiguousarray(acc), bias, multiplier, shift, MODES[post.rounding], post.zero_point, post.lo, post.hi, out)
+    kernel(
+        np.ascontiguousarray(acc), bias, multiplier, shift, MODES[post.rounding], post.zero_point, post.lo, post.hi, out
+    )
     return out
 
 
 def narrow_scalar(acc: Array, post: Post) -> Array:
     """Requantize an array with one multiplier and shift."""
-    assert isinstance(post.multiplier, int) and isinstance(post.shift, int)
+    assert isinstance(post.multiplier, int)
+    assert isinstance(post.shift, int)
     one = np.array([post.multiplier], INT64)
     flat = np.ascontiguousarray(acc).reshape(-1, 1)
     return narrow(flat, np.zeros(1, INT64), one, np.array([post.shift], INT64), post).reshape(acc.shape)

@@ -32,7 +32,7 @@ class Matrix:
     data: Array
 
     def times(self, x: Array) -> Array:
-        """x [n, rows] times the weights, exact integers in the product's type."""
+        """X [n, rows] times the weights, exact integers in the product's type."""
         return np.asarray(x, self.data.dtype) @ self.data
 
 

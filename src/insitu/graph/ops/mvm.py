@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,14 +38,16 @@ def patches(x: Ints, node: Node, *, kernel: tuple[int, ...], pad_value: int) -> 
 
 
 def input_codes(q: Ints, node: Node) -> Ints:
-    """The codes the macro is driven with: clip((q << input_shift) + input_offset, 0, 255) where the node asks for it."""
+    """The codes a macro is driven with: clip((q << input_shift) + input_offset, 0, 255) for wtm2101, else q."""
     shift, offset = node.attr("input_shift", 0), node.attr("input_offset", 0)
     if node.attr("readout") != "wtm2101":
         return q
     return np.clip((q << shift) + offset, 0, 255)
 
 
-def column_codes(x: Ints, w: Ints, node: Node, *, bias: Ints, gain: Ints | None, post: tuple[Ints, Ints] | None, zero_point: int) -> Ints:
+def column_codes(
+    x: Ints, w: Ints, node: Node, *, bias: Ints, gain: Ints | None, post: tuple[Ints, Ints] | None, zero_point: int
+) -> Ints:
     """Output codes of x [..., rows] times w [rows, cols]: readout and requantize as the node says."""
     lo, hi, kind = int(node.attr("lo")), int(node.attr("hi")), node.attr("readout")
     if kind == "wtm2101":
@@ -52,13 +55,15 @@ def column_codes(x: Ints, w: Ints, node: Node, *, bias: Ints, gain: Ints | None,
         return _wtm2101(x, w, node, bias=bias, gain=gain, lo=lo, hi=hi)
     assert post is not None
     acc = (x @ w if kind == "exact" else _adc_sum(x, w, node)) + bias
-    return requantize(acc, post[0], post[1], zero_point=zero_point, lo=lo, hi=hi, rounding=node.attr("rounding", "half_even"))
+    return requantize(
+        acc, post[0], post[1], zero_point=zero_point, lo=lo, hi=hi, rounding=node.attr("rounding", "half_even")
+    )
 
 
 def parts_of(node: Node, rows: int) -> list[slice]:
     """Row ranges whose column sums are read separately."""
     bounds = tuple(node.attr("parts", ())) or (0, rows)
-    return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(bounds)]
 
 
 def _wtm2101(x: Ints, w: Ints, node: Node, *, bias: Ints, gain: Ints, lo: int, hi: int) -> Ints:
@@ -76,9 +81,16 @@ def _adc_sum(x: Ints, w: Ints, node: Node) -> Ints:
     total = np.zeros((*x.shape[:-1], w.shape[1]), np.int64)
     bits, signed = int(node.attr("adc_bits")), bool(node.attr("adc_signed"))
     for part in parts_of(node, w.shape[0]):
-        planes = input_planes(x[..., part], bits=int(node.attr("input_bits", 8)), step=int(node.attr("plane_bits", 8)), signed=bool(node.attr("input_signed", True)))
+        planes = input_planes(
+            x[..., part],
+            bits=int(node.attr("input_bits", 8)),
+            step=int(node.attr("plane_bits", 8)),
+            signed=bool(node.attr("input_signed", True)),
+        )
         slices = slice_weights(w[part], bits=int(node.attr("weight_bits", 7)), step=int(node.attr("slice_bits", 8)))
         for up_x, plane in planes:
             for up_w, digits in slices:
-                total += adc_code(plane @ digits, int(node.attr("adc_m", 1)), int(node.attr("adc_s", 0)), bits=bits, signed=signed) << (up_x + up_w)
+                total += adc_code(
+                    plane @ digits, int(node.attr("adc_m", 1)), int(node.attr("adc_s", 0)), bits=bits, signed=signed
+                ) << (up_x + up_w)
     return total
