@@ -120,10 +120,10 @@ def test_a_shift_only_chip_gets_the_nearest_power_of_two(ratio):
 
 
 @pytest.mark.parametrize("ratio", [0.0, -1.0, math.nan, math.inf, 2.0**40, 2.0**-90])
-def test_ratios_that_no_multiplier_expresses_are_refused(ratio):
+@pytest.mark.parametrize("pure", [False, True])
+def test_ratios_that_no_multiplier_expresses_are_refused(ratio, pure):
     with pytest.raises(RangeError):
-        multiplier_of(ratio)
-        multiplier_of(ratio, power_of_two=True)
+        multiplier_of(ratio, power_of_two=pure)
 
 
 def test_small_ratios_keep_fewer_bits_but_stay_close():

@@ -141,6 +141,6 @@ def multiplier_of(ratio: npt.NDArray[Any] | float, *, power_of_two: bool = False
         even = np.where(multiplier > 0, multiplier & -multiplier, 1)  # powers of two read as 1 / 2**n
         drop = np.minimum(np.rint(np.log2(even.astype(np.float64))).astype(np.int64), np.maximum(shift, 0))
         multiplier, shift = multiplier >> drop, shift - drop
-    if np.any((shift < 0) | (shift > 62) | (multiplier >= 1 << 31)):
+    if np.any((shift < 0) | (shift > 62) | (multiplier < 1) | (multiplier >= 1 << 31)):
         raise RangeError("requantize ratio", f"{ratio.min():g} to {ratio.max():g}", "ratios from 2**-62 below 2**31")
     return multiplier, shift

@@ -96,11 +96,7 @@ class MacroModel:
         x = drive(bound.binding, codes)
         kind = bound.binding.readout.kind
         if kind == "exact":
-            acc = (
-                bound.ideal[0].times(x)
-                if bound.binding.zero_in == 0
-                else bound.ideal[0].times(x - bound.binding.zero_in)
-            )
+            acc = bound.ideal[0].times(x)
             return narrow(acc, bound.bias, bound.multiplier, bound.shift, bound.binding.post)
         reads = _Reads(first_vector, sequence)
         return self._wtm2101(bound, x, reads) if kind == "wtm2101" else self._adc(bound, x, reads)
@@ -270,7 +266,7 @@ def _squares(driven: npt.NDArray[np.float32], analog: Analog) -> npt.NDArray[np.
         return np.zeros((len(driven), 1), np.float32)
     if analog.programmed is not None:
         return (driven * driven) @ analog.programmed
-    return (driven * driven).sum(axis=1, dtype=np.float32)[:, None]
+    return np.asarray((driven * driven).sum(axis=1), np.float32)[:, None]
 
 
 def _bound(
@@ -281,21 +277,18 @@ def _bound(
 
 
 def drive(binding: Binding, codes: Array) -> Array:
-    """Codes the rows are driven with (numeric: clip((q << shift) + offset, 0, 255) for wtm2101, else q)."""
-    if binding.readout.kind != "wtm2101":
-        return codes
-    if binding.input_shift == 0 and binding.input_offset == 0 and codes.dtype == np.uint8:
-        return codes
-    x = (codes.astype(np.int16) << binding.input_shift) + np.int16(binding.input_offset)
-    return np.clip(x, 0, 255)
+    """Codes of the rows: clip((q << shift) + offset, 0, 255) for wtm2101, else q, both less the zero point."""
+    x = codes
+    if binding.readout.kind == "wtm2101" and (binding.input_shift or binding.input_offset or codes.dtype != np.uint8):
+        x = np.clip((codes.astype(np.int16) << binding.input_shift) + np.int16(binding.input_offset), 0, 255)
+    return x if binding.zero_in == 0 else x.astype(np.int32) - binding.zero_in
 
 
 def _peak(binding: Binding, dtype: npt.DTypeLike) -> int:
     """Largest magnitude a row can be driven with."""
-    if binding.readout.kind == "wtm2101":
-        return 255
     info = np.iinfo(np.dtype(dtype))  # type: ignore[type-var]
-    return max(abs(int(info.min) - binding.zero_in), abs(int(info.max) - binding.zero_in))
+    lo, hi = (0, 255) if binding.readout.kind == "wtm2101" else (int(info.min), int(info.max))
+    return max(abs(lo - binding.zero_in), abs(hi - binding.zero_in))
 
 
 def _tables(binding: Binding) -> tuple[int | str, int | str]:
