@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.base.errors import ModelError
 from insitu.graph.graph import Attr, Graph, Node
 from insitu.graph.rewrite import Builder, drop_copies
 from insitu.graph.types import Dim
@@ -48,7 +49,13 @@ class _Work:
         return self.builder.emit(op, inputs, name=f"{node.name}_{op.lower()}", attrs=attrs)
 
     def table(self, node: Node, suffix: str, values: Array) -> str:
-        return self.builder.constant(f"{node.name}_{suffix}", np.asarray(values, np.float32, order="C"))
+        """A new constant; ModelError where float32 does not hold it."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = np.asarray(values, np.float32, order="C")
+        if not np.all(np.isfinite(array)):
+            got = "its constants, taken together, leave the range of float32"
+            raise ModelError(f"node {node.name!r} ({node.op})", got, "smaller constants")
+        return self.builder.constant(f"{node.name}_{suffix}", array)
 
 
 def _input(node: Node, index: int) -> str:

@@ -99,13 +99,17 @@ def _absorb(work: _Work, layer: Node, node: Node) -> bool:
     same = work.types[layer.output].shape == work.types[node.output].shape
     if weight is None or not same:
         return False
-    axis = 1 if layer.op == "Conv" else len(work.types[layer.output].shape) - 1
-    channels = _per_channel(
-        constant, axis, len(work.types[node.output].shape), weight.shape[0 if layer.op == "Conv" else 1]
-    )
+    rank, conv = len(work.types[node.output].shape), layer.op == "Conv"
+    channels = _per_channel(constant, 1 if conv else rank - 1, rank, weight.shape[0 if conv else 1])
     if channels is None:
         return False
-    work.put(layer, replace(_scaled(work, layer, node, channels), outputs=node.outputs))
+    tables = _scaled(work, layer, node, channels)
+    if not all(np.all(np.abs(t) < np.finfo(np.float32).max) for t in tables.values()):
+        return False
+    names = {kind: work.constant(f"{layer.name}_{kind}", table) for kind, table in tables.items()}
+    x, w, b = layer.inputs
+    inputs = (x, names.get("weight", w), names.get("bias", b))
+    work.put(layer, replace(layer, inputs=inputs, outputs=node.outputs))
     return True
 
 
@@ -119,15 +123,13 @@ def _per_channel(constant: Array, axis: int, rank: int, channels: int) -> Array 
     return np.broadcast_to(constant.reshape(-1).astype(np.float64), (channels,))
 
 
-def _scaled(work: _Work, layer: Node, node: Node, channels: Array) -> Node:
-    x, w, b = layer.inputs
-    bias = work.constants[b].astype(np.float64)
+def _scaled(work: _Work, layer: Node, node: Node, channels: Array) -> dict[str, Array]:
+    """What changes of a layer's weights and bias when a Mul or Add per channel goes into it."""
+    weight, bias = (work.constants[v].astype(np.float64) for v in layer.inputs[1:3])
     if node.op == "Add":
-        return replace(layer, inputs=(x, w, work.constant(f"{layer.name}_bias", bias + channels)))
-    weight = work.constants[w].astype(np.float64)
+        return {"bias": bias + channels}
     along = channels.reshape(-1, *(1,) * (weight.ndim - 1)) if layer.op == "Conv" else channels
-    names = work.constant(f"{layer.name}_weight", weight * along), work.constant(f"{layer.name}_bias", bias * channels)
-    return replace(layer, inputs=(x, *names))
+    return {"weight": weight * along, "bias": bias * channels}
 
 
 # activations

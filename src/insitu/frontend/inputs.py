@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from insitu.base.errors import ModelError, did_you_mean
+from insitu.frontend.onnx_file import as_text
 from insitu.graph.ops.shapes import text
 from insitu.graph.types import Dim, TensorType
 
@@ -57,7 +58,8 @@ def bind_inputs(declared: Sequence[tuple[str, onnx.ValueInfoProto]], shapes: Sha
 
 
 def _declaration(name: str, info: onnx.ValueInfoProto) -> _Input:
-    place = f"input {info.name!r}"
+    original = as_text(info.name)
+    place = f"input {original!r}"
     if not info.type.HasField("tensor_type"):
         kind = info.type.WhichOneof("value") or "no type"
         raise ModelError(place, f"{kind.replace('_', ' ')}", "a tensor with an element type and a shape")
@@ -69,14 +71,14 @@ def _declaration(name: str, info: onnx.ValueInfoProto) -> _Input:
     if element not in ELEMENTS:
         raise ModelError(place, f"the element type {element}", f"one of {', '.join(ELEMENTS)}")
     if not tensor.HasField("shape"):
-        return _Input(name, info.name, ELEMENTS[element], ())
+        return _Input(name, original, ELEMENTS[element], ())
     dims = tuple(_dim(d, f"{name}.{i}", place) for i, d in enumerate(tensor.shape.dim))
-    return _Input(name, info.name, ELEMENTS[element], dims)
+    return _Input(name, original, ELEMENTS[element], dims)
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension, default: str, place: str) -> Dim:
     if not dim.HasField("dim_value"):
-        return dim.dim_param or default
+        return as_text(dim.dim_param) or default
     if dim.dim_value < 1:
         raise ModelError(place, f"a size of {dim.dim_value}", "sizes of at least 1, or a name for the batch")
     return int(dim.dim_value)

@@ -9,7 +9,6 @@ import numpy as np
 from insitu.frontend.call import Attrs, Call
 from insitu.frontend.fold import axes_of, ints, slice_arguments
 from insitu.frontend.windows import conv, global_max, pool
-from insitu.graph.graph import Attr
 from insitu.graph.ops.shapes import resolve_reshape, slice_bounds, text
 
 
@@ -66,7 +65,10 @@ def _matmul(call: Call) -> None:
 def _batch_norm(call: Call) -> None:
     if len(call.node.inputs) != 5:
         raise call.fault(f"{len(call.node.inputs)} inputs", "5 (input, scale, bias, mean, variance)")
-    call.write({"epsilon": float(call.attrs.get("epsilon", 1e-5))}, inputs=call.node.inputs)
+    epsilon, variance = float(call.attrs.get("epsilon", 1e-5)), call.constant(4)
+    if variance is not None and np.any(variance <= -epsilon):
+        raise call.fault(f"variances with epsilon = {epsilon:g} that are not positive", "positive variances")
+    call.write({"epsilon": epsilon}, inputs=call.node.inputs)
 
 
 # elementwise
@@ -90,9 +92,10 @@ def _sub(call: Call) -> None:
 def _div(call: Call) -> None:
     divisor = call.constant(1)
     assert divisor is not None
-    if not np.all(divisor):
-        raise call.fault("a division by zero", "a divisor without zeros")
-    inverse = (1.0 / divisor.astype(np.float64)).astype(np.float32)
+    if np.any(divisor == 0) or not np.all(np.isfinite(divisor)):
+        raise call.fault("a division by zero or by no number", "a finite divisor without zeros")
+    with np.errstate(over="ignore"):  # an infinite inverse is found with the other weights
+        inverse = (1.0 / divisor.astype(np.float64)).astype(np.float32)
     call.write(op="Mul", inputs=[call.node.inputs[0], call.table("inverse", inverse)])
 
 
@@ -176,22 +179,24 @@ def _pad(call: Call) -> None:
     rank = len(call.shape())
     pads = _pad_widths(call, rank)
     value = call.constant(2)
-    real = float(call.attrs.get("value", 0.0)) if value is None else float(value.reshape(-1)[0]) if value.size else 0.0
+    real = _number(call.attrs.get("value")) if value is None else float(value.reshape(-1)[0]) if value.size else 0.0
     source = call.node.inputs[0]
     if min(pads, default=0) < 0:  # a negative pad cuts
-        sizes = [call.size(i) for i in range(rank)]
-        starts, ends = (
-            [max(-p, 0) for p in pads[:rank]],
-            [s - max(-p, 0) for s, p in zip(sizes, pads[rank:], strict=True)],
-        )
-        cut: dict[str, Attr] = {
-            "starts": tuple(starts),
-            "ends": tuple(ends),
-            "axes": tuple(range(rank)),
-            "steps": (1,) * rank,
-        }
-        source = call.helper("Slice", [source], cut)
+        source = _cut(call, source, pads)
     call.write({"pads": tuple(max(p, 0) for p in pads), "value": real}, inputs=[source])
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _cut(call: Call, source: str, pads: Sequence[int]) -> str:
+    """The input without what negative pads take away."""
+    rank = len(call.shape())
+    axes = tuple(i for i in range(rank) if min(pads[i], pads[i + rank]) < 0)
+    starts = tuple(max(-pads[i], 0) for i in axes)
+    ends = tuple(call.size(i) - max(-pads[i + rank], 0) for i in axes)
+    return call.helper("Slice", [source], {"starts": starts, "ends": ends, "axes": axes, "steps": (1,) * len(axes)})
 
 
 def _pad_widths(call: Call, rank: int) -> list[int]:

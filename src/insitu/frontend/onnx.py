@@ -14,11 +14,12 @@ import numpy.typing as npt
 import onnx
 
 from insitu.base.errors import ModelError
+from insitu.frontend.attributes import attributes
 from insitu.frontend.call import Call
 from insitu.frontend.fold import fold, foldable
 from insitu.frontend.inputs import Binding, Shapes, bind_inputs
 from insitu.frontend.lower import LOWERINGS, variant_fault
-from insitu.frontend.onnx_file import opset_of, read_model, sparse_array, tensor_array
+from insitu.frontend.onnx_file import as_text, opset_of, read_model, sparse_array, tensor_array
 from insitu.graph.graph import Attr, Graph, Node, const_type, topological
 from insitu.graph.rewrite import Builder, Names, drop_copies
 
@@ -44,7 +45,9 @@ def import_model(
 ) -> Graph:
     """The network of a model in memory; `folder` holds its external data, `where` stands in messages."""
     try:
-        return _import(model, where=where, name=name or model.graph.name or "model", folder=folder, shapes=shapes or {})
+        return _import(
+            model, where=where, name=name or as_text(model.graph.name) or "model", folder=folder, shapes=shapes or {}
+        )
     except ModelError as error:
         if error.where.startswith(where):
             raise
@@ -64,8 +67,9 @@ class _File:
     values: dict[str, str] = field(default_factory=dict[str, str])
     value_names: Names = field(default_factory=Names)
 
-    def value(self, name: str) -> str:
+    def value(self, name: str | bytes) -> str:
         """The cleaned name of a value; the same for every mention."""
+        name = as_text(name)
         if not name:
             return ""
         if name not in self.values:
@@ -92,7 +96,7 @@ def _import(model: onnx.ModelProto, *, where: str, name: str, folder: Path, shap
     opset = opset_of(model, where)
     file = _File(opset)
     proto = model.graph
-    outer = [i.name for i in proto.input] + [o.name for o in proto.output]
+    outer = [as_text(v.name) for v in (*proto.input, *proto.output)]
     for value in outer:  # the names people use come first, so they stay as they are
         file.value(value)
     _read_constants(file, proto, folder)
@@ -112,7 +116,8 @@ def _import(model: onnx.ModelProto, *, where: str, name: str, folder: Path, shap
 
 
 def _read_constants(file: _File, proto: onnx.GraphProto, folder: Path) -> None:
-    named = [(t.name, t) for t in proto.initializer] + [(s.values.name, s) for s in proto.sparse_initializer]
+    named = [(as_text(t.name), t) for t in proto.initializer]
+    named += [(as_text(s.values.name), s) for s in proto.sparse_initializer]
     for original, tensor in named:
         value, place = file.value(original), f"tensor {original!r}"
         if not original or value in file.constants:
@@ -126,30 +131,14 @@ def _read_constants(file: _File, proto: onnx.GraphProto, folder: Path) -> None:
 def _read_nodes(file: _File, proto: onnx.GraphProto, folder: Path) -> None:
     names, nodes = Names(), list[Node]()
     for index, node in enumerate(proto.node):
-        name = names.fresh(clean(node.name) if node.name else f"{clean(node.op_type) or 'node'}_{index}")
+        op = as_text(node.op_type)
+        name = names.fresh(clean(as_text(node.name)) if node.name else f"{clean(op)}_{index}")
         inputs, outputs = tuple(file.value(v) for v in node.input), tuple(file.value(v) for v in node.output)
-        nodes.append(Node(name, node.op_type, inputs, outputs))
-        file.attrs[name] = {a.name: _attribute(a, folder, f"node {name!r}") for a in node.attribute}
+        nodes.append(Node(name, op, inputs, outputs))
+        file.attrs[name] = attributes(node, folder, where=f"node {name!r} ({op})")
         if node.domain not in ("", "ai.onnx"):
-            file.domains[name] = node.domain
+            file.domains[name] = as_text(node.domain)
     file.nodes = tuple(nodes)
-
-
-def _attribute(attribute: onnx.AttributeProto, folder: Path, where: str) -> Any:
-    kind = attribute.type
-    if kind == onnx.AttributeProto.FLOAT:
-        return attribute.f
-    if kind == onnx.AttributeProto.INT:
-        return attribute.i
-    if kind == onnx.AttributeProto.STRING:
-        return attribute.s.decode("utf-8", "replace")
-    if kind == onnx.AttributeProto.TENSOR:
-        return tensor_array(attribute.t, folder, where=f"{where}, its attribute {attribute.name}")
-    if kind == onnx.AttributeProto.INTS:
-        return list(attribute.ints)
-    if kind == onnx.AttributeProto.FLOATS:
-        return list(attribute.floats)
-    return None  # subgraphs, texts and sparse tensors belong to operators that are not supported
 
 
 # structure
@@ -230,7 +219,7 @@ def _check_supported(file: _File, static: set[str], *, outputs: Sequence[str], h
             continue
         op, label = f"{file.domains[node.name]}::{node.op}" if node.name in file.domains else node.op, ""
         if op not in LOWERINGS:
-            label = op
+            label = op or "no operator"
         elif len(node.inputs) < (2 if op in ("Conv", "Gemm", "MatMul", "Add", "Mul", "Sub", "Div") else 1):
             raise ModelError(
                 f"node {node.name!r} ({op})", f"{len(node.inputs)} inputs", "all inputs that the operator needs"
@@ -312,7 +301,7 @@ def _meta(
 ) -> dict[str, Attr]:
     meta: dict[str, Attr] = {
         "opset": opset,
-        "producer": printable(f"{model.producer_name} {model.producer_version}".strip() or "unknown"),
+        "producer": printable(f"{as_text(model.producer_name)} {as_text(model.producer_version)}".strip() or "unknown"),
         "parameters": sum(c.size for c in graph.constants.values() if c.dtype.kind == "f"),
         "batch_inputs": binding.batched,
         "input_dtypes": tuple(binding.dtypes[v] for v in graph.inputs),

@@ -70,6 +70,11 @@ def kind_of(data: bytes) -> str:
     return "the file is not an ONNX model, or is truncated"
 
 
+def as_text(value: str | bytes) -> str:
+    """A string of the file; protobuf hands over bytes where it is not UTF-8."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
 def opset_of(model: onnx.ModelProto, where: str) -> int:
     """The version of the standard operators."""
     versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
@@ -133,7 +138,7 @@ def _short(error: Exception) -> str:
 
 def _external(tensor: TensorProto, dims: tuple[int, ...], folder: Path, *, where: str) -> Array:
     """A tensor in a file beside the model; only files in the model's own folder are opened."""
-    entries = {e.key: e.value for e in tensor.external_data}
+    entries = {as_text(e.key): as_text(e.value) for e in tensor.external_data}
     path = _inside(folder, entries.get("location", ""), where)
     try:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))

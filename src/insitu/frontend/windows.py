@@ -41,6 +41,8 @@ def _window(call: Call, kernel: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         pads = _same_pads(call, kernel, strides, dilations, lower=auto == "SAME_LOWER")
     elif auto != "NOTSET":
         raise call.fault(f"auto_pad {auto!r}", "NOTSET, VALID, SAME_UPPER or SAME_LOWER")
+    if len(pads) != 2 * rank or min(pads) < 0:
+        raise call.fault(f"pads {list(pads)}", f"{2 * rank} numbers of at least 0")
     return {"strides": strides, "pads": pads, "dilations": dilations}
 
 

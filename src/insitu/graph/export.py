@@ -328,7 +328,12 @@ class _Reference:
             options.add_session_config_entry("session.disable_quant_qdq", "1")  # real numbers, not integer kernels
             expose = [n for n in self.names if n not in self.graph.outputs]
             model = export_onnx(self.graph, expose=expose, batched=batched).SerializeToString()
-            self._sessions[batched] = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._sessions[batched] = ort.InferenceSession(
+                model,
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["Pad_Fusion"],  # it makes pools whose padding ONNX Runtime then refuses
+            )
         return self._sessions[batched]
 
     def _one_by_one(self, data: Mapping[str, Array], samples: int) -> dict[str, Array]:

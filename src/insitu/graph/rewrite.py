@@ -67,8 +67,8 @@ class Builder:
     def emit(
         self, op: str, inputs: Sequence[str], *, name: str, output: str = "", attrs: Mapping[str, Attr] | None = None
     ) -> str:
-        """Appends one operation named `name`; its output is `output`, or a fresh name after `name`."""
-        output = output or self.fresh(f"{name}_{op.lower()}")
+        """Appends one operation named `name`; its output is `output`, or called like the node."""
+        output = output or self.fresh(name)
         return self.add(Node(name, op, tuple(inputs), (output,), dict(attrs or {})))
 
     def finish(self, graph: Graph) -> Graph:
