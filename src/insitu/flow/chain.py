@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,10 @@ from insitu.compiler import canonicalize, fuse
 from insitu.compiler.pipeline import compile_graph
 from insitu.compiler.plan import QuantPlan
 from insitu.compiler.quantize import quantize
-from insitu.flow import check, data as data_, figures, physics as physics_, quality
+from insitu.flow import check, figures, quality
+from insitu.flow import data as data_
+from insitu.flow import physics as physics_
+from insitu.frontend.inputs import Shapes
 from insitu.frontend.load import load_model
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph
@@ -46,7 +49,7 @@ class Options:
     instances: int = 8
     seed: int = 0
     samples: int | None = None
-    check: int | None = None  # samples compared with the interpreter; None: as many as make 10**5 values
+    check: int | Literal["all"] | None = None  # samples compared with the interpreter; None: as many as make 10**5 values
     calibrated: bool = True
     note: str = ""  # what the samples are, where that limits what an accuracy means
 
@@ -85,7 +88,7 @@ def silent(stage: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-def capture(model: str | Path | Graph, *, shapes: Mapping[str, Sequence[int | str]] | None = None, tasks: Any = None) -> Graph:
+def capture(model: str | Path | Graph, *, shapes: Shapes | None = None, tasks: Any = None) -> Graph:
     """The canonical captured graph of a model, verified."""
     graph = model if isinstance(model, Graph) else load_model(model, shapes=shapes, tasks=tasks)
     if graph.level != "captured":
@@ -93,7 +96,9 @@ def capture(model: str | Path | Graph, *, shapes: Mapping[str, Sequence[int | st
     return verify(fuse.run(canonicalize.run(graph)))
 
 
-def build(graph: Graph, chip: Chip, *, calibration: Mapping[str, Array], seed: int = 0, plan: QuantPlan | None = None) -> tuple[QuantPlan, Graph, Program]:
+def build(
+    graph: Graph, chip: Chip, *, calibration: Mapping[str, Array], seed: int = 0, plan: QuantPlan | None = None
+) -> tuple[QuantPlan, Graph, Program]:
     """Plan, quantized graph and checked Program of a captured graph.  InfeasibleError where it does not fit."""
     plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed)
     quantized = verify(quantize(graph, chip, plan=plan))
@@ -114,7 +119,7 @@ def deploy(
     seed: int = 0,
     options: Options | None = None,
     plan: QuantPlan | None = None,
-    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    shapes: Shapes | None = None,
     progress: Progress = silent,
     name: str = "",
     tasks: Any = None,
@@ -133,7 +138,15 @@ def deploy(
     try:
         plan, quantized, program = build(captured, chip, calibration=prepared.calibration, seed=options.seed, plan=plan)
     except InfeasibleError as error:
-        result = Result(facts, chip.name, options.seed, prepared.source, fits=False, infeasible=tuple(error.items), data_note=options.note)
+        result = Result(
+            facts,
+            chip.name,
+            options.seed,
+            prepared.source,
+            fits=False,
+            infeasible=tuple(error.items),
+            data_note=options.note,
+        )
         return Deployment(result, chip, captured)
     progress("quantize and compile", 1, 1)
     session = Session(program, graph=quantized)
@@ -180,20 +193,25 @@ class _Measured:
             accuracy_over=over,
             layers=layers,
             data_note=self.options.note,
-            extra=cost.extra | {"uncalibrated": uncalibrated, "physics": physics_.describe(self.effects, self.chip)} | self._confusion(codes),
+            extra=cost.extra
+            | {"uncalibrated": uncalibrated, "physics": physics_.describe(self.effects, self.chip)}
+            | self._confusion(codes),
         )
 
     def _bit_exact(self) -> Any:
         """Interpreter against simulator on real samples, then on random ones until 10**5 values are compared."""
         graph, samples = self.session.graph, self.prepared.evaluation
-        need = check.samples_needed(graph, least=self.options.check or 1)
         real = samples.inputs if samples is not None else self.prepared.calibration
+        every = len(next(iter(real.values())))
+        need = check.samples_needed(graph, least=every if self.options.check == "all" else self.options.check or 1)
         inputs = {n: a[:need] for n, a in real.items()}
         have = len(next(iter(inputs.values())))
         if have < need:
             more = data_.random_inputs(self.captured, need - have, seed=self.options.seed)
             inputs = {n: np.concatenate([np.asarray(inputs[n], np.float32), more[n]]) for n in inputs}
-        return check.compare(self.session, self.session.codes(inputs), done=lambda n: self.progress("check bit by bit", n, need))
+        return check.compare(
+            self.session, self.session.codes(inputs), done=lambda n: self.progress("check bit by bit", n, need)
+        )
 
     def _accuracy(self) -> tuple[dict[str, Metric], dict[str, Array], dict[str, Array]]:
         """Float against ideal chip over all samples; SQNR over all outputs."""
@@ -210,7 +228,12 @@ class _Measured:
         labels = self._labels()
         if labels is not None:
             first = self.session.outputs[0]
-            metrics |= figures.accuracies(quality.accuracy(floats[first], labels), quality.accuracy(outputs[first], labels), total, self.options.note)
+            metrics |= figures.accuracies(
+                quality.accuracy(floats[first], labels),
+                quality.accuracy(outputs[first], labels),
+                total,
+                self.options.note,
+            )
         return metrics, outputs, floats
 
     def _labels(self) -> Array | None:
@@ -245,7 +268,9 @@ class _Measured:
         samples = self.prepared.evaluation
         inputs = samples.inputs if samples is not None else self.prepared.calibration
         count = len(self.session.graph.nodes)
-        near = quality.layer_quality(self.captured, self.session, inputs, done=lambda n: self.progress("compare layers", n, count))
+        near = quality.layer_quality(
+            self.captured, self.session, inputs, done=lambda n: self.progress("compare layers", n, count)
+        )
         return figures.layers(self.session.graph, near, cost)
 
     def _confusion(self, codes: Mapping[str, Array]) -> dict[str, Any]:

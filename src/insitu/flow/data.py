@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.errors import DataError
+from insitu.frontend.onnx_file import read_model
 from insitu.graph.graph import Graph
+from insitu.graph.types import TensorType
 
 Array = npt.NDArray[Any]
 CALIBRATION_ROWS = 128
@@ -44,14 +48,37 @@ class Prepared:
 
 
 def read_npz(path: str | Path) -> dict[str, Array]:
-    """Arrays of an .npz file; DataError where it is not one."""
+    """Arrays of an .npz file; DataError where it is not one.  Nothing in it is executed: pickles are refused."""
+    need, way = "an .npz file written by numpy.savez", ("numpy.savez('data.npz', x=x, y=y)",)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-        raise DataError(str(path), "no such file", "an .npz file", try_=["check the path"]) from error
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
-        raise DataError(str(path), f"not a readable .npz ({error})", "an .npz file written by numpy.savez", try_=["numpy.savez('data.npz', x=x, y=y)"]) from error
+        with Path(path).open("rb") as file:
+            start = file.read(6)
+        if not start.startswith(b"PK"):
+            raise DataError(str(path), _kind(start), need, try_=way)
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise DataError(str(path), "no such file", "an .npz file", try_=["check the path"]) from None
+    except MemoryError:
+        raise DataError(str(path), "its arrays do not fit in memory", "fewer samples") from None
+    except OSError as error:
+        raise DataError(str(path), (error.strerror or str(error)).lower(), "an .npz file that can be read") from None
+    except _BROKEN as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise DataError(str(path), f"not a readable .npz ({reason})", need, try_=way) from None
+
+
+_BROKEN = (
+    ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError, KeyError, zlib.error, NotImplementedError,
+    RuntimeError, SyntaxError,
+)  # fmt: skip
+
+
+def _kind(start: bytes) -> str:
+    """What a file is that is not an .npz."""
+    if not start:
+        return "the file is empty"
+    return "a single array (.npy)" if start == b"\x93NUMPY" else "not an .npz file"
 
 
 def load_samples(source: str | Path | Mapping[str, Array], graph: Graph) -> Samples:
@@ -65,18 +92,43 @@ def load_samples(source: str | Path | Mapping[str, Array], graph: Graph) -> Samp
         found = {names[0]: arrays["x"]}
     else:
         need = f"`x`, or the input's name {names[0]}" if len(names) == 1 else f"one array per input: {', '.join(names)}"
-        raise DataError(where, f"arrays {', '.join(sorted(arrays)) or 'none'}", need, try_=["numpy.savez('data.npz', x=x, y=y)"])
+        raise DataError(
+            where, f"arrays {', '.join(sorted(arrays)) or 'none'}", need, try_=["numpy.savez('data.npz', x=x, y=y)"]
+        )
     inputs = {n: _fitted(where, graph, n, a) for n, a in found.items()}
     counts = {n: len(a) for n, a in inputs.items()}
     y = arrays.get("y")
     if len(set(counts.values())) > 1 or (y is not None and (y.ndim == 0 or len(y) != next(iter(counts.values())))):
         shown = {**counts, **({"y": y.shape[0] if y.ndim else 0} if y is not None else {})}
-        raise DataError(where, ", ".join(f"{n}: {c} rows" for n, c in shown.items()), "the same number of rows everywhere")
+        raise DataError(
+            where, ", ".join(f"{n}: {c} rows" for n, c in shown.items()), "the same number of rows everywhere"
+        )
     if next(iter(counts.values())) == 0:
         raise DataError(where, "0 samples", "at least one sample")
     if y is not None and not (np.issubdtype(y.dtype, np.integer) or np.issubdtype(y.dtype, np.floating)):
         raise DataError(f"{where}: y", f"type {y.dtype}", "integer labels, or float targets")
+    if y is not None and np.issubdtype(y.dtype, np.integer):
+        _check_labels(f"{where}: y", y, graph)
     return Samples(inputs, y)
+
+
+def _check_labels(where: str, y: Array, graph: Graph) -> None:
+    """Labels name one of the first output's elements."""
+    if y.size != len(y):
+        shape = " x ".join(map(str, y.shape))
+        raise DataError(
+            where, f"integers of shape {shape}", "one label for each sample", try_=["y.argmax(axis=1) of one-hot rows"]
+        )
+    sizes = graph.type(graph.outputs[0]).shape
+    if any(isinstance(n, str) for n in sizes):
+        return
+    classes = prod(int(n) for n in sizes)
+    if int(y.min()) < 0 or int(y.max()) >= classes:
+        raise DataError(
+            where,
+            f"labels {y.min()} to {y.max()}",
+            f"0 to {classes - 1}: output {graph.outputs[0]} has {classes} elements",
+        )
 
 
 def _fitted(where: str, graph: Graph, name: str, array: Array) -> Array:
@@ -88,12 +140,22 @@ def _fitted(where: str, graph: Graph, name: str, array: Array) -> Array:
         raise DataError(label, f"type {array.dtype}", "numbers")
     if array.ndim == 0 or tuple(array.shape[1:]) not in _accepted(shape):
         text = " x ".join(map(str, array.shape)) or "a single number"
-        raise DataError(label, f"shape {text}", f"shape N x {' x '.join(map(str, shape[1:] if shape[:1] == (1,) else shape))}, for input {name}")
+        raise DataError(
+            label,
+            f"shape {text}",
+            f"shape N x {' x '.join(map(str, shape[1:] if shape[:1] == (1,) else shape))}, for input {name}",
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0, 0])
-        raise DataError(label, f"NaN or infinity in row {row}", "finite numbers", try_=["numpy.nan_to_num, or leave those rows out"])
+        raise DataError(
+            label, f"NaN or infinity in row {row}", "finite numbers", try_=["numpy.nan_to_num, or leave those rows out"]
+        )
     array = array.reshape(len(array), *shape)
-    return array if kind.quant is not None and array.dtype.kind in "iu" else array.astype(np.float32)
+    if kind.quant is not None and array.dtype.kind in "iu":
+        return array
+    if array.size and float(np.abs(array.astype(np.float64)).max()) > float(np.finfo(np.float32).max):
+        raise DataError(label, f"numbers up to {np.abs(array).max():.3g}", "numbers that float32 holds")
+    return array.astype(np.float32)
 
 
 def _accepted(shape: tuple[int, ...]) -> set[tuple[int, ...]]:
@@ -102,13 +164,51 @@ def _accepted(shape: tuple[int, ...]) -> set[tuple[int, ...]]:
 
 
 def random_inputs(graph: Graph, count: int, *, seed: int) -> dict[str, Array]:
-    """Seeded random inputs: standard normal for floats."""
+    """Seeded random inputs: standard normal for floats, uniform over the codes of quantized inputs."""
     rng = np.random.default_rng(seed)
-    return {n: rng.standard_normal((count, *graph.type(n).sizes()), dtype=np.float32) for n in graph.inputs}
+    return {n: _random(graph.type(n), count, rng) for n in graph.inputs}
+
+
+def _random(kind: TensorType, count: int, rng: np.random.Generator) -> Array:
+    shape = (count, *kind.sizes())
+    if kind.quant is None:
+        return rng.standard_normal(shape, dtype=np.float32)
+    return rng.integers(kind.quant.lo, kind.quant.hi, shape, dtype=np.int32, endpoint=True)
+
+
+def shapes_of_data(model: Path, data: str | Path, *, given: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Sizes that an ONNX file leaves open beside the batch, from the arrays of a data file where they are there."""
+    proto = read_model(model).graph
+    weights = {t.name for t in proto.initializer}
+    declared = [i for i in proto.input if i.name not in weights]
+    wanted = {i.name: _open_dims(i) for i in declared if i.name not in given}
+    wanted = {name: dims for name, dims in wanted.items() if any(d is None for d in dims[1:])}
+    if not wanted:
+        return {}
+    arrays = read_npz(data)
+    found = {name: arrays.get(name, arrays.get("x") if len(declared) == 1 else None) for name in wanted}
+    return {n: shape for n, a in found.items() if a is not None and (shape := _row_shape(wanted[n], a.shape))}
+
+
+def _open_dims(info: Any) -> tuple[int | None, ...]:
+    """The sizes of an input, None where the file leaves one open."""
+    dims = info.type.tensor_type.shape.dim
+    return tuple(int(d.dim_value) if d.HasField("dim_value") else None for d in dims)
+
+
+def _row_shape(dims: tuple[int | None, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one sample with its batch; () where the array does not fit the declared sizes."""
+    rows = shape[1:] if len(shape) == len(dims) + 1 else (dims[0] or 1, *shape[1:]) if len(shape) == len(dims) else ()
+    return rows if all(d in (None, n) for d, n in zip(dims, rows, strict=False)) else ()
 
 
 def prepare(
-    graph: Graph, *, data: str | Path | Mapping[str, Array] | None, calib: str | Path | Mapping[str, Array] | None, samples: int | None, seed: int
+    graph: Graph,
+    *,
+    data: str | Path | Mapping[str, Array] | None,
+    calib: str | Path | Mapping[str, Array] | None,
+    samples: int | None,
+    seed: int,
 ) -> Prepared:
     """Evaluation and calibration inputs as DESIGN 10 fixes them."""
     everything = load_samples(data, graph) if data is not None else None

@@ -1,0 +1,166 @@
+"""What a command line names -> chip, captured graph, data: read and checked before anything long starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from insitu.arch.load import load_chip
+from insitu.arch.spec import Chip
+from insitu.base.errors import ConfigError, DataError, ModelError, UsageError
+from insitu.base.store import hash_file
+from insitu.base.units import parse_time
+from insitu.compiler.plan import QuantPlan, plan_from_json
+from insitu.flow.chain import capture
+from insitu.flow.data import shapes_of_data
+from insitu.frontend.load import model_path
+from insitu.graph.graph import Graph
+from insitu.graph.text import print_graph
+from insitu.tasks.registry import Task, calibration_data, evaluation_data, task_models, tasks
+
+Shapes = dict[str, tuple[int | str, ...]]
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """The options that `run` and `compile` share, as typed."""
+
+    model: str
+    chip: str | None
+    data: str | None = None
+    calib: str | None = None
+    sets: list[str] | None = None
+    shapes: list[str] | None = None
+    plan: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What ModelInputs name; `data` and `calib` are files, or the arrays of a task."""
+
+    name: str
+    graph: Graph
+    chip: Chip | None
+    data: str | Mapping[str, Any] | None
+    calib: str | Mapping[str, Any] | None
+    plan: QuantPlan | None
+    task: Task | None
+
+    @property
+    def note(self) -> str:
+        """What limits an accuracy on these data."""
+        return self.task.note if self.task is not None and not isinstance(self.data, str) else ""
+
+    def fingerprint(self) -> list[str]:
+        """Texts that change when any input does."""
+        return [print_graph(self.graph, weights=False), *(_content(s) for s in (self.data, self.calib))]
+
+
+def load(given: ModelInputs) -> Loaded:
+    """Chip, graph, plan and data of a command line."""
+    chip = load_chip(given.chip, overrides=given.sets or ()) if given.chip is not None else None
+    for option, file in (("--data", given.data), ("--calib", given.calib)):
+        if file is not None and not Path(file).is_file():
+            raise DataError(f"{option} {file}", "no such file", "an .npz file", try_=_near(file))
+    task, graph = _model(given)
+    data: Any = given.data or (evaluation_data(task) if task is not None else None)
+    calib: Any = given.calib or (calibration_data(task) if task is not None else None)
+    plan = _plan(given.plan, graph) if given.plan is not None else None
+    return Loaded(graph.name, graph, chip, data, calib, plan, task)
+
+
+def _model(given: ModelInputs) -> tuple[Task | None, Graph]:
+    path = model_path(given.model, tasks=task_models())
+    task = next((t for t in tasks().values() if t.model == path), None)
+    shapes = parse_shapes(given.shapes or ())
+    if given.data is not None and path.suffix.lower() != ".graph":
+        shapes = {**shapes_of_data(path, given.data, given=shapes), **shapes}
+    if shapes and path.suffix.lower() == ".graph":
+        raise UsageError("--shape", "the sizes of a .graph file are fixed", "an .onnx file")
+    graph = capture(path, shapes=shapes)
+    return task, graph if task is None else replace(graph, name=task.name)
+
+
+def parse_shapes(texts: list[str] | tuple[()]) -> Shapes:
+    """`name=1,1,64,64` for each input; a name among the sizes stays open until run time."""
+    shapes: Shapes = {}
+    for text in texts:
+        name, equals, sizes = text.rpartition("=")
+        words = [word.strip() for word in sizes.split(",")]
+        if not equals or not name or not all(words):
+            raise UsageError(f"--shape {text}", "not NAME=SIZES", "such as --shape input=1,1,64,64")
+        if name in shapes:
+            raise UsageError(f"--shape {text}", f"{name} is given twice", "one shape for each input")
+        shapes[name] = tuple(int(w) if w.lstrip("-").isdecimal() else w for w in words)
+    return shapes
+
+
+def _plan(file: str, graph: Graph) -> QuantPlan:
+    """The plan of a file, with an entry for every value of the graph."""
+    try:
+        text = Path(file).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not text"
+        raise ConfigError(f"--plan {file}", reason.lower(), "a plan.json, as a run folder holds it") from None
+    plan = plan_from_json(text)
+    wanted = [*graph.inputs, *graph.state_inputs, *(n.output for n in graph.nodes)]
+    missing = [v for v in wanted if v not in plan.values]
+    missing += [
+        n.name
+        for n in graph.nodes
+        if n.op in ("Conv", "MatMul") and n.inputs[1] in graph.constants and n.name not in plan.layers
+    ]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise ConfigError(f"--plan {file}", f"nothing for {shown}", f"an entry for every value of {graph.name}")
+    return plan
+
+
+def parse_count(option: str, text: str) -> int | None:
+    """A number of samples; None for "all"."""
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"{option} {text}", "not a number of samples", "a whole number of at least 1, or all")
+    return int(text)
+
+
+def only_fresh(text: str) -> None:
+    """Refuse times after programming other than zero, which nothing models yet."""
+    times = [parse_time(word.strip(), where=f"--time {text}") for word in text.split(",")]
+    if any(times):
+        raise UsageError(f"--time {text}", "drift is not modelled yet", "0s, the chip just programmed")
+
+
+def captured_only(graph: Graph, model: str) -> None:
+    """Refuse a graph that has been quantized before: accuracy is measured against the float network."""
+    if graph.level != "captured":
+        way = f"insitu compile {model} --chip CHIP -o P.insitu, then insitu simulate"
+        raise ModelError(model, f"a graph at level {graph.level}", "a float model to compare with", try_=(way,))
+
+
+def _near(file: str) -> tuple[str, ...]:
+    from insitu.base.errors import did_you_mean
+
+    folder = Path(file).parent
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    return tuple(str(folder / name) for name in did_you_mean(Path(file).name, names))
+
+
+def _content(source: str | Mapping[str, Any] | None) -> str:
+    """What a file or the arrays of a task hold, as a hash."""
+    if source is None:
+        return ""
+    if isinstance(source, str):
+        try:
+            return hash_file(source)
+        except OSError as error:
+            raise DataError(source, (error.strerror or "unreadable").lower(), "an .npz file that can be read") from None
+    digest = sha256()
+    for name in sorted(source):
+        digest.update(f"{name} {source[name].dtype.str} {source[name].shape}\n".encode() + source[name].tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,295 @@
+"""The command tree: names, options and help.  What a command does is imported when it runs, so `--help` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="insitu",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="an .onnx or .graph file, or a task (task:kws)")]
+ProgramFile = Annotated[str, typer.Argument(metavar="P.insitu", help="a program, as `insitu compile` writes it")]
+ChipOption = Annotated[str, typer.Option("--chip", help="a preset (`insitu chips` lists them) or a YAML file")]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="F.npz", help="samples: `x`, or one array per input; `y` labels if any")
+]
+Calib = Annotated[
+    str | None,
+    typer.Option("--calib", metavar="F.npz", help="inputs that set the ranges; without it a part of --data does"),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="seed of everything random")]
+Instances = Annotated[
+    int, typer.Option("--instances", min=1, max=10_000, help="simulated chips, each with its own cells")
+]
+Physics = Annotated[
+    str, typer.Option("--physics", help="full, ideal, or effects with commas (programming_noise,read_noise)")
+]
+Times = Annotated[
+    str, typer.Option("--time", help="times after programming, with commas; only 0s: drift is not modelled yet")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="change one value of the chip (macro.readout.bits=6)"),
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=1,1,64,64", help="sizes of an input that the model leaves open"),
+]
+PlanFile = Annotated[
+    str | None, typer.Option("--plan", metavar="F.json", help="a quantization plan, as a run folder holds it")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else, on standard output")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import insitu
+        from insitu.cli import console
+
+        console.put(f"insitu {insitu.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def insitu_(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Take a network to a compute-in-memory chip: what it computes, how accurately, how fast, at what energy."""
+    if context.invoked_subcommand is None:
+        from insitu.cli import console
+
+        console.put(context.get_help())
+
+
+@app.command()
+def run(
+    model: Model,
+    chip: ChipOption,
+    data: Data = None,
+    calib: Calib = None,
+    samples: Annotated[str, typer.Option("--samples", metavar="N/all", help="samples to evaluate")] = "all",
+    physics: Physics = "full",
+    instances: Instances = 8,
+    time: Times = "0s",
+    max_chips: Annotated[int, typer.Option("--max-chips", min=1, help="chips to spread over; only 1 so far")] = 1,
+    objective: Annotated[str, typer.Option("--objective", help="what to optimize; only latency so far")] = "latency",
+    seed: Seed = 0,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check", metavar="N/all", help="samples compared bit by bit; by default as many as make 100,000 values"
+        ),
+    ] = None,
+    calibration: Annotated[
+        bool, typer.Option("--calibration/--no-calibration", help="the chip's own calibration after programming")
+    ] = True,
+    set_: Sets = None,
+    shape: Shapes = None,
+    plan: PlanFile = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="the run folder; by default one in insitu-runs/")
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Take a model to a chip and back, and write a report."""
+    from insitu.cli import run as command
+    from insitu.cli.inputs import ModelInputs
+
+    inputs = ModelInputs(model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, seed=seed)
+    request = command.Request(
+        inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
+        objective=objective, check=check, calibrated=calibration, out=out, json=json,
+    )  # fmt: skip
+    return command.run(request)
+
+
+@app.command()
+def compile(
+    model: Model,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="F", help="the file to write: .insitu, or .graph with --stop-after")
+    ],
+    chip: Annotated[
+        str | None, typer.Option("--chip", help="a preset or a YAML file; not needed to stop after captured")
+    ] = None,
+    data: Data = None,
+    calib: Calib = None,
+    stop_after: Annotated[
+        str | None,
+        typer.Option("--stop-after", metavar="STAGE", help="captured, quantized or placed: write that graph"),
+    ] = None,
+    seed: Seed = 0,
+    set_: Sets = None,
+    shape: Shapes = None,
+    plan: PlanFile = None,
+    json: AsJson = False,
+) -> int:
+    """Compile a model to a program, or to the graph of a stage."""
+    from insitu.cli import compile as command
+    from insitu.cli.inputs import ModelInputs
+
+    inputs = ModelInputs(model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, seed=seed)
+    return command.run(inputs, output, stop_after=stop_after, json=json)
+
+
+@app.command()
+def simulate(
+    program: ProgramFile,
+    data: Annotated[
+        str, typer.Option("--data", metavar="F.npz", help="samples: `x`, or one array per input; `y` labels if any")
+    ],
+    outputs: Annotated[
+        str | None, typer.Option("--outputs", metavar="Y.npz", help="write each output, and its integers as NAME__int")
+    ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option("--trace", metavar="T.json", help="write the timeline of one inference, for Perfetto or Chrome"),
+    ] = None,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="the samples are steps of one stream: states go on from one to the next")
+    ] = False,
+    physics: Physics = "ideal",
+    instances: Annotated[
+        int,
+        typer.Option(
+            "--instances", min=1, max=10_000, help="simulated chips; more than one add a leading axis to the outputs"
+        ),
+    ] = 1,
+    time: Times = "0s",
+    seed: Seed = 0,
+    json: AsJson = False,
+) -> int:
+    """Run a program on samples."""
+    from insitu.cli import simulate as command
+
+    request = command.Request(
+        program, data, outputs=outputs, trace=trace, steps=steps, physics=physics, instances=instances, times=time,
+        seed=seed, json=json,
+    )  # fmt: skip
+    return command.run(request)
+
+
+@app.command()
+def verify(
+    program: ProgramFile,
+    samples: Annotated[
+        int, typer.Option("--samples", min=0, help="random samples; 0: as many as make 100,000 values")
+    ] = 0,
+    seed: Seed = 0,
+    json: AsJson = False,
+) -> int:
+    """Check a program against its own graph, bit by bit."""
+    from insitu.cli import verify as command
+
+    return command.run(program, samples=samples, seed=seed, json=json)
+
+
+@app.command()
+def show(
+    thing: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="THING",
+            help="a preset, a chip, graph, model or program file, a run folder, a task, `schema chip`, `isa`",
+        ),
+    ],
+    asm: Annotated[bool, typer.Option("--asm", help="print a program as assembly")] = False,
+    json: AsJson = False,
+) -> int:
+    """Look at a thing as text."""
+    from insitu.cli import show as command
+
+    return command.run(thing, asm=asm, json=json)
+
+
+@app.command()
+def check(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="a chip's YAML, a .graph or an .insitu file")],
+    json: AsJson = False,
+) -> int:
+    """Check a file and name every fault with its line."""
+    from insitu.cli import check as command
+
+    return command.run(file, json=json)
+
+
+@app.command()
+def chips(
+    copy: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--copy", metavar="NAME FILE", help="copy a preset to a YAML file of yours"),
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """List the chips that ship, or copy one."""
+    from insitu.cli import chips as command
+
+    return command.run(copy, json=json)
+
+
+@app.command()
+def tasks(json: AsJson = False) -> int:
+    """List the tasks that ship."""
+    from insitu.cli import tasks as command
+
+    return command.run(json=json)
+
+
+@app.command()
+def doctor(json: AsJson = False) -> int:
+    """Say what is installed, what is missing, and what works."""
+    from insitu.cli import doctor as command
+
+    return command.run(json=json)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="the run folder; by default one in insitu-runs/")
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Run the embedded keyword task on eight flash chips."""
+    from insitu.cli import run as command
+    from insitu.cli.inputs import ModelInputs
+
+    return command.run(command.Request(ModelInputs("task:kws", "wtm2101"), out=out, json=json))
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Run one command line; whatever goes wrong is raised."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("insitu", list(arguments)) as context:
+            return int(command.invoke(context) or 0)
+    except typer.Exit as end:
+        return end.exit_code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The `insitu` command; returns its exit code."""
+    # Blocks of samples run on our own threads; a BLAS with threads of its own would round differently at other counts.
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        os.environ[name] = "1"
+    from insitu.cli.guard import guarded
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return guarded(lambda: dispatch(given), given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""`insitu run` and `insitu demo`: the whole line and a run folder."""
+
+from __future__ import annotations
+
+import json as json_
+import shlex
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import insitu
+from insitu.arch.load import chip_json
+from insitu.base.errors import UsageError, did_you_mean
+from insitu.base.store import RunFolder
+from insitu.circuit.effects import Physics
+from insitu.cli import console
+from insitu.cli.inputs import Loaded, ModelInputs, captured_only, load, only_fresh, parse_count
+from insitu.compiler.plan import plan_to_json
+from insitu.flow.chain import Deployment, Options, deploy
+from insitu.flow.folder import default_folder, fill_run, versions_text
+from insitu.report.summary import same_numbers, summary_lines
+from insitu.tasks.registry import data_text
+
+OURS = 3
+INFEASIBLE = 2
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run as typed."""
+
+    inputs: ModelInputs
+    samples: str = "all"
+    physics: str = "full"
+    instances: int = 8
+    times: str = "0s"
+    max_chips: int = 1
+    objective: str = "latency"
+    check: str | None = None
+    calibrated: bool = True
+    out: str | None = None
+    json: bool = False
+
+
+def run(request: Request) -> int:
+    """Deploy, write the run folder, print the summary; returns the exit code."""
+    start = time.time()
+    options = _options(request)
+    loaded = load(request.inputs)
+    assert loaded.chip is not None, "the command line demands one"
+    captured_only(loaded.graph, request.inputs.model)
+    options = replace(options, note=loaded.note)
+    Physics.parse(options.physics, loaded.chip, calibrated=options.calibrated)
+    place = Path(request.out) if request.out is not None else _default_place(loaded, options)
+    progress = console.Progress()
+    try:
+        with RunFolder.create(place) as folder:
+            deployment = _deployed(request, loaded, options, progress)
+            audio = loaded.task.recordings if deployment.result.extra.get("answers") and loaded.task else ()
+            progress("write the report", 0, 1)
+            fill_run(folder, deployment, audio=audio, host=_host(request, start))
+    finally:
+        progress.end()
+    return _say(replace(deployment, result=replace(deployment.result, run_dir=str(place))), request.json)
+
+
+def _options(request: Request) -> Options:
+    only_fresh(request.times)
+    if request.max_chips != 1:
+        raise UsageError(f"--max-chips {request.max_chips}", "networks are not split over chips yet", "1")
+    if request.objective != "latency":
+        known = ("latency", "throughput")
+        got = "throughput is not an objective yet" if request.objective == "throughput" else "unknown"
+        raise UsageError(
+            f"--objective {request.objective}", got, "latency", try_=did_you_mean(request.objective, known[:1])
+        )
+    check: Any = None if request.check is None else parse_count("--check", request.check) or "all"
+    return Options(
+        physics=request.physics,
+        instances=request.instances,
+        seed=request.inputs.seed,
+        samples=parse_count("--samples", request.samples),
+        check=check,
+        calibrated=request.calibrated,
+    )
+
+
+def _default_place(loaded: Loaded, options: Options) -> Path:
+    """The folder that these inputs, options and this version name."""
+    assert loaded.chip is not None
+    parts = [
+        insitu.__version__,
+        json_.dumps(chip_json(loaded.chip), sort_keys=True),
+        repr(options),
+        *loaded.fingerprint(),
+    ]
+    parts.append(plan_to_json(loaded.plan) if loaded.plan is not None else "")
+    return default_folder(loaded.name, loaded.chip.name, parts)
+
+
+def _deployed(request: Request, loaded: Loaded, options: Options, progress: console.Progress) -> Deployment:
+    assert loaded.chip is not None
+    deployment = deploy(
+        loaded.graph, loaded.chip, data=loaded.data, calib=loaded.calib, options=options, plan=loaded.plan,
+        progress=progress, name=loaded.name,
+    )  # fmt: skip
+    extra = {**deployment.result.extra, "command": command_text(request), "versions": versions_text()}
+    extra |= _data_facts(request, loaded) | _answers(deployment, loaded, options, progress)
+    if loaded.task is not None and "confusion" in extra:
+        extra["confusion"] = {**extra["confusion"], "labels": list(loaded.task.facts.classes)}
+    return replace(deployment, result=replace(deployment.result, extra=extra))
+
+
+def _data_facts(request: Request, loaded: Loaded) -> dict[str, Any]:
+    if request.inputs.data is not None:
+        return {"data": Path(request.inputs.data).name}
+    return {} if loaded.task is None else {"data": data_text(loaded.task)}
+
+
+def _answers(deployment: Deployment, loaded: Loaded, options: Options, progress: console.Progress) -> dict[str, Any]:
+    """What the float network and the chips answer to a task's recordings."""
+    if loaded.task is None or deployment.session is None or not loaded.task.recordings:
+        return {}
+    from insitu.tasks.evaluate import answers
+
+    progress("answer the recordings", 0, 1)
+    effects = Physics.parse(options.physics, deployment.chip, calibrated=options.calibrated)
+    rows = answers(
+        loaded.task,
+        deployment.captured,
+        deployment.session,
+        effects=effects,
+        instances=options.instances,
+        seed=options.seed,
+    )
+    return {"answers": rows}
+
+
+def command_text(request: Request) -> str:
+    """The command that makes the same run, with file names but no folders."""
+    given, plain = request.inputs, Request(request.inputs)
+    words = ["insitu", "run", _short(given.model), "--chip", _short(given.chip or "")]
+    for option, value in (("--data", given.data), ("--calib", given.calib), ("--plan", given.plan)):
+        words += [option, _short(value)] if value is not None else []
+    for option, values in (("--set", given.sets), ("--shape", given.shapes)):
+        for value in values or ():
+            words += [option, value]
+    for name in ("samples", "physics", "instances", "check"):
+        value = getattr(request, name)
+        words += [f"--{name}", str(value)] if value != getattr(plain, name) else []
+    words += [] if request.calibrated else ["--no-calibration"]
+    return shlex.join([*words, "--seed", str(given.seed)])
+
+
+def _short(path: str) -> str:
+    return Path(path).name if Path(path).suffix else path
+
+
+def _host(request: Request, start: float) -> dict[str, Any]:
+    """What may differ between equal runs."""
+    from insitu.runtime.parallel import threads
+
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
+        "seconds": round(time.time() - start, 3),
+        "threads": threads(),
+        "model": str(Path(request.inputs.model)),
+        "data": request.inputs.data,
+    }
+
+
+def _say(deployment: Deployment, as_json: bool) -> int:
+    result = deployment.result
+    if as_json:
+        console.put_json(result.to_json())
+    else:
+        console.put("\n".join(summary_lines(result)))
+    if not result.fits:
+        return INFEASIBLE
+    if result.bit_exact is not None and result.bit_exact.mismatches:
+        console.note(f"A fault of ours: {same_numbers(result)}")
+        return OURS
+    return 0
