@@ -53,6 +53,15 @@ def trunc_q2(acc, bias, shift, lo, hi, out):
             out[i, c] = min(max((fine + 2) >> 2, lo), hi)
 
 
+@nb.njit(cache=True, nogil=True)
+def add_codes(acc, multiplier, shift, lo, hi, up, total):
+    """total[i, c] += clip(half_even(acc[i, c] * multiplier / 2**shift), lo, hi) << up: an ideal converter's codes."""
+    for i in range(acc.shape[0]):
+        for c in range(acc.shape[1]):
+            code = _round_shift(nb.int64(acc[i, c]) * multiplier, shift, HALF_EVEN)
+            total[i, c] += min(max(code, lo), hi) << up
+
+
 @nb.njit(cache=True, inline="always")
 def _philox(c0, c1, c2, c3, k0, k1):
     """Philox 4x32-10, as insitu.base.random.philox."""

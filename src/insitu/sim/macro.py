@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -17,8 +17,8 @@ from insitu.circuit.macro import step_of
 from insitu.circuit.spec import MacroChip
 from insitu.circuit.tile import column_error, effective_weights, read_noise_sd
 from insitu.isa.program import Binding, Post, Program, Section, Tile
-from insitu.numeric.readout import adc_code, adc_range, wtm2101_join
-from insitu.numeric.slicing import input_planes, slice_weights
+from insitu.numeric.readout import adc_range, wtm2101_join
+from insitu.numeric.slicing import digit_shifts, slice_weights
 from insitu.sim.products import Matrix, exact_matrix
 
 Array = npt.NDArray[Any]
@@ -51,6 +51,7 @@ class BoundMatrix:
     multiplier: Array
     shift: Array
     stream: int
+    slices: tuple[tuple[tuple[int, Matrix], ...], ...] = ()  # per part, adc only: (slice shift, digits)
     analog: tuple[tuple[tuple[int, Analog], ...], ...] = ()  # per part: (slice shift, arrays)
 
 
@@ -78,7 +79,8 @@ class MacroModel:
         ideal = tuple(exact_matrix(weights[p], peak=peak, bias=bias) for p in parts)
         columns = [_columns(program, v, binding.cols) for v in _tables(binding)]
         stream = section.core << 16 | section.bindings.index(binding)
-        bound = BoundMatrix(binding, bias, parts, ideal, columns[0], columns[1], stream)
+        slices = tuple(_sliced(binding, weights[p]) for p in parts) if binding.readout.kind == "adc" else ()
+        bound = BoundMatrix(binding, bias, parts, ideal, columns[0], columns[1], stream, slices)
         if self.ideal or binding.readout.kind == "exact":
             return bound
         frames = program.weight(binding.expected).astype(np.float64) if binding.expected else None
@@ -86,7 +88,7 @@ class MacroModel:
             self._analog(section, binding, weights, bias, p, columns[1], frames, first=i == 0)
             for i, p in enumerate(parts)
         )
-        return BoundMatrix(binding, bias, parts, ideal, columns[0], columns[1], stream, analog)
+        return replace(bound, analog=analog)
 
     def read(self, bound: BoundMatrix, codes: Array, *, first_vector: int = 0, sequence: int = 0) -> Array:
         """Output codes [vectors, columns] of stored input codes [vectors, rows].
@@ -126,30 +128,27 @@ class MacroModel:
         total = np.zeros((len(x), bound.binding.cols), INT64)
         signed = bool(np.issubdtype(x.dtype, np.signedinteger))
         for index, part in enumerate(bound.parts):
-            planes = input_planes(x[:, part], bits=bits, step=step, signed=signed)
+            planes = _planes(x[:, part], bits=bits, step=step, signed=signed)
             for number, (up_x, plane) in enumerate(planes):
                 if bound.analog:
                     for up_w, analog in bound.analog[index]:
                         read = index << 8 | number << 4 | up_w
-                        total += self._noisy(analog, plane, reads, bound, plane=read, kind=0, lo=lo, hi=hi).astype(
-                            INT64
-                        ) << (up_x + up_w)
+                        codes = self._noisy(analog, plane, reads, bound, plane=read, kind=0, lo=lo, hi=hi)
+                        total += codes.astype(INT64) << (up_x + up_w)
                 else:
-                    total += self._ideal_codes(bound, index, plane) << up_x
+                    self._convert(bound, index, plane, up_x, total)
         return narrow(total, bound.bias, bound.multiplier, bound.shift, bound.binding.post)
 
     @staticmethod
-    def _ideal_codes(bound: BoundMatrix, index: int, plane: Array) -> Array:
+    def _convert(bound: BoundMatrix, index: int, plane: Array, up_x: int, total: Array) -> None:
+        """Add the ideal converter's codes of one plane, all slices, to `total`."""
+        from insitu.sim.kernels import add_codes
+
         readout = bound.binding.readout
-        weights = bound.ideal[index].data.astype(INT64)
-        total = np.zeros((len(plane), weights.shape[1]), INT64)
-        for up, digits in slice_weights(weights, bits=readout.slice_bits[0], step=readout.slice_bits[1]):
-            acc = exact_matrix(digits, peak=int(np.abs(plane).max(initial=1))).times(plane).astype(INT64)
-            total += (
-                adc_code(acc, int(readout.multiplier), int(readout.shift), bits=readout.bits, signed=readout.signed)
-                << up
-            )
-        return total
+        lo, hi = adc_range(readout.bits, signed=readout.signed)
+        for up_w, matrix in bound.slices[index]:
+            acc = np.ascontiguousarray(matrix.times(plane))
+            add_codes(acc, int(readout.multiplier), int(readout.shift), lo, hi, up_x + up_w, total)
 
     def _noisy(
         self, analog: Analog, x: Array, reads: _Reads, bound: BoundMatrix, *, plane: int, kind: int, lo: int, hi: int
@@ -260,13 +259,13 @@ class _Reads:
     sequence: int
 
 
-def _squares(driven: npt.NDArray[np.float32], analog: Analog) -> npt.NDArray[np.float32]:
+def _squares(driven: npt.NDArray[np.float32], analog: Analog) -> Array:
     """sum(x**2) over programmed rows, [vectors, columns]; one column for all where nearly every cell is programmed."""
     if analog.slope == 0:
         return np.zeros((len(driven), 1), np.float32)
     if analog.programmed is not None:
         return (driven * driven) @ analog.programmed
-    return np.asarray((driven * driven).sum(axis=1), np.float32)[:, None]
+    return (driven * driven).sum(axis=1)[:, None]
 
 
 def _bound(
@@ -274,6 +273,23 @@ def _bound(
 ) -> Callable[..., Any]:
     """A physics function with the place of its draws filled in."""
     return partial(model, chip=chip, physics=physics, seed=seed, instance=instance, macro=macro)
+
+
+def _sliced(binding: Binding, weights: Array) -> tuple[tuple[int, Matrix], ...]:
+    """Weight slices of one part, each in the type its product with one input plane is exact in."""
+    bits, step = binding.readout.slice_bits
+    peak = 1 << min(binding.readout.plane_bits)
+    return tuple((up, exact_matrix(digits, peak=peak)) for up, digits in slice_weights(weights, bits=bits, step=step))
+
+
+def _planes(x: Array, *, bits: int, step: int, signed: bool) -> list[tuple[int, Array]]:
+    """numeric.slicing.input_planes in the narrow type the codes come in."""
+    if step >= bits:
+        return [(0, x)]
+    shifts, mask = digit_shifts(bits, step), x.dtype.type((1 << step) - 1)
+    planes = [(s, (x >> x.dtype.type(s)) & mask) for s in shifts[:-1]]
+    top = x >> x.dtype.type(shifts[-1])
+    return [*planes, (shifts[-1], top if signed else top & mask)]
 
 
 def drive(binding: Binding, codes: Array) -> Array:
