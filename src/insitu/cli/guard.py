@@ -100,7 +100,7 @@ def usage_error(error: Any) -> UsageError:
         return UsageError(f"{command}: {place}", got, need)
     commands = getattr(getattr(context, "command", None), "commands", None)
     if message.startswith("No such command") and commands:
-        word = message.partition("'")[2].rpartition("'")[0]
+        word = (message.split("'") + [""])[1]
         return UsageError(
             command, f"there is no command {word!r}", f"one of {', '.join(commands)}", try_=did_you_mean(word, commands)
         )
@@ -110,8 +110,9 @@ def usage_error(error: Any) -> UsageError:
 def _parameter(parameter: Any) -> tuple[str, str]:
     """How a parameter is written, and what it takes."""
     names = [name for name in parameter.opts if name.startswith("--")] or list(parameter.opts)
-    place = names[0] if getattr(parameter, "param_type_name", "") == "option" else str(parameter.human_readable_name)
-    return place, str(getattr(parameter, "help", "") or parameter.type.name).rstrip(".")
+    place = names[0] if names[0].startswith("-") else str(parameter.metavar or parameter.name.upper())
+    need = str(getattr(parameter, "help", "") or "a value").rstrip(".")
+    return place, f"{parameter.metavar}: {need}" if names[0].startswith("-") and parameter.metavar else need
 
 
 # our own faults
@@ -120,7 +121,10 @@ def _parameter(parameter: Any) -> tuple[str, str]:
 def _crashed(error: Exception, arguments: Sequence[str], as_json: bool) -> int:
     what = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     fault = InternalError(
-        "insitu", f"a fault of ours ({what})", "nothing from you", try_=("INSITU_DEBUG=1 shows where",)
+        "insitu",
+        f"a fault of ours ({what})",
+        "a bug report with the note that is saved",
+        try_=("INSITU_DEBUG=1 shows where",),
     )
     return report(fault, as_json, note=_crash_note(error, arguments))
 
@@ -142,7 +146,8 @@ def _save_note(text: str, arguments: Sequence[str]) -> str:
     import insitu
     from insitu.base.store import hash8, write_text
 
-    content = f"insitu {insitu.__version__}, Python {sys.version.split()[0]}, {sys.platform}\ninsitu {' '.join(arguments)}\n\n{text}"
+    head = f"insitu {insitu.__version__}, Python {sys.version.split()[0]}, {sys.platform}"
+    content = f"{head}\ninsitu {' '.join(arguments)}\n\n{text}"
     for folder in (cache_folder() / "crashes", Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +21,7 @@ from insitu.graph.graph import Graph
 from insitu.graph.text import print_graph
 from insitu.tasks.registry import Task, calibration_data, evaluation_data, task_models, tasks
 
-Shapes = dict[str, tuple[int | str, ...]]
+Shapes = dict[str, tuple[int | str, ...]]  # the commands give numbers only
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ class Loaded:
 
 def load(given: ModelInputs) -> Loaded:
     """Chip, graph, plan and data of a command line."""
+    for text in given.sets or ():
+        if not text.partition("=")[0].strip() or "=" not in text:
+            raise UsageError(f"--set {text}", "not PATH=VALUE", "such as --set macro.readout.bits=6")
     chip = load_chip(given.chip, overrides=given.sets or ()) if given.chip is not None else None
     for option, file in (("--data", given.data), ("--calib", given.calib)):
         if file is not None and not Path(file).is_file():
@@ -82,20 +85,25 @@ def _model(given: ModelInputs) -> tuple[Task | None, Graph]:
     if shapes and path.suffix.lower() == ".graph":
         raise UsageError("--shape", "the sizes of a .graph file are fixed", "an .onnx file")
     graph = capture(path, shapes=shapes)
+    if graph.symbols():
+        got = f"the sizes {', '.join(graph.symbols())} left open"
+        raise ModelError(given.model, got, "a number for each", try_=("Session(program, sizes={...}) from Python",))
     return task, graph if task is None else replace(graph, name=task.name)
 
 
-def parse_shapes(texts: list[str] | tuple[()]) -> Shapes:
-    """`name=1,1,64,64` for each input; a name among the sizes stays open until run time."""
+def parse_shapes(texts: Sequence[str]) -> Shapes:
+    """`name=1,1,64,64` for each input."""
     shapes: Shapes = {}
     for text in texts:
         name, equals, sizes = text.rpartition("=")
         words = [word.strip() for word in sizes.split(",")]
         if not equals or not name or not all(words):
             raise UsageError(f"--shape {text}", "not NAME=SIZES", "such as --shape input=1,1,64,64")
+        if not all(word.lstrip("-").isdecimal() for word in words):
+            raise UsageError(f"--shape {text}", f"the sizes {sizes}", "numbers: sizes by name are bound when compiled")
         if name in shapes:
             raise UsageError(f"--shape {text}", f"{name} is given twice", "one shape for each input")
-        shapes[name] = tuple(int(w) if w.lstrip("-").isdecimal() else w for w in words)
+        shapes[name] = tuple(int(word) for word in words)
     return shapes
 
 

@@ -19,7 +19,9 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="an .onnx or .graph file, or a task (task:kws)")]
 ProgramFile = Annotated[str, typer.Argument(metavar="P.insitu", help="a program, as `insitu compile` writes it")]
-ChipOption = Annotated[str, typer.Option("--chip", help="a preset (`insitu chips` lists them) or a YAML file")]
+ChipOption = Annotated[
+    str, typer.Option("--chip", metavar="CHIP", help="a preset (`insitu chips` lists them) or a YAML file")
+]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="F.npz", help="samples: `x`, or one array per input; `y` labels if any")
 ]
@@ -27,15 +29,21 @@ Calib = Annotated[
     str | None,
     typer.Option("--calib", metavar="F.npz", help="inputs that set the ranges; without it a part of --data does"),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="seed of everything random")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="seed of everything random")]
 Instances = Annotated[
-    int, typer.Option("--instances", min=1, max=10_000, help="simulated chips, each with its own cells")
+    int, typer.Option("--instances", metavar="N", min=1, max=10_000, help="simulated chips, each with its own cells")
 ]
 Physics = Annotated[
-    str, typer.Option("--physics", help="full, ideal, or effects with commas (programming_noise,read_noise)")
+    str,
+    typer.Option(
+        "--physics", metavar="EFFECTS", help="full, ideal, or effects with commas (programming_noise,read_noise)"
+    ),
 ]
 Times = Annotated[
-    str, typer.Option("--time", help="times after programming, with commas; only 0s: drift is not modelled yet")
+    str,
+    typer.Option(
+        "--time", metavar="TIMES", help="times after programming, with commas; only 0s: drift is not modelled yet"
+    ),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -84,8 +92,12 @@ def run(
     physics: Physics = "full",
     instances: Instances = 8,
     time: Times = "0s",
-    max_chips: Annotated[int, typer.Option("--max-chips", min=1, help="chips to spread over; only 1 so far")] = 1,
-    objective: Annotated[str, typer.Option("--objective", help="what to optimize; only latency so far")] = "latency",
+    max_chips: Annotated[
+        int, typer.Option("--max-chips", metavar="N", min=1, help="chips to spread over; only 1 so far")
+    ] = 1,
+    objective: Annotated[
+        str, typer.Option("--objective", metavar="NAME", help="what to optimize; only latency so far")
+    ] = "latency",
     seed: Seed = 0,
     check: Annotated[
         str | None,
@@ -123,7 +135,8 @@ def compile(
         str, typer.Option("-o", "--output", metavar="F", help="the file to write: .insitu, or .graph with --stop-after")
     ],
     chip: Annotated[
-        str | None, typer.Option("--chip", help="a preset or a YAML file; not needed to stop after captured")
+        str | None,
+        typer.Option("--chip", metavar="CHIP", help="a preset or a YAML file; not needed to stop after captured"),
     ] = None,
     data: Data = None,
     calib: Calib = None,
@@ -165,7 +178,11 @@ def simulate(
     instances: Annotated[
         int,
         typer.Option(
-            "--instances", min=1, max=10_000, help="simulated chips; more than one add a leading axis to the outputs"
+            "--instances",
+            metavar="N",
+            min=1,
+            max=10_000,
+            help="simulated chips; more than one add a leading axis to the outputs",
         ),
     ] = 1,
     time: Times = "0s",
@@ -186,7 +203,7 @@ def simulate(
 def verify(
     program: ProgramFile,
     samples: Annotated[
-        int, typer.Option("--samples", min=0, help="random samples; 0: as many as make 100,000 values")
+        int, typer.Option("--samples", metavar="N", min=0, help="random samples; 0: as many as make 100,000 values")
     ] = 0,
     seed: Seed = 0,
     json: AsJson = False,

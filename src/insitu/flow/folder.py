@@ -73,7 +73,7 @@ def fill_run(
 
 
 def read_summary(folder: str | Path) -> tuple[str, dict[str, Any]]:
-    """(summary, result as `--json` prints it) of a run folder; OSError or ValueError where a file is missing or broken."""
+    """(summary, JSON result) of a run folder; OSError or ValueError where a file is missing or broken."""
     text = (Path(folder) / "summary.txt").read_text("utf-8")
     return text, {**json.loads((Path(folder) / "result.json").read_text("utf-8")), "run_dir": str(folder)}
 

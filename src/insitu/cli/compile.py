@@ -1,0 +1,135 @@
+"""`insitu compile`: a model or a graph to the program, or to the graph of a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Dict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from insitu.algo import ptq
+from insitu.arch.spec import Chip
+from insitu.base.errors import ModelError, UsageError
+from insitu.base.registry import resolve
+from insitu.cli import console
+from insitu.cli.inputs import Loaded, ModelInputs, load
+from insitu.compiler.mapping import Mapping, Placed
+from insitu.compiler.pipeline import compile_graph
+from insitu.compiler.place import place
+from insitu.compiler.quantize import quantize
+from insitu.flow.data import prepare
+from insitu.graph.graph import LEVELS, Graph
+from insitu.graph.text import save_graph
+from insitu.graph.verify import verify
+from insitu.isa.check import check_program
+from insitu.isa.container import SUFFIX, save_program
+from insitu.report.text import count
+
+GRAPH = ".graph"
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A compilation under way: the graph at its level, and where the ranges came from."""
+
+    loaded: Loaded
+    graph: Graph
+    calibration: str = ""
+
+    @property
+    def chip(self) -> Chip:
+        """The chip; a stage that needs one has checked that it was given."""
+        assert self.loaded.chip is not None
+        return self.loaded.chip
+
+
+def run(inputs: ModelInputs, output: str, *, stop_after: str | None, json: bool) -> int:
+    """Compile and write one file; returns the exit code."""
+    stage = resolve(stop_after, {level: level for level in LEVELS}, "--stop-after") if stop_after else "program"
+    _check_names(output, stage)
+    if inputs.chip is None and stage != "captured":
+        raise UsageError("insitu compile: --chip", "not given", "a preset (`insitu chips` lists them) or a YAML file")
+    loaded = load(inputs)
+    work = _quantized(_entered(loaded, stage), stage, seed=inputs.seed)
+    facts = _written(work, output, stage)
+    text = f"{loaded.name}: {facts['text']}, {output}"
+    given = loaded.chip.name if loaded.chip is not None else None
+    shown = {"schema": 1, "model": loaded.name, "chip": given, "stage": stage, "calibration": work.calibration or None}
+    console.put_json({**shown, **facts, "path": output}) if json else console.put(text)
+    return 0
+
+
+def _check_names(output: str, stage: str) -> None:
+    """The suffix of the file says what it will hold."""
+    suffix, wanted = Path(output).suffix, SUFFIX if stage == "program" else GRAPH
+    if suffix in (SUFFIX, GRAPH) and suffix != wanted:
+        ways = (f"-o {Path(output).with_suffix(wanted)}",) + (("--stop-after quantized",) if suffix == GRAPH else ())
+        raise UsageError(f"-o {output}", f"a {suffix} file for the {stage}", f"a file ending in {wanted}", try_=ways)
+
+
+def _entered(loaded: Loaded, stage: str) -> _Work:
+    """Refuse what cannot go from the graph's level to the stage."""
+    level = loaded.graph.level
+    if level == "placed" or (level == "quantized" and stage == "captured"):
+        raise ModelError(loaded.name, f"a graph at level {level}", f"one at an earlier level than {stage}")
+    if level == "quantized" and loaded.chip is not None:
+        _check_readouts(loaded.graph, loaded.chip)
+        return _Work(loaded, loaded.graph, "model")
+    return _Work(loaded, loaded.graph)
+
+
+def _check_readouts(graph: Graph, chip: Chip) -> None:
+    """A quantized graph was made for one kind of readout."""
+    kind = chip.macro.readout.kind
+    wrong = [n for n in graph.nodes if n.op in ("Conv", "MatMul") and n.attr("readout", kind) != kind]
+    if wrong:
+        got = f"quantized for a readout of kind {wrong[0].attr('readout')}"
+        need = f"one quantized for {chip.name}, whose readout is {kind}"
+        raise ModelError(f"{graph.name}: {wrong[0].name}", got, need, try_=("compile the model itself",))
+
+
+def _quantized(work: _Work, stage: str, *, seed: int) -> _Work:
+    if stage == "captured" or work.graph.level != "captured":
+        return work
+    loaded = work.loaded
+    prepared = prepare(work.graph, data=loaded.data, calib=loaded.calib, samples=None, seed=seed)
+    plan = loaded.plan or ptq.plan(work.graph, work.chip, data=prepared.calibration, seed=seed)
+    if prepared.source == "random" and loaded.plan is None:
+        console.note("No --calib or --data: the ranges come from seeded random inputs.")
+    return replace(
+        work,
+        graph=verify(quantize(work.graph, work.chip, plan=plan)),
+        calibration="plan" if loaded.plan else prepared.source,
+    )
+
+
+def _written(work: _Work, output: str, stage: str) -> dict[str, Any]:
+    """Write the file of a stage; what it holds, for people and as JSON."""
+    graph = work.graph
+    if stage == "program":
+        program = compile_graph(graph, work.chip)
+        check_program(program)
+        path = save_program(program, output)
+        commands, cores, size = sum(len(s.code) for s in program.sections), len(program.sections), path.stat().st_size
+        text = f"{count(commands)} commands on {cores} core{'s' if cores > 1 else ''}, {size:,} bytes"
+        return {"text": text, "commands": commands, "sections": cores, "program_bytes": size}
+    if stage == "placed":
+        graph = placed_graph(graph, place(graph, work.chip))
+    save_graph(graph, output)
+    return {"text": f"{len(graph.nodes)} nodes, {stage}", "nodes": len(graph.nodes)}
+
+
+def placed_graph(graph: Graph, mapping: Mapping) -> Graph:
+    """The quantized graph with the place of every weight rectangle among its facts."""
+    used = {"cells_used": mapping.cells_used, "cells": mapping.cells}
+    return verify(replace(graph, level="placed", meta={**graph.meta, **used, **_places(mapping.layers)}))
+
+
+def _places(layers: Dict[str, tuple[Placed, ...]]) -> dict[str, tuple[str, ...]]:
+    return {f"place {name}": tuple(_place(p) for p in rects) for name, rects in layers.items()}
+
+
+def _place(placed: Placed) -> str:
+    rect = placed.rect
+    rows, cols = f"rows {rect.row0}+{rect.rows}", f"columns {rect.col0}+{rect.cols}"
+    return f"core {placed.core} macro {placed.macro} x {placed.x} y {placed.y}: {rows}, {cols}"
