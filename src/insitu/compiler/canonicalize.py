@@ -128,7 +128,8 @@ def _batch_norm(work: _Work, node: Node) -> None:
     tables = [work.constant(v) for v in node.inputs[1:5]]
     assert all(t is not None for t in tables), "import leaves no BatchNormalization without constants"
     scale, bias, mean, variance = (np.asarray(t, np.float64) for t in tables)
-    factor = scale / np.sqrt(variance + float(node.attr("epsilon", 1e-5)))
+    with np.errstate(all="ignore"):  # what is not finite is refused as a table
+        factor = scale / np.sqrt(variance + float(node.attr("epsilon", 1e-5)))
     shape = (-1, *(1,) * (len(work.shape(node.inputs[0])) - 2))
     value = work.helper(node, "Mul", (node.inputs[0], work.table(node, "scale", factor.reshape(shape))))
     work.write(node, "Add", (value, work.table(node, "shift", (bias - mean * factor).reshape(shape))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from insitu.frontend.onnx_file import as_text, tensor_array
 
 Attribute = onnx.AttributeProto
 NAMES = {Attribute.FLOAT: "a number", Attribute.INT: "an integer", Attribute.INTS: "integers", Attribute.STRING: "text"}
-TYPES: dict[str, int] = {
+TYPES: dict[str, Any] = {
     **dict.fromkeys(("alpha", "beta", "epsilon", "min", "max", "value_float"), Attribute.FLOAT),
     **dict.fromkeys(
         (
@@ -37,6 +38,8 @@ def attributes(node: onnx.NodeProto, folder: Path, *, where: str) -> dict[str, A
         wanted = TYPES.get(name, attribute.type)
         if attribute.type != wanted:
             raise ModelError(where, f"its attribute {name} has another type", NAMES[wanted])
+        if wanted == Attribute.FLOAT and isnan(attribute.f):
+            raise ModelError(where, f"its attribute {name} is NaN", "a number")
         found[name] = _value(attribute, folder, f"{where}, its attribute {name}")
     return found
 

@@ -29,15 +29,15 @@ def load_model(spec: str | Path, *, shapes: Shapes | None = None, tasks: TaskMod
 def model_path(spec: str | Path, *, tasks: TaskModels | None = None) -> Path:
     """The file that `spec` names; existing files win over task names."""
     text, known = str(spec), dict(tasks or {})
-    path = Path(text)
-    if _is_file(path):
+    path = Path(text or "model")
+    if text and _is_file(path):
         return path
-    if _is_folder(path):
+    if text and _is_folder(path):
         raise ModelError(text, "this is a folder", "a model file", try_=_models_in(path))
     word = text.removeprefix("task:")
     if word in known:
         return known[word]()
-    raise _unknown(text, path, known)
+    raise _unknown(text or "MODEL", path, known)
 
 
 def _is_file(path: Path) -> bool:

@@ -180,6 +180,8 @@ def _pad(call: Call) -> None:
     pads = _pad_widths(call, rank)
     value = call.constant(2)
     real = _number(call.attrs.get("value")) if value is None else float(value.reshape(-1)[0]) if value.size else 0.0
+    if np.isnan(real):
+        raise call.fault("padding with NaN", "a number")
     source = call.node.inputs[0]
     if min(pads, default=0) < 0:  # a negative pad cuts
         source = _cut(call, source, pads)

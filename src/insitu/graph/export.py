@@ -43,7 +43,12 @@ def export_onnx(graph: Graph, *, expose: Sequence[str] = (), batched: bool = Tru
 
     The batch becomes symbolic again where samples cannot mix (`batched`); elsewhere it stays 1.
     """
-    writer = _Writer(graph, (batch_axes(graph) or {}) if batched else {})
+    return _export(graph, (batch_axes(graph) or {}) if batched else {}, expose)
+
+
+def _export(graph: Graph, axes: Mapping[str, int], expose: Sequence[str]) -> onnx.ModelProto:
+    """The graph as ONNX, the batch open along `axes`."""
+    writer = _Writer(graph, axes)
     for name in (*graph.inputs, *graph.state_inputs):
         writer.declare(name)
     for node in graph.nodes:
@@ -327,7 +332,7 @@ class _Reference:
             options.log_severity_level = 3
             options.add_session_config_entry("session.disable_quant_qdq", "1")  # real numbers, not integer kernels
             expose = [n for n in self.names if n not in self.graph.outputs]
-            model = export_onnx(self.graph, expose=expose, batched=batched).SerializeToString()
+            model = _export(self.graph, (self.axes or {}) if batched else {}, expose).SerializeToString()
             self._sessions[batched] = ort.InferenceSession(
                 model,
                 options,

@@ -33,6 +33,10 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "Requantize": ("multiplier", "shift", "lo", "hi"), "AveragePool": ("multiplier", "shift", "lo", "hi"),
     "ReduceMean": ("multiplier", "shift", "lo", "hi"),
 }  # fmt: skip
+ALWAYS: dict[str, tuple[str, ...]] = {
+    "Slice": ("starts", "ends", "axes", "steps"), "Pad": ("pads",), "Transpose": ("perm",), "Reshape": ("shape",),
+    "ReduceMean": ("axes",), "Concat": ("axis",), "MaxPool": ("kernel_shape",), "AveragePool": ("kernel_shape",),
+}  # fmt: skip
 NUMBERS = frozenset(("act_lo", "act_hi", "alpha", "beta", "epsilon", "value"))
 WHOLE = frozenset(
     (
@@ -99,6 +103,8 @@ def _constants(graph: Graph) -> Iterator[str]:
         kind = graph.types.get(name)
         if kind is not None and (array.shape != kind.shape or array.dtype != NUMPY_TYPES[kind.dtype]):
             yield f"constant {name!r} is {array.dtype} {text(array.shape)}, its type {kind.dtype} {text(kind.shape)}"
+        elif array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+            yield f"constant {name!r} has values that are not finite"
 
 
 def _types(graph: Graph) -> Iterator[str]:
@@ -125,6 +131,10 @@ def _states(graph: Graph) -> Iterator[str]:
 def _attributes(graph: Graph) -> Iterator[str]:
     """Attributes of a type or size that no operator can mean."""
     bounds = ("lo", "hi")
+    for node in graph.nodes:
+        missing = [name for name in ALWAYS.get(node.op, ()) if name not in node.attrs]
+        if missing:
+            yield f"{_label(node)} lacks {', '.join(missing)}"
     for node, name, value in ((n, name, value) for n in graph.nodes for name, value in n.attrs.items()):
         whole = isinstance(value, int) and abs(value) <= 1 << 62 and (name not in SHIFTS or 0 <= value <= 62)
         if name in WHOLE or (name in bounds and graph.level != "captured"):
@@ -152,15 +162,22 @@ def _codes(graph: Graph) -> Iterator[str]:
             yield f"{value!r} is {kind.dtype} with {spec}; needs integers that hold its codes"
     for name, array in graph.constants.items():
         quant = graph.types[name].quant
-        if quant is not None and array.size and (int(array.min()) < quant.lo or int(array.max()) > quant.hi):
+        if quant is not None and not _scales_fit(graph.types[name], quant):
+            yield f"constant {name!r} is {array.dtype} {text(array.shape)}; needs scales that fit it"
+        elif quant is not None and array.size and (int(array.min()) < quant.lo or int(array.max()) > quant.hi):
             yield f"constant {name!r} has codes {array.min()} to {array.max()}; needs {quant.lo} to {quant.hi}"
+
+
+def _scales_fit(kind: TensorType, quant: QuantSpec) -> bool:
+    """True where there is one scale per index of the axis."""
+    if quant.axis is None:
+        return True
+    return -kind.rank <= quant.axis < kind.rank and kind.shape[quant.axis] in (len(quant.scale), *kind.symbols)
 
 
 def _holds(kind: TensorType, quant: QuantSpec) -> bool:
     dtype = NUMPY_TYPES[kind.dtype]
-    if dtype.kind not in "iu" or (quant.axis is not None and not -kind.rank <= quant.axis < kind.rank):
-        return False
-    if quant.axis is not None and kind.shape[quant.axis] not in (len(quant.scale), *kind.symbols):
+    if dtype.kind not in "iu" or not _scales_fit(kind, quant):
         return False
     return np.iinfo(dtype).min <= quant.lo and quant.hi <= np.iinfo(dtype).max
 
