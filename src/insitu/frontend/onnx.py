@@ -234,7 +234,8 @@ def _check_supported(file: _File, static: set[str], *, outputs: Sequence[str], h
         return
     parts = [f"{label}: {_listed(names, MOST_NAMED)}" for label, names in faults.items()]
     total = sum(len(names) for names in faults.values())
-    ways = ("inline its functions first (onnx.inliner.inline_local_functions)",) if has_functions else ()
+    inline = ("inline its functions first (onnx.inliner.inline_local_functions)",) if has_functions else ()
+    ways = (*inline, "replace these nodes before the export", "cut the network there (onnx.utils.extract_model)")
     got = f"{total} node{'s are' if total > 1 else ' is'} not supported ({'; '.join(parts)})"
     raise ModelError("network", got, f"operators of {', '.join(SUPPORTED)}", try_=ways, code="unsupported_operator")
 
