@@ -15,7 +15,7 @@ from insitu.arch.spec import Chip
 from insitu.base.errors import InternalError
 from insitu.compiler.commands import Axis, Op, Operand, TableVector, Task, descriptor, merge, split_loops
 from insitu.compiler.mapping import Mapping, Placed
-from insitu.compiler.storage import RESHAPES, Storage
+from insitu.compiler.storage import RESHAPES, Segment, Storage, permutation, segments
 from insitu.compiler.tile import Piece, piece_columns, piece_matrix
 from insitu.graph.graph import Graph, Node
 from insitu.graph.types import Dim
@@ -35,7 +35,7 @@ class Emitter:
     expected: Dict[str, npt.NDArray[Any]] = field(default_factory=dict[str, npt.NDArray[Any]])
     tasks: list[Task] = field(default_factory=list[Task])
     weights: dict[str, WeightRef] = field(default_factory=dict[str, WeightRef])
-    scratch: dict[str, int] = field(default_factory=dict[str, int])  # int32 symbols: element count
+    scratch: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])  # symbols: type, count
     tables: dict[str, str] = field(default_factory=dict[str, str])  # weight symbols: WeightRef name
     cores: dict[str, int] = field(default_factory=dict[str, int])  # value -> core that wrote it last
     filled: set[str] = field(default_factory=set[str])
@@ -98,9 +98,9 @@ def emit_node(emitter: Emitter, node: Node) -> None:
     rule(emitter, node)
 
 
-def fill_halo(emitter: Emitter, value: str, *, core: int, code: int) -> list[Op]:
-    """Commands that write `code` into the halo of a stored value, once."""
-    at = emitter.at(value)
+def fill_halo(emitter: Emitter, value: str) -> list[Op]:
+    """Commands that write the halo of a stored value, once."""
+    at, code = emitter.at(value), emitter.storage.fills.get(value, 0)
     halo = emitter.storage.halos.get(value, ())
     if value in emitter.filled or not any(sum(h) for h in halo):
         return []
@@ -161,19 +161,18 @@ def _layer(emitter: Emitter, node: Node) -> None:
         return
     placed = emitter.mapping.layers[node.name]
     home = placed[0].core
-    halo = fill_halo(emitter, node.output, core=home, code=emitter.zero(node.output))
+    halo = fill_halo(emitter, node.output)
     if halo:
         emitter.tasks.append(Task(f"{node.name}.halo", home, tuple(halo)))
     found: dict[Piece, list[Placed]] = {}
     for p in placed:
         found.setdefault(p.rect.piece, []).append(p)
-    ops: dict[int, list[Op]] = {}
+    ops: dict[tuple[bool, int], list[Op]] = {}  # sums that are joined come after all that give them
     for piece, rects in found.items():
         for core, op in _piece_ops(emitter, node, piece, rects):
-            ops.setdefault(core, []).append(op)
-    joins = [core for core, listed in ops.items() if any(o.op == "ACC" for o in listed)]
-    for core in sorted(ops, key=lambda c: (c in joins, c)):
-        emitter.task(node, core, ops[core])
+            ops.setdefault((op.op in ("ACC", "REQ"), core), []).append(op)
+    for joins, core in sorted(ops):
+        emitter.task(node, core, ops[joins, core])
 
 
 def _piece_ops(emitter: Emitter, node: Node, piece: Piece, rects: list[Placed]) -> list[tuple[int, Op]]:
@@ -183,16 +182,13 @@ def _piece_ops(emitter: Emitter, node: Node, piece: Piece, rects: list[Placed]) 
     columns: dict[tuple[int, int], list[Placed]] = {}
     for p in rects:
         columns.setdefault((p.rect.col0, p.rect.cols), []).append(p)
-    by_cores: dict[tuple[int, ...], list[Placed]] = {}
+    alike: dict[tuple[tuple[int, int], ...], list[Placed]] = {}  # columns whose rows lie on the same cores
     for chunk in columns.values():
-        by_cores.setdefault(tuple(sorted({p.core for p in chunk})), []).extend(chunk)
-    for cores, chunk in by_cores.items():
+        alike.setdefault(tuple(sorted((p.rect.row0, p.core) for p in chunk)), []).extend(chunk)
+    for rows, chunk in alike.items():
+        write = _whole if len({core for _, core in rows}) == 1 else _joined
         for part in _runs(chunk):
-            out += (
-                _whole(emitter, node, piece, part, window)
-                if len(cores) == 1
-                else _joined(emitter, node, piece, part, window)
-            )
+            out += write(emitter, node, piece, part, window)
     return out
 
 
@@ -229,16 +225,14 @@ def _joined(emitter: Emitter, node: Node, piece: Piece, chunk: list[Placed], win
     home = chunk[0].core
     strides = [int(prod(int(b.size) for b in window.positions[i + 1 :])) * cols for i in range(len(window.positions))]
     positions = [Axis(a.size, (a.strides[0], a.strides[1], s)) for a, s in zip(window.positions, strides, strict=True)]
+    flat = [Axis(a.size, (a.strides[0], s)) for a, s in zip(window.positions, strides, strict=True)]
     for core in sorted({p.core for p in chunk}, key=lambda c: (c != home, c)):
         mine = [p for p in chunk if p.core == core]
-        for r0, r1 in _row_runs(mine):
+        for r0, r1, source, rows in _row_boxes(emitter, node, window, mine):
             name = f"{node.name}.sum{piece.index}.{first}.{r0}"
-            emitter.scratch[name] = count * cols
+            emitter.scratch[name] = ("i32", count * cols)
             sums.append(name)
-            part = [p for p in mine if r0 <= p.rect.row0 < r1]
-            binding = _binding(emitter, node, piece, part, rows=(r0, r1), wide=True)
-            flat = [Axis(a.size, (a.strides[0], s)) for a, s in zip(window.positions, strides, strict=True)]
-            source, rows = _rows_from(window, r0, r1)
+            binding = _binding(emitter, node, piece, _within(mine, r0, r1), rows=(r0, r1), wide=True)
             ops.append((core, _mvm(window, binding, source, Operand(name, 0, 1), rows, 1, flat)))
     whole = [Axis(count * cols, (1, 1))]
     ops += [(home, vector_op("ACC", whole, [Operand(sums[0], 0, 0), Operand(s, 0, 1)])) for s in sums[1:]]
@@ -254,16 +248,54 @@ def _row_runs(tiles: list[Placed]) -> list[tuple[int, int]]:
     return out
 
 
-def _rows_from(window: _Window, r0: int, r1: int) -> tuple[Operand, list[Axis]]:
-    """The operand and row axes of rows r0..r1; the cut falls inside the outermost row axis only where it divides."""
-    inner = prod(int(a.size) for a in window.rows[1:])
-    if r0 == 0 and r1 == inner * int(window.rows[0].size):
-        return window.source, window.rows
-    if r0 % inner or r1 % inner:
-        raise InternalError("compiler", f"rows {r0}..{r1} across cores", f"a cut at a multiple of {inner}")
-    outer = window.rows[0]
-    start = replace(window.source, offset=window.source.offset + r0 // inner * outer.strides[0])
-    return start, [Axis((r1 - r0) // inner, outer.strides), *window.rows[1:]]
+def _within(tiles: list[Placed], r0: int, r1: int) -> list[Placed]:
+    """The parts of rectangles that hold rows r0..r1."""
+    out: list[Placed] = []
+    for p in tiles:
+        low, high = max(p.rect.row0, r0), min(p.rect.row0 + p.rect.rows, r1)
+        if low < high:
+            rect = replace(p.rect, row0=low, rows=high - low)
+            out.append(replace(p, rect=rect, y=p.y + low - p.rect.row0))
+    return out
+
+
+def _row_boxes(
+    emitter: Emitter, node: Node, window: _Window, tiles: list[Placed]
+) -> list[tuple[int, int, Operand, list[Axis]]]:
+    """(first row, end, operand, row axes) of one core's rows, cut where one descriptor cannot reach on.
+
+    Placement cuts rows between channels where it can; a kernel larger than an array leaves cuts inside one.
+    """
+    out: list[tuple[int, int, Operand, list[Axis]]] = []
+    for r0, r1 in _row_runs(tiles):
+        found = boxes(tuple(int(a.size) for a in window.rows), r0, r1)
+        if len(found) > 1 and node.attr("readout") != "exact":
+            raise InternalError(node.name, f"rows {r0}..{r1} on a core", "parts that end with a channel")
+        for start, sizes in found:
+            offset, below = window.source.offset, start
+            for i, axis in enumerate(window.rows):
+                inner = prod(int(a.size) for a in window.rows[i + 1 :])
+                offset, below = offset + below // inner * axis.strides[0], below % inner
+            axes = [Axis(n, a.strides) for n, a in zip(sizes, window.rows, strict=True)]
+            out.append((start, start + prod(sizes), replace(window.source, offset=offset), axes))
+    return out
+
+
+def boxes(sizes: tuple[int, ...], start: int, end: int) -> list[tuple[int, tuple[int, ...]]]:
+    """The fewest boxes (first index, sizes) that make up the row-major range start..end of an array."""
+    if len(sizes) <= 1:
+        return [(start, (end - start,) * len(sizes))] if start < end else []
+    inner = prod(sizes[1:])
+    first, last = -(-start // inner), end // inner
+    if first > last:  # inside one outer index
+        base = last * inner
+        return [(base + at, (1, *box)) for at, box in boxes(sizes[1:], start - base, end - base)]
+    head = [
+        ((first - 1) * inner + at, (1, *box)) for at, box in boxes(sizes[1:], inner - (first * inner - start), inner)
+    ]
+    middle = [(first * inner, (last - first, *sizes[1:]))] if last > first else []
+    tail = [(last * inner + at, (1, *box)) for at, box in boxes(sizes[1:], 0, end - last * inner)]
+    return [*head, *middle, *tail]
 
 
 def _narrow_sums(
@@ -459,8 +491,7 @@ def _broadcast(at: Location, rank: int, lead: Sequence[Dim]) -> list[int]:
 
 
 def _with_halo(emitter: Emitter, node: Node, ops: list[Op]) -> None:
-    core = emitter.core_of(node)
-    emitter.task(node, core, [*fill_halo(emitter, node.output, core=core, code=emitter.zero(node.output)), *ops])
+    emitter.task(node, emitter.core_of(node), [*fill_halo(emitter, node.output), *ops])
 
 
 def _binary(emitter: Emitter, node: Node) -> None:
@@ -509,9 +540,9 @@ def _pool(emitter: Emitter, node: Node) -> None:
     window = [Axis(k, (0, s * d)) for k, s, d in zip(kernel, x.strides[2:], dilations, strict=True)]
     source = Operand(x.symbol, corner, 1)
     axes = axes_of(y.shape, y.strides, steps)
-    settings = Vector(
-        0 if node.op == "MaxPool" else emitter.zero(node.inputs[0]), post=emitter.post(node), label=node.name
-    )
+    settings = Vector(emitter.zero(node.inputs[0]), post=emitter.post(node), label=node.name)
+    if node.op == "MaxPool":  # codes stay as they are
+        settings = Vector(post=replace(settings.post, zero_point=0), label=node.name)
     if node.op == "AveragePool" and len(node.inputs) > 1:
         _mapped_pool(emitter, node, axes, window, source, settings)
         return
@@ -587,31 +618,55 @@ def _copy_reshaped(emitter: Emitter, node: Node) -> None:
             offset += slice(start, end, step).indices(size)[0] * strides[axis]
             strides[axis] *= step
         op = _copy(y, Location(x.symbol, offset, y.shape, tuple(strides)), y.shape)
+    elif node.op == "Transpose":
+        order = permutation(node, len(y.shape))
+        op = _copy(y, Location(x.symbol, x.offset, y.shape, tuple(x.strides[p] for p in order)), y.shape)
     else:
-        op = _reshape_copy(node, y, x)
+        _with_halo(emitter, node, _reshape_copies(emitter, node, y, x))
+        return
     _with_halo(emitter, node, [op])
 
 
-def _reshape_copy(node: Node, y: Location, x: Location) -> Op:
-    """Copy elements in row-major order between two shapes: both are cut into their common factors."""
-    sizes_x, sizes_y = ([int(d) for d in at.shape if d != 1] for at in (x, y))
-    strides_x, strides_y = ([s for d, s in zip(at.shape, at.strides, strict=True) if d != 1] for at in (x, y))
+def _reshape_copies(emitter: Emitter, node: Node, y: Location, x: Location) -> list[Op]:
+    """Copy elements in row-major order between two shapes; where they have no common factors, by way of a line."""
+    direct = _reshape_copy(y, x)
+    if direct is not None:
+        return [direct]
+    count = prod(int(d) for d in x.shape)
+    line = Location(f"{node.name}.line", 0, (count,), (1,))
+    emitter.scratch[line.symbol] = (emitter.graph.type(node.output).dtype, count)
+    steps = (_reshape_copy(line, x), _reshape_copy(y, line))
+    return [op for op in steps if op is not None]
+
+
+def _reshape_copy(y: Location, x: Location) -> Op | None:
+    """One copy between two shapes cut into their common factors; none where they have none."""
+    parts_y, parts_x = segments(y.shape, y.strides), segments(x.shape, x.strides)
+    if [p.symbol for p in parts_y] != [p.symbol for p in parts_x]:
+        raise InternalError("compiler", f"reshape {x.shape} to {y.shape}", "run-time sizes that stay what they are")
     axes: list[Axis] = []
-    while sizes_x and sizes_y:
-        size = min(sizes_x[-1], sizes_y[-1])
-        if sizes_x[-1] % size or sizes_y[-1] % size:
-            raise InternalError(
-                node.name, f"reshape {x.shape} to {y.shape} across padded storage", "shapes with common factors"
-            )
-        axes.insert(0, Axis(size, (strides_y[-1], strides_x[-1])))
-        for sizes, strides in ((sizes_x, strides_x), (sizes_y, strides_y)):
-            if sizes[-1] == size:
-                sizes.pop()
-                strides.pop()
-            else:
-                sizes[-1] //= size
-                strides[-1] *= size
+    for a, b in zip(parts_y, parts_x, strict=True):
+        cut = _common_axes(a, b)
+        if cut is None:
+            return None
+        axes += cut + ([Axis(a.symbol, (a.stride, b.stride))] if a.symbol else [])
     return vector_op("DMA", axes, [operand_at(y, 0), operand_at(x, 1)])
+
+
+def _common_axes(y: Segment, x: Segment) -> list[Axis] | None:
+    """Both segments' dimensions cut into factors that they share, in row-major order."""
+    left, right = ([[d, s] for d, s in zip(g.sizes, g.strides, strict=True) if d != 1] for g in (y, x))
+    axes: list[Axis] = []
+    while left and right:
+        size = min(left[-1][0], right[-1][0])
+        if left[-1][0] % size or right[-1][0] % size:
+            return None
+        axes.insert(0, Axis(size, (left[-1][1], right[-1][1])))
+        for dims in (left, right):
+            dims[-1] = [dims[-1][0] // size, dims[-1][1] * size]
+            if dims[-1][0] == 1:
+                dims.pop()
+    return axes
 
 
 def _concat(emitter: Emitter, node: Node) -> None:

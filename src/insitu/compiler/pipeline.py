@@ -16,7 +16,7 @@ from insitu.compiler.emit import Emitter, axes_of, emit_node, fill_halo, operand
 from insitu.compiler.mapping import Mapping
 from insitu.compiler.place import place
 from insitu.compiler.schedule import sections, sync_edges
-from insitu.compiler.storage import Block, Storage, allocate, lay_out
+from insitu.compiler.storage import Block, Storage, allocate, lay_out, split_pads
 from insitu.compiler.tile import weight_nodes
 from insitu.graph.graph import Graph
 from insitu.graph.ops.macs import fan_in
@@ -47,6 +47,7 @@ def emit(
     graph: Graph, chip: Chip, *, mapping: Mapping, sizes: Dict[str, int], expected: Dict[str, npt.NDArray[Any]]
 ) -> Program:
     """Commands, memory map and weights for a placed graph."""
+    source, graph = graph, split_pads(graph)
     storage = lay_out(graph, sizes)
     emitter = Emitter(graph, chip, mapping, storage, expected)
     _fill_input_halos(emitter)
@@ -63,7 +64,7 @@ def emit(
     return Program(
         name=graph.name,
         chip=chip_json(chip),
-        graph=print_graph(graph, weights=True),
+        graph=print_graph(source, weights=True),
         symbols=symbols,
         sections=tuple(
             Section(0, core, tuple(code.descriptors), tuple(code.bindings), tuple(code.vectors), tuple(code.commands))
@@ -86,14 +87,14 @@ def _facts(graph: Graph, mapping: Mapping) -> dict[str, Any]:
         "fan_in": {n.name: fan_in(graph, n) for n in weight_nodes(graph)},
         "cells_used": mapping.cells_used,
         "cells": mapping.cells,
-        "model": dict(graph.meta),
+        "model": {k: list(v) if isinstance(v, tuple) else v for k, v in graph.meta.items()},
     }
 
 
 def _fill_input_halos(emitter: Emitter) -> None:
     """Zero points around inputs and states that convolutions read with padding; each step, since memory is reused."""
     for value in (*emitter.graph.inputs, *emitter.graph.state_inputs):
-        ops = fill_halo(emitter, value, core=0, code=emitter.zero(value))
+        ops = fill_halo(emitter, value)
         if ops:
             emitter.tasks.append(Task(f"{value}.halo", 0, tuple(ops)))
 
@@ -118,7 +119,7 @@ def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple
         for symbol in task.reads | task.writes:
             touched.setdefault(symbol, []).append(index)
     fresh = [_value_symbol(graph, storage, v) for v in storage.counts if v not in graph.constants]
-    fresh += [Symbol(n, "scratch", SPACE, "i32", count, 0) for n, count in emitter.scratch.items()]
+    fresh += [Symbol(n, "scratch", SPACE, dtype, count, 0) for n, (dtype, count) in emitter.scratch.items()]
     for name, weight in emitter.tables.items():
         ref = emitter.weights[weight]
         dtype = ref.dtype.replace("uint", "u").replace("int", "i")

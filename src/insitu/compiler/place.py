@@ -1,6 +1,7 @@
 """Place weight rectangles on arrays: maximal free rectangles, best short side; bias rows disjoint per column.
 
-Deterministic.  A layer stays on one core where one has room (the least filled first), else spreads over several.
+Deterministic.  A layer stays on one core where one has room (the least filled first), else its columns spread over
+several; rows do only where that is not enough, since then sums travel between cores.
 Grouped layers are packed as many groups to a block as fit; when the network does not fit so, fewer are tried.
 """
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from insitu.arch.spec import Chip
 from insitu.base.errors import Infeasible, InfeasibleError
 from insitu.compiler.mapping import Mapping, Placed
-from insitu.compiler.tile import Rect, pieces, rectangles, usable_columns, weight_nodes
+from insitu.compiler.tile import Piece, Rect, pieces, rectangles, rows_may_part, usable_columns, weight_nodes
 from insitu.graph.graph import Graph, Node
 
 Free = tuple[int, int, int, int]  # x, y, width, height
@@ -42,8 +43,7 @@ def place(graph: Graph, chip: Chip) -> Mapping:
         arrays = _empty(chip)
         layers: dict[str, tuple[Placed, ...]] = {}
         for node in nodes:
-            rects = [r for p in pieces(graph, node, chip, pack=pack) for r in rectangles(graph, node, p, chip)]
-            placed = _place_layer(rects, node.name, arrays, chip)
+            placed = _place_layer(graph, node, pieces(graph, node, chip, pack=pack), arrays, chip)
             if placed is None:
                 failed = node.name
                 break
@@ -65,25 +65,68 @@ def _empty(chip: Chip) -> list[_Array]:
     ]
 
 
-def _place_layer(rects: list[Rect], layer: str, arrays: list[_Array], chip: Chip) -> tuple[Placed, ...] | None:
-    """Places of all rectangles of a layer: on one core if one has room, else anywhere."""
-    by_core = [[a for a in arrays if a.core == c] for c in range(chip.cores)]
-    for group in sorted(by_core, key=lambda g: (sum(a.used for a in g), g[0].core)):
+def _place_layer(
+    graph: Graph, node: Node, cut: list[Piece], arrays: list[_Array], chip: Chip
+) -> tuple[Placed, ...] | None:
+    """Places of all rectangles of a layer: on one core, else columns apart, else rows apart where sums can join."""
+    rects = [r for p in cut for r in rectangles(graph, node, p, chip)]
+    cores = [[a for a in arrays if a.core == c] for c in range(chip.cores)]
+    placed = _place_together(rects, node.name, cores)
+    if placed is not None or chip.cores == 1:
+        return placed
+    columns: dict[tuple[int, int], list[Rect]] = {}
+    for rect in rects:
+        columns.setdefault((rect.piece.index, rect.col0), []).append(rect)
+    placed = _place_each(list(columns.values()), node.name, cores)
+    if placed is not None:
+        return placed
+    apart = [r for p in cut for r in rectangles(graph, node, p, chip, apart=True)]
+    return _place_on(apart, node.name, arrays) if rows_may_part(graph, node, apart) else None
+
+
+def _place_together(rects: list[Rect], layer: str, cores: list[list[_Array]]) -> tuple[Placed, ...] | None:
+    """Places on one core, the least filled that has room."""
+    for group in sorted(cores, key=lambda g: (sum(a.used for a in g), g[0].core)):
         placed = _place_on(rects, layer, group)
         if placed is not None:
             return placed
-    return _place_on(rects, layer, arrays) if chip.cores > 1 else None
+    return None
+
+
+def _place_each(groups: list[list[Rect]], layer: str, cores: list[list[_Array]]) -> tuple[Placed, ...] | None:
+    """Places of groups of rectangles, each group on one core; on failure nothing has changed."""
+    everywhere = [a for group in cores for a in group]
+    saved = _saved(everywhere)
+    placed: list[Placed] = []
+    for group in groups:
+        found = _place_together(group, layer, cores)
+        if found is None:
+            _restore(everywhere, saved)
+            return None
+        placed += found
+    return tuple(placed)
+
+
+_Saved = list[tuple[list[Free], npt.NDArray[np.bool_], int, list[str]]]
+
+
+def _saved(arrays: list[_Array]) -> _Saved:
+    return [(list(a.free), a.bias.copy(), a.used, list(a.layers)) for a in arrays]
+
+
+def _restore(arrays: list[_Array], saved: _Saved) -> None:
+    for array, (free, bias, used, layers) in zip(arrays, saved, strict=True):
+        array.free, array.bias, array.used, array.layers = free, bias, used, layers
 
 
 def _place_on(rects: list[Rect], layer: str, arrays: list[_Array]) -> tuple[Placed, ...] | None:
     """Places on these arrays only; on failure nothing has changed."""
-    saved = [(list(a.free), a.bias.copy(), a.used, list(a.layers)) for a in arrays]
+    saved = _saved(arrays)
     placed: dict[int, Placed] = {}
     for index in sorted(range(len(rects)), key=lambda i: (-rects[i].rows * rects[i].cols, i)):
         spot = _best_spot(rects[index], layer, arrays)
         if spot is None:
-            for array, (free, bias, used, layers) in zip(arrays, saved, strict=True):
-                array.free, array.bias, array.used, array.layers = free, bias, used, layers
+            _restore(arrays, saved)
             return None
         array, x, y, bias0 = spot
         _take(array, rects[index], x, y, bias0, layer)

@@ -14,7 +14,8 @@ from insitu.base.errors import InternalError
 from insitu.compiler.plan import LayerPlan, QuantPlan
 from insitu.graph.graph import Attr, Graph, Node, const_type
 from insitu.graph.types import TensorType, integer_dtype
-from insitu.numeric.affine import Floats, Ints, QuantSpec, multiplier_of, quantize as codes_of
+from insitu.numeric.affine import Floats, Ints, QuantSpec, multiplier_of
+from insitu.numeric.affine import quantize as codes_of
 from insitu.numeric.functions import softmax_table
 from insitu.numeric.readout import WTM_BIAS_UNIT
 
@@ -70,7 +71,7 @@ def quantize(graph: Graph, chip: Chip, *, plan: QuantPlan) -> Graph:
 
 
 def activation_codes(node: Node, spec: QuantSpec) -> dict[str, Attr]:
-    """lo and hi of a node's output codes: the spec's range narrowed by a fused activation."""
+    """Lo and hi of a node's output codes: the spec's range narrowed by a fused activation."""
     scale = max(spec.scale)
     low, high = float(node.attr("act_lo", -np.inf)), float(node.attr("act_hi", np.inf))
     lo = spec.lo if low == -np.inf else max(spec.lo, min(spec.hi, round(low / scale) + spec.zero_point))
@@ -123,7 +124,16 @@ def _bounded_scale(scale: npt.NDArray[Any], channels: int) -> Floats:
     return np.broadcast_to(scale, (channels,)) if scale.size == 1 else scale
 
 
-def _exact(draft: _Draft, node: Node, attrs: dict[str, Attr], layer: LayerPlan, w: Floats, sx: float, bias: Floats, out: QuantSpec) -> None:
+def _exact(
+    draft: _Draft,
+    node: Node,
+    attrs: dict[str, Attr],
+    layer: LayerPlan,
+    w: Floats,
+    sx: float,
+    bias: Floats,
+    out: QuantSpec,
+) -> None:
     axis = out_axis(node)
     zero = draft.specs[node.inputs[0]].zero_point
     sw = _bounded_scale(np.asarray(layer.weight_scale), w.shape[axis])
@@ -134,23 +144,56 @@ def _exact(draft: _Draft, node: Node, attrs: dict[str, Attr], layer: LayerPlan, 
     _emit_layer(draft, node, attrs | {"readout": "exact"}, q=q, spec=spec, bias=b, tables=(m, r))
 
 
-def _adc(draft: _Draft, node: Node, attrs: dict[str, Attr], layer: LayerPlan, w: Floats, sx: float, bias: Floats, out: QuantSpec) -> None:
+def _adc(
+    draft: _Draft,
+    node: Node,
+    attrs: dict[str, Attr],
+    layer: LayerPlan,
+    w: Floats,
+    sx: float,
+    bias: Floats,
+    out: QuantSpec,
+) -> None:
     axis, chip = out_axis(node), draft.chip
     zero = draft.specs[node.inputs[0]].zero_point
     sw = _bounded_scale(np.asarray(layer.weight_scale), w.shape[axis])
     spec = weight_spec(chip, sw, axis)
     q = weight_codes(w, spec, chip)
     step = 2.0 ** layer.adc[1] / layer.adc[0]
-    b = np.rint((bias / (sx * sw) - zero * _sum_over_rows(q, axis)) / step).astype(np.int64)
-    m, r = multiplier_of(step * sx * sw / _bounded_scale(np.asarray(out.scale), len(sw)), power_of_two=draft.power_of_two)
+    b = np.rint((np.clip(bias / (sx * sw), -(1 << 30), (1 << 30) - 1) - zero * _sum_over_rows(q, axis)) / step).astype(
+        np.int64
+    )
+    m, r = multiplier_of(
+        step * sx * sw / _bounded_scale(np.asarray(out.scale), len(sw)), power_of_two=draft.power_of_two
+    )
     macro = chip.macro
-    attrs |= {"readout": "adc", "adc_bits": macro.readout.bits, "adc_signed": macro.readout.signed, "adc_m": layer.adc[0], "adc_s": layer.adc[1]}
-    attrs |= {"parts": layer.parts, "input_bits": macro.input.bits, "plane_bits": macro.input.bits_per_pass, "input_signed": macro.input.signed}
+    attrs |= {
+        "readout": "adc",
+        "adc_bits": macro.readout.bits,
+        "adc_signed": macro.readout.signed,
+        "adc_m": layer.adc[0],
+        "adc_s": layer.adc[1],
+    }
+    attrs |= {
+        "parts": layer.parts,
+        "input_bits": macro.input.bits,
+        "plane_bits": macro.input.bits_per_pass,
+        "input_signed": macro.input.signed,
+    }
     attrs |= {"weight_bits": weight_magnitude_bits(chip), "slice_bits": slice_bits(chip)}
     _emit_layer(draft, node, attrs, q=q, spec=spec, bias=b, tables=(m, r))
 
 
-def _wtm2101(draft: _Draft, node: Node, attrs: dict[str, Attr], layer: LayerPlan, w: Floats, sx: float, bias: Floats, out: QuantSpec) -> None:
+def _wtm2101(
+    draft: _Draft,
+    node: Node,
+    attrs: dict[str, Attr],
+    layer: LayerPlan,
+    w: Floats,
+    sx: float,
+    bias: Floats,
+    out: QuantSpec,
+) -> None:
     axis, chip = out_axis(node), draft.chip
     lo, hi = chip.array.cell_range
     zero = (draft.specs[node.inputs[0]].zero_point << layer.input_shift) + layer.input_offset
@@ -160,14 +203,31 @@ def _wtm2101(draft: _Draft, node: Node, attrs: dict[str, Attr], layer: LayerPlan
     q = np.clip(np.rint(w / _per_channel(sw, w.ndim, axis)), lo, hi).astype(np.int64)
     unit = WTM_BIAS_UNIT
     limit = chip.macro.bias_rows * hi
-    b = np.clip(np.rint((bias / (sx * sw) - zero * _sum_over_rows(q, axis)) / unit), -limit, limit).astype(np.int64) * unit
-    attrs |= {"readout": "wtm2101", "input_shift": layer.input_shift, "input_offset": layer.input_offset, "parts": layer.parts, "k": layer.k}
+    b = (
+        np.clip(np.rint((bias / (sx * sw) - zero * _sum_over_rows(q, axis)) / unit), -limit, limit).astype(np.int64)
+        * unit
+    )
+    attrs |= {
+        "readout": "wtm2101",
+        "input_shift": layer.input_shift,
+        "input_offset": layer.input_offset,
+        "parts": layer.parts,
+        "k": layer.k,
+    }
     spec = QuantSpec(10, signed=True, scale=tuple(float(s) for s in sw), axis=axis)
     _emit_layer(draft, node, attrs, q=q, spec=spec, bias=b, tables=None, gain=gain)
 
 
 def _emit_layer(
-    draft: _Draft, node: Node, attrs: dict[str, Attr], *, q: Ints, spec: QuantSpec, bias: Ints, tables: tuple[Ints, Ints] | None, gain: Ints | None = None
+    draft: _Draft,
+    node: Node,
+    attrs: dict[str, Attr],
+    *,
+    q: Ints,
+    spec: QuantSpec,
+    bias: Ints,
+    tables: tuple[Ints, Ints] | None,
+    gain: Ints | None = None,
 ) -> None:
     name = node.name
     stored = q.astype(np.int8) if q.min() >= -128 and q.max() <= 127 else q.astype(np.int16)
@@ -211,7 +271,11 @@ def _product(draft: _Draft, node: Node) -> None:
     spec = draft.plan.values[node.output]
     draft.value(node.output, spec)
     m, r = multiplier_of(a.scale[0] * b.scale[0] / spec.scale[0], power_of_two=draft.power_of_two)
-    draft.add(node, inputs=node.inputs[:2], attrs={**activation_codes(node, spec), "multiplier": int(m[0]), "shift": int(r[0])})
+    draft.add(
+        node,
+        inputs=node.inputs[:2],
+        attrs={**activation_codes(node, spec), "multiplier": int(m[0]), "shift": int(r[0])},
+    )
 
 
 def _operand(draft: _Draft, node: Node, index: int) -> str:
@@ -268,19 +332,29 @@ def _rescale(draft: _Draft, node: Node) -> None:
     bounds = {"Relu": (0.0, np.inf)}.get(node.op) or (node.attr("lo", -np.inf), node.attr("hi", np.inf))
     clipped = replace(node, attrs={**node.attrs, "act_lo": bounds[0], "act_hi": bounds[1]})
     m, r = multiplier_of(draft.specs[name].scale[0] / spec.scale[0], power_of_two=draft.power_of_two)
-    draft.add(node, inputs=[name], attrs=activation_codes(clipped, spec) | {"multiplier": int(m[0]), "shift": int(r[0])}, op="Requantize")
+    draft.add(
+        node,
+        inputs=[name],
+        attrs=activation_codes(clipped, spec) | {"multiplier": int(m[0]), "shift": int(r[0])},
+        op="Requantize",
+    )
 
 
 def _average(draft: _Draft, node: Node) -> None:
     spec = draft.plan.values[node.output]
     draft.value(node.output, spec)
     counts = window_counts(node, draft.graph)
-    m, r = multiplier_of(draft.specs[node.inputs[0]].scale[0] / (spec.scale[0] * counts.max()), power_of_two=draft.power_of_two)
+    even = bool(counts.min() == counts.max())  # else border windows divide by fewer, and each output has a multiplier
+    ratio = draft.specs[node.inputs[0]].scale[0] / (spec.scale[0] * counts.min())
+    m, r = multiplier_of(ratio, power_of_two=draft.power_of_two and even)
+    if not even:
+        room = np.minimum(31 - np.int64(int(m[0]).bit_length()), 62 - r)
+        m, r = m << room, r + room
     attrs = {k: v for k, v in node.attrs.items() if not k.startswith("act")}
     attrs |= activation_codes(node, spec) | {"multiplier": int(m[0]), "shift": int(r[0])}
     inputs = [node.inputs[0]]
-    if counts.min() != counts.max():  # border windows divide by fewer
-        table = np.rint(int(m[0]) * counts.max() / counts).astype(np.int64)
+    if not even:
+        table = np.rint(int(m[0]) * counts.min() / counts).astype(np.int64)
         inputs.append(draft.constant(f"{node.name}.multiplier", table))
     draft.add(node, inputs=inputs, attrs=attrs)
 
@@ -331,7 +405,13 @@ def _aligned(draft: _Draft, node: Node, name: str, spec: QuantSpec) -> str:
     fresh = f"{node.name}.{name}"
     draft.value(fresh, spec, shape=draft.graph.type(name).shape)
     m, r = multiplier_of(draft.specs[name].scale[0] / spec.scale[0], power_of_two=draft.power_of_two)
-    attrs: dict[str, Attr] = {"multiplier": int(m[0]), "shift": int(r[0]), "lo": spec.lo, "hi": spec.hi, "rounding": "half_even"}
+    attrs: dict[str, Attr] = {
+        "multiplier": int(m[0]),
+        "shift": int(r[0]),
+        "lo": spec.lo,
+        "hi": spec.hi,
+        "rounding": "half_even",
+    }
     draft.nodes.append(Node(fresh, "Requantize", (name,), (fresh,), attrs))
     return fresh
 

@@ -59,8 +59,9 @@ def conflict(first: Task, second: Task, overlaps: Callable[[str, str], bool]) ->
 
     if meet(first.writes, second.reads):
         return True
-    if first.node == second.node:
-        return bool(first.reads & second.writes)
+    if first.node == second.node:  # disjoint parts of one symbol, but any other memory may be the same
+        touched = first.writes | first.reads
+        return bool(first.reads & second.writes) or any(overlaps(x, y) for x in touched for y in second.writes)
     return meet(first.writes | first.reads, second.writes)
 
 

@@ -1,13 +1,15 @@
 """Storage: which values share memory, the halos convolutions read, and byte addresses by lifetime.
 
 A convolution reads its padding from a halo of zero points around the stored tensor, so windows are plain strided
-addresses and nothing is copied.  Transpose, Slice and contiguous reshapes are views of their input's storage.
+addresses and nothing is copied.  A value that only MaxPools read with padding has a halo of the lowest code; one that
+both kinds read is copied for the MaxPools (`split_pads`).  Transpose, Slice and contiguous reshapes are views of their
+input's storage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from insitu.base.errors import Infeasible, InfeasibleError
@@ -19,6 +21,7 @@ from insitu.isa.program import Location
 RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 WINDOWED = ("Conv", "MaxPool", "AveragePool")
 ALIGN = 16
+ONLY_MAX = frozenset(("MaxPool",))
 Halo = tuple[tuple[int, int], ...]
 
 
@@ -30,11 +33,12 @@ class Storage:
     halos: Mapping[str, Halo]
     counts: Mapping[str, int]
     views: frozenset[str]
+    fills: Mapping[str, int]  # code of each value's halo
 
 
 def lay_out(graph: Graph, sizes: Mapping[str, int]) -> Storage:
     """Where every value of a quantized graph is stored."""
-    need = _halo_needs(graph)
+    need, kinds = _halo_needs(graph)
     locations: dict[str, Location] = {}
     halos: dict[str, Halo] = {}
     counts: dict[str, int] = {}
@@ -52,12 +56,12 @@ def lay_out(graph: Graph, sizes: Mapping[str, int]) -> Storage:
         own(value)
     for node in graph.nodes:
         view = None if need.get(node.output) and node.op != "Transpose" else _view(graph, node, locations, halos)
-        if view is None:
+        if view is None or (node.output in graph.outputs and view.symbol in graph.state_inputs):
             own(node.output)
         else:
             locations[node.output] = view
             views.add(node.output)
-    return Storage(locations, halos, counts, frozenset(views))
+    return Storage(locations, halos, counts, frozenset(views), {v: _fill(graph, v, kinds[v]) for v in need})
 
 
 def _operand_constants(graph: Graph) -> list[str]:
@@ -71,22 +75,54 @@ def _size(dim: Dim, sizes: Mapping[str, int]) -> int:
     return sizes[dim] if isinstance(dim, str) else dim
 
 
-def _halo_needs(graph: Graph) -> dict[str, Halo]:
-    """Padding that readers want around each value; Transpose hands it on to its input."""
-    need: dict[str, Halo] = {}
+def _fill(graph: Graph, value: str, readers: frozenset[str]) -> int:
+    """What a halo holds: the lowest code where only MaxPools read it, else the zero point."""
+    quant = graph.type(value).quant
+    assert quant is not None
+    return quant.lo if readers == ONLY_MAX else quant.zero_point
 
-    def widen(value: str, halo: Halo) -> None:
+
+def split_pads(graph: Graph) -> Graph:
+    """A padded MaxPool reads a padded copy where its input's halo has to hold other codes than the lowest."""
+    _, kinds = _halo_needs(graph)
+    nodes: list[Node] = []
+    types = dict(graph.types)
+    for node in graph.nodes:
+        value = node.inputs[0] if node.inputs else ""
+        quant = types[value].quant if value else None
+        padded = node.op == "MaxPool" and any(node.attr("pads", ()))
+        if padded and quant and kinds[value] != ONLY_MAX and quant.lo != quant.zero_point:
+            half = len(node.attr("pads")) // 2
+            before, after = ((0, 0, *node.attr("pads")[i : i + half]) for i in (0, half))
+            copy = f"{node.name}.padded"
+            sizes = zip(types[value].shape, before, after, strict=True)
+            shape = tuple(d if isinstance(d, str) else d + b + a for d, b, a in sizes)
+            types[copy] = replace(types[value], shape=shape)
+            nodes.append(Node(copy, "Pad", (value,), (copy,), {"pads": (*before, *after), "code": quant.lo}))
+            node = replace(node, inputs=(copy,), attrs={**node.attrs, "pads": (0,) * (2 * half)})
+        nodes.append(node)
+    return graph.with_nodes(nodes, types=types)
+
+
+def _halo_needs(graph: Graph) -> tuple[dict[str, Halo], dict[str, frozenset[str]]]:
+    """(padding that readers want around each value, operators of those readers); Transpose hands both on."""
+    need: dict[str, Halo] = {}
+    kinds: dict[str, frozenset[str]] = {}
+
+    def widen(value: str, halo: Halo, readers: frozenset[str]) -> None:
+        kinds[value] = kinds.get(value, frozenset()) | readers
         old = need.get(value, ((0, 0),) * len(halo))
         need[value] = tuple((max(a[0], b[0]), max(a[1], b[1])) for a, b in zip(old, halo, strict=True))
 
     for node in reversed(graph.nodes):
         if node.op in WINDOWED and any(node.attr("pads", ())):
-            widen(node.inputs[0], ((0, 0), (0, 0), *spatial_pads(tuple(node.attr("pads")))))
+            halo = ((0, 0), (0, 0), *spatial_pads(tuple(node.attr("pads"))))
+            widen(node.inputs[0], halo, frozenset((node.op,)))
         elif node.op == "Transpose" and node.output in need:
             halo = need[node.output]
             back = dict(zip(permutation(node, len(halo)), halo, strict=True))
-            widen(node.inputs[0], tuple(back[i] for i in range(len(halo))))
-    return need
+            widen(node.inputs[0], tuple(back[i] for i in range(len(halo))), kinds[node.output])
+    return need, kinds
 
 
 def permutation(node: Node, rank: int) -> tuple[int, ...]:
@@ -123,21 +159,54 @@ def _slice_view(node: Node, source: Location, shape: tuple[Dim, ...]) -> Locatio
 
 
 def _reshape_view(source: Location, shape: tuple[Dim, ...]) -> Location | None:
-    """A reshape of contiguous storage; unit dimensions of the source do not count."""
-    real = [(d, s) for d, s in zip(source.shape, source.strides, strict=True) if d != 1]
-    if any(isinstance(d, str) for d in (*source.shape, *shape)):
-        same = [d for d, _ in real] == [d for d in shape if d != 1]
-        if not same:
+    """A reshape of evenly spaced storage; sizes bound at run time must stay what they are."""
+    old, new = segments(source.shape, source.strides), segments(shape, (0,) * len(shape))
+    if [s.symbol for s in old] != [s.symbol for s in new]:
+        return None
+    strides: list[int] = []
+    for before, after in zip(old, new, strict=True):
+        step = _even_step(before)
+        if step is None:
             return None
-        strides = iter([s for _, s in real])
-        return Location(source.symbol, source.offset, shape, tuple(0 if d == 1 else next(strides) for d in shape))
-    step = 1
+        strides += [step * prod(after.sizes[i + 1 :]) for i in range(len(after.sizes))]
+        strides += [before.stride] if before.symbol else []
+    return Location(source.symbol, source.offset, shape, tuple(strides))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Neighbouring dimensions of known size, and the one of a size bound at run time that follows ("": the end)."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    symbol: str = ""
+    stride: int = 0
+
+
+def segments(shape: tuple[Dim, ...], strides: tuple[int, ...]) -> list[Segment]:
+    """Dimensions cut behind every size that is bound at run time."""
+    out: list[Segment] = []
+    sizes: list[int] = []
+    steps: list[int] = []
+    for size, stride in zip(shape, strides, strict=True):
+        if isinstance(size, str):
+            out.append(Segment(tuple(sizes), tuple(steps), size, stride))
+            sizes, steps = [], []
+        else:
+            sizes.append(size)
+            steps.append(stride)
+    return [*out, Segment(tuple(sizes), tuple(steps))]
+
+
+def _even_step(segment: Segment) -> int | None:
+    """The distance between neighbouring elements in row-major order; none where it varies."""
+    real = [(d, s) for d, s in zip(segment.sizes, segment.strides, strict=True) if d != 1]
+    step = first = real[-1][1] if real else 1
     for size, stride in reversed(real):
         if stride != step:
             return None
-        step *= int(size)
-    sizes = [int(d) for d in shape]
-    return Location(source.symbol, source.offset, shape, tuple(prod(sizes[i + 1 :]) for i in range(len(sizes))))
+        step *= size
+    return first
 
 
 @dataclass(frozen=True)

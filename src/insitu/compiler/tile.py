@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -87,15 +89,34 @@ def usable_columns(chip: Chip) -> int:
     return chip.array.cols - chip.macro.reserved_columns
 
 
-def row_bounds(node: Node, piece: Piece, chip: Chip) -> tuple[int, ...]:
-    """Row boundaries of a piece: those the quantized graph fixed, else whatever fits an array."""
+def row_bounds(graph: Graph, node: Node, piece: Piece, chip: Chip, *, apart: bool = False) -> tuple[int, ...]:
+    """Row boundaries of a piece: those the quantized graph fixed, else whatever fits an array.
+
+    `apart`: parts may lie on several cores, so they end with a channel where an array holds one.
+    """
     fixed = tuple(int(p) for p in node.attr("parts", ()))
-    return fixed or balanced(piece.rows, chip.array.rows)
+    if fixed:
+        return fixed
+    each = rows_per_channel(graph, node) if apart else 1
+    if each > chip.array.rows:
+        each = 1
+    return tuple(each * b for b in balanced(piece.rows // each, chip.array.rows // each))
 
 
-def rectangles(graph: Graph, node: Node, piece: Piece, chip: Chip) -> list[Rect]:
+def rows_per_channel(graph: Graph, node: Node) -> int:
+    """Rows that one input channel takes: the elements of the kernel."""
+    return prod(graph.constants[node.inputs[1]].shape[2:]) if node.op == "Conv" else 1
+
+
+def rows_may_part(graph: Graph, node: Node, rects: Sequence[Rect]) -> bool:
+    """Whether these row parts may lie on several cores: their sums add up, and one command reaches each."""
+    kind, each = node.attr("readout"), rows_per_channel(graph, node)
+    return kind == "exact" or (kind == "adc" and all(r.row0 % each == 0 for r in rects))
+
+
+def rectangles(graph: Graph, node: Node, piece: Piece, chip: Chip, *, apart: bool = False) -> list[Rect]:
     """The grid of rectangles of one piece."""
-    rows, cols = row_bounds(node, piece, chip), balanced(piece.cols, usable_columns(chip))
+    rows, cols = row_bounds(graph, node, piece, chip, apart=apart), balanced(piece.cols, usable_columns(chip))
     rects: list[Rect] = []
     for part, (r0, r1) in enumerate(pairwise(rows)):
         for c0, c1 in pairwise(cols):

@@ -373,7 +373,7 @@ def _reduce(machine: Machine, section: Section, command: Command, frame: _Frame)
     settings = section.vectors[int(command.args[2])]
     window = tuple(range(out.ndim, x.ndim))
     if command.op == "MAX":
-        out[...] = x.max(axis=window)
+        _store(machine, section, settings, x.max(axis=window), out, frame)
         return
     acc = x.sum(axis=window, dtype=np.int64) - settings.zero_a * int(np.prod(x.shape[out.ndim :]))
     _store(machine, section, settings, acc * settings.scale_a, out, frame)
