@@ -178,7 +178,7 @@ def babble(samples: int, rng: np.random.Generator, words: list[NDArray[np.float3
 
 def noise(samples: int, rng: np.random.Generator, words: list[NDArray[np.float32]]) -> NDArray[np.float64]:
     """A random kind of noise with a random slow swell, unit RMS; no babble where there are no words."""
-    kind = rng.choice(["color", "color", "color", "hum", "clatter", *(["babble"] if words else [])])
+    kind = rng.choice(["color", "color", "color", *(["babble"] if words else []), "hum", "clatter"])
     if kind == "color":
         out = colored(samples, rng, rng.uniform(-0.5, 2.2))
     elif kind == "babble":
