@@ -16,6 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import insitu as insitu_package
 from insitu.cli.main import main
 
 ROWS, CLASSES = 12, 5
@@ -55,7 +56,8 @@ def insitu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
 
 def started(*arguments: object, cwd: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """The command as a process of its own."""
-    env = {**os.environ, "XDG_CACHE_HOME": str(cwd / "cache"), **(environment or {})}
+    source = str(Path(insitu_package.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": source, "XDG_CACHE_HOME": str(cwd / "cache"), **(environment or {})}
     return subprocess.Popen(
         [sys.executable, "-m", "insitu.cli.main", *map(str, arguments)],
         cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

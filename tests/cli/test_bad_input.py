@@ -51,6 +51,8 @@ def node(op: str, inputs: list[str], outputs: list[str]) -> Any:
 
 
 W = numpy_helper.from_array(np.ones((ROWS, CLASSES), np.float32), "w")
+UNKNOWN = [node("Frobnicate", ["x"], ["h"]), node("Det", ["h"], ["y"])]
+CYCLE = [node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), node("Gemm", ["b", "w"], ["y"])]
 MODELS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "not an ONNX file": ("hello, this is text\n", ("text file",)),
     "random bytes": (bytes(range(256)) * 4, ("not an ONNX model",)),
@@ -59,10 +61,10 @@ MODELS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "NaN weights": (with_weights(np.full((ROWS, 8), np.nan, np.float32)), ("NaN",)),
     "infinite weights": (with_weights(np.full((ROWS, 8), np.inf, np.float32)), ("inf",)),
     "missing initializer": (model_proto(nodes=[node("Gemm", ["x", "lost"], ["y"])], tensors=[]), ("lost",)),
-    "unknown operator": (model_proto(nodes=[node("Frobnicate", ["x"], ["h"]), node("Det", ["h"], ["y"])]), ("Frobnicate", "Det")),
-    "cycle": (model_proto(nodes=[node("Add", ["x", "b"], ["a"]), node("Relu", ["a"], ["b"]), node("Gemm", ["b", "w"], ["y"])], tensors=[W]), ("cycle",)),
-    "open sizes": (model_proto(dims=("N", "width"), tensors=[W], nodes=[node("Relu", ["x"], ["y"])]), ("width", "--shape x=")),
-}  # fmt: skip
+    "unknown operator": (model_proto(nodes=UNKNOWN), ("Frobnicate", "Det")),
+    "cycle": (model_proto(nodes=CYCLE, tensors=[W]), ("cycle",)),
+    "open sizes": (model_proto(dims=("N", "width"), nodes=[node("Relu", ["x"], ["y"])]), ("width", "--shape x=")),
+}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from insitu.base.errors import OutputError
@@ -22,7 +23,7 @@ SPARSE_SECONDS = 5.0  # without a terminal, a stage that lasts says so this ofte
 def prepare() -> None:
     """Characters that a stream's encoding lacks are printed as escapes instead of failing."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

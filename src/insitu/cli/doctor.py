@@ -21,17 +21,22 @@ from insitu.runtime.parallel import threads
 CORE = ("numpy", "scipy", "numba", "onnx", "onnxruntime", "pydantic", "pyyaml", "typer", "jinja2", "safetensors")
 EXTRAS = {
     "torch": ("torch",), "hf": ("transformers", "tokenizers"), "solver": ("ortools",), "search": ("optuna",),
-    "media": ("soundfile", "PIL"), "cluster": ("joblib", "ray", "psycopg"), "studio": ("starlette", "uvicorn", "plotly"),
-    "trace": ("perfetto",),
+    "media": ("soundfile", "PIL"), "cluster": ("joblib", "ray", "psycopg"),
+    "studio": ("starlette", "uvicorn", "plotly"), "trace": ("perfetto",),
 }  # fmt: skip
 
 
 def run(*, json: bool) -> int:
     """Look, test and report; returns the exit code."""
-    facts = {**_machine(), "core": {name: package(name) for name in CORE}, "extras": _extras(), **_folders()}
+    facts: dict[str, Any] = {
+        **_machine(),
+        "core": {name: package(name) for name in CORE},
+        "extras": _extras(),
+        **_folders(),
+    }
     facts["self_test"] = self_test()
     missing = [name for name, found in facts["core"].items() if found is None]
-    good = not missing and facts["self_test"]["mismatches"] == 0 and facts["writable"]["working folder"]
+    good = not missing and facts["self_test"]["mismatches"] == 0 and bool(facts["writable"]["working folder"])
     console.put_json({"schema": 1, "good": good, **facts}) if json else console.put(_text(facts, good=good))
     if facts["self_test"]["mismatches"]:
         return InternalError.exit_code

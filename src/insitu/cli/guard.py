@@ -100,7 +100,7 @@ def usage_error(error: Any) -> UsageError:
         return UsageError(f"{command}: {place}", got, need)
     commands = getattr(getattr(context, "command", None), "commands", None)
     if message.startswith("No such command") and commands:
-        word = (message.split("'") + [""])[1]
+        word = [*message.split("'"), ""][1]
         return UsageError(
             command, f"there is no command {word!r}", f"one of {', '.join(commands)}", try_=did_you_mean(word, commands)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ FACTS = ("cells_used", "cells")
 
 
 def load_checked(path: str) -> tuple[Program, Graph]:
-    """A program that breaks no rule of the instruction set, and its verified graph; ProgramError where there is none."""
+    """A program that breaks no rule of the instruction set, and its verified graph; else ProgramError."""
     program = load_program(path)
     with blamed(program, path):
         check_program(program)
@@ -61,7 +61,7 @@ def session_of(
 
 
 @contextmanager
-def blamed(program: Program, path: str) -> Iterator[None]:
+def blamed(program: Program, path: str) -> Generator[None]:
     """What fails inside is the file's fault, unless our compiler makes the very same program."""
     try:
         yield

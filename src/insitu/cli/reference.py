@@ -21,7 +21,7 @@ chip is a preset or a YAML file.
 | exit code | meaning |
 |---|---|
 | 0 | it ran |
-| 1 | something you gave cannot be used: where, what it got, what it needs, what to try; mistakes on the command line too |
+| 1 | something you gave cannot be used: where, what it got, what it needs, what to try; also on the command line |
 | 2 | the network does not fit the chip: which resource is short, what fills it, what would make it fit |
 | 3 | a fault of Insitu's; a note is saved, `INSITU_DEBUG=1` shows the traceback |
 | 130 | stopped by Ctrl-C or SIGTERM; nothing is left half-written |

@@ -105,7 +105,7 @@ def _deployed(request: Request, loaded: Loaded, options: Options, progress: cons
         loaded.graph, loaded.chip, data=loaded.data, calib=loaded.calib, options=options, plan=loaded.plan,
         progress=progress, name=loaded.name,
     )  # fmt: skip
-    extra = {**deployment.result.extra, "command": command_text(request), "versions": versions_text()}
+    extra: dict[str, Any] = {**deployment.result.extra, "command": command_text(request), "versions": versions_text()}
     extra |= _data_facts(request, loaded) | _answers(deployment, loaded, options, progress)
     if loaded.task is not None and "confusion" in extra:
         extra["confusion"] = {**extra["confusion"], "labels": list(loaded.task.facts.classes)}
