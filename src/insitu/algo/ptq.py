@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.algo.calibrate import Calibration, Range, calibrate
-from insitu.algo.search import asymmetric, power_of_two, symmetric, unsigned
 from insitu.algo.gains import adc_range_of, wtm_layer
+from insitu.algo.search import asymmetric, power_of_two, symmetric, unsigned
 from insitu.algo.weights import weight_scales
 from insitu.arch.spec import Chip
 from insitu.compiler.plan import LayerPlan, QuantPlan
@@ -91,7 +91,9 @@ def _spec(choice: _Choice, node: Node, *, tied: bool) -> QuantSpec:
     if node.op in ("AveragePool", "ReduceMean"):
         return _average_spec(choice, node, seen)
     if node.op in ("Conv", "MatMul"):
-        return power_of_two(seen, signed=True, bits=8, relu=seen.low >= 0) if tied else symmetric(seen, relu=seen.low >= 0)
+        return (
+            power_of_two(seen, signed=True, bits=8, relu=seen.low >= 0) if tied else symmetric(seen, relu=seen.low >= 0)
+        )
     if tied or seen.low < 0:
         return power_of_two(seen, signed=seen.low < 0, bits=8)
     return unsigned(seen)
@@ -116,8 +118,9 @@ def _share_specs(choice: _Choice) -> None:
             maker = made.get(value)
             if maker is not None and maker.op not in PASS_THROUGH and maker.op != "Softmax":
                 choice.values[value] = _merged(choice.values[value], choice.values[node.output])
-    for state in choice.graph.states:
-        choice.values[state.output] = choice.values[state.input]
+    for _ in choice.graph.states:  # as often as a state may be another one's next value
+        for state in choice.graph.states:
+            choice.values[state.output] = choice.values[state.input]
 
 
 def _merged(own: QuantSpec, common: QuantSpec) -> QuantSpec:

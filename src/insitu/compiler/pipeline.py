@@ -11,17 +11,18 @@ import numpy.typing as npt
 
 from insitu.arch.load import chip_json
 from insitu.arch.spec import Chip
-from insitu.compiler.commands import Op, Operand, Task
+from insitu.base.errors import ModelError
+from insitu.compiler.commands import Task
 from insitu.compiler.emit import Emitter, axes_of, emit_node, fill_halo, operand_at, vector_op
 from insitu.compiler.mapping import Mapping
 from insitu.compiler.place import place
 from insitu.compiler.schedule import sections, sync_edges
 from insitu.compiler.storage import Block, Storage, allocate, lay_out, split_pads
 from insitu.compiler.tile import weight_nodes
-from insitu.graph.graph import Graph
+from insitu.graph.graph import Graph, State
 from insitu.graph.ops.macs import fan_in
 from insitu.graph.text import print_graph
-from insitu.isa.program import Program, Section, Symbol
+from insitu.isa.program import Location, Program, Section, Symbol
 
 SPACE = "ram"
 BYTES = {"i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "i64": 8}
@@ -39,6 +40,14 @@ def compile_graph(
     `expected` holds, per layer, the mean driven codes [groups, rows] that the chip's own calibration plays.
     Raises InfeasibleError where the network does not fit.
     """
+    missing = [n for n in graph.symbols() if n not in (sizes or {})]
+    if missing:
+        got, need = f"sizes {', '.join(missing)} without a bound", "the largest value of each"
+        raise ModelError(graph.name, got, need, try_=["compile_graph(graph, chip, sizes={...})"])
+    products = [n.name for n in graph.nodes if n.op == "MatMul" and n.inputs[1] not in graph.constants]
+    if products and not chip.capabilities.mma:
+        got, need = "a product of two run-time operands", f"a chip with capability mma, which {chip.name} lacks"
+        raise ModelError(f"node {products[0]!r} (MatMul)", got, need)
     mapping = place(graph, chip)
     return emit(graph, chip, mapping=mapping, sizes=sizes or {}, expected=expected or {})
 
@@ -100,14 +109,28 @@ def _fill_input_halos(emitter: Emitter) -> None:
 
 
 def _carry_states(emitter: Emitter) -> None:
-    """Copy each state's new value over its old one at the end of a step."""
-    for state in emitter.graph.states:
+    """Copy each state's new value over its old one at the end of a step; what lies in a state's place moves first."""
+    graph, old = emitter.graph, {s.input for s in emitter.graph.states}
+    later: list[tuple[State, Location, Location]] = []
+    for state in graph.states:
         source, target = emitter.at(state.output), emitter.at(state.input)
         if source == target:
             continue
-        axes = axes_of(target.shape, target.strides, source.strides)
-        op: Op = vector_op("DMA", axes, [operand_at(target, 0), Operand(source.symbol, source.offset, 1)])
-        emitter.tasks.append(Task(f"{state.input}.carry", emitter.cores.get(state.output, 0), (op,)))
+        if source.symbol in old:
+            kept = replace(target, symbol=f"{state.input}.next")
+            emitter.scratch[kept.symbol] = (graph.type(state.input).dtype, emitter.storage.counts[state.input])
+            _carry(emitter, state, kept, source)
+            source = kept
+        later.append((state, target, source))
+    for state, target, source in later:
+        _carry(emitter, state, target, source)
+
+
+def _carry(emitter: Emitter, state: State, target: Location, source: Location) -> None:
+    axes = axes_of(target.shape, target.strides, source.strides)
+    op = vector_op("DMA", axes, [operand_at(target, 0), operand_at(source, 1)])
+    core = emitter.cores.get(state.output, 0)
+    emitter.tasks.append(Task(f"{target.symbol}.carry", core, (op,)))
 
 
 def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple[Symbol, ...], int]:

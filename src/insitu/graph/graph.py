@@ -95,9 +95,16 @@ class Graph:
     def bind(self, sizes: Mapping[str, int]) -> Graph:
         """The graph with named sizes replaced by numbers."""
         known = dict(sizes)
-        return replace(self, types={v: t.bind(known) for v, t in self.types.items()})
+        nodes = tuple(_bound(n, known) if isinstance(n.attr("shape"), tuple) else n for n in self.nodes)
+        return replace(self, nodes=nodes, types={v: t.bind(known) for v, t in self.types.items()})
 
-    def with_nodes(self, nodes: Iterable[Node], *, types: Mapping[str, TensorType] | None = None, constants: Mapping[str, Array] | None = None) -> Graph:
+    def with_nodes(
+        self,
+        nodes: Iterable[Node],
+        *,
+        types: Mapping[str, TensorType] | None = None,
+        constants: Mapping[str, Array] | None = None,
+    ) -> Graph:
         """A copy with these nodes; types and constants nobody refers to are dropped."""
         nodes = tuple(nodes)
         all_types = {**self.types, **(types or {})}
@@ -115,6 +122,12 @@ class Graph:
         from insitu.graph.text import print_graph
 
         return print_graph(self, weights=False)
+
+
+def _bound(node: Node, sizes: Mapping[str, int]) -> Node:
+    """The node with named sizes in its target shape replaced by numbers."""
+    shape = tuple(sizes.get(d, d) if isinstance(d, str) else d for d in node.attr("shape"))
+    return replace(node, attrs={**node.attrs, "shape": shape})
 
 
 def const_type(array: Array) -> TensorType:

@@ -38,22 +38,21 @@ class Session:
         sizes: Mapping[str, int] | None = None,
         graph: Graph | None = None, calibrated: bool = True,
     ) -> None:  # fmt: skip
-        """Raises UsageError for physics the chip does not have, DataError for a missing size."""
-        missing = [n for n in program.sizes if n not in (sizes or {})]
-        if missing:
-            raise DataError(
-                program.name,
-                f"sizes {', '.join(missing)} not given",
-                "a number for each",
-                try_=["Session(program, sizes={...})"],
-            )
+        """Raises UsageError for physics the chip does not have, DataError for a size it was not compiled for.
+
+        Sizes that are bound at run time and not given here follow from the shapes of each call's inputs.
+        """
         chip = chip_from_json(program.chip)
         effects = Physics.parse(physics, chip, calibrated=calibrated) if isinstance(physics, str) else physics
-        self.program = program.bind(_checked_sizes(program, sizes or {}))
-        self.graph = (graph or parse_graph(program.graph)).bind(sizes or {})
         self.model = MacroModel(chip, effects, seed, instance)
         self.states: dict[str, Array] = {}
-        self._machine = load(self.program, model=self.model)
+        self._given = _checked_sizes(program, sizes or {})
+        known = all(n in self._given for n in program.sizes)
+        self.program = program.bind(self._given) if known else program
+        self.graph = (graph or parse_graph(program.graph)).bind(self._given)
+        self._machines: dict[tuple[tuple[str, int], ...], Machine] = {}
+        if known:
+            self._machines[()] = load(self.program, model=self.model)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -82,10 +81,41 @@ class Session:
                 ", ".join([*(f"unknown {n}" for n in unknown), *(f"missing {n}" for n in missing)]),
                 ", ".join(self.inputs),
             )
-        return {name: self._codes(name, np.asarray(array)) for name, array in given.items()}
+        arrays = {name: np.asarray(array) for name, array in given.items()}
+        sizes = self._sizes(arrays)
+        shapes = {name: self.graph.type(name).bind(sizes).sizes() for name in arrays}
+        return {name: self._codes(name, array, shapes[name]) for name, array in arrays.items()}
 
-    def _codes(self, name: str, array: Array) -> Array:
-        shape = self.graph.type(name).sizes()
+    def _sizes(self, arrays: Mapping[str, Array]) -> dict[str, int]:
+        """Sizes bound at run time that are still open, from the shapes of inputs (samples, *shape)."""
+        found: dict[str, int] = {}
+        for name, array in arrays.items():
+            kind = self.graph.type(name)
+            if not kind.symbols:
+                continue
+            if array.ndim != kind.rank + 1:
+                need = f"(samples, {', '.join(map(str, kind.shape))})"
+                raise DataError(f"input {name}", f"shape {array.shape}", need)
+            for dim, size in zip(kind.shape, array.shape[1:], strict=True):
+                if isinstance(dim, str) and found.setdefault(dim, size) != size:
+                    raise DataError(f"input {name}", f"{dim} = {size}", f"{dim} = {found[dim]}, as in other inputs")
+        return _checked_sizes(self.program, found)
+
+    def _machine(self, codes: Mapping[str, Array]) -> Machine:
+        """The machine for inputs of these shapes; machines of all sizes share their weights."""
+        sizes = self._sizes(codes)
+        missing = [n for n in self.program.sizes if n not in sizes]
+        if missing:
+            got, need = f"sizes {', '.join(missing)} not given", "a number for each"
+            raise DataError(self.program.name, got, need, try_=["Session(program, sizes={...})"])
+        key = tuple(sorted(sizes.items()))
+        if key not in self._machines:
+            fresh = load(self.program.bind(sizes), model=self.model)
+            shared = next(iter(self._machines.values()), fresh)
+            self._machines[key] = replace(fresh, matrices=shared.matrices)
+        return self._machines[key]
+
+    def _codes(self, name: str, array: Array, shape: tuple[int, ...]) -> Array:
         samples = len(array) if array.ndim else 0
         if array.size != samples * int(np.prod(shape)) or samples == 0:
             raise DataError(f"input {name}", f"shape {array.shape}", f"(samples, {', '.join(map(str, shape))})")
@@ -108,27 +138,22 @@ class Session:
         first_sample: int = 0,
     ) -> dict[str, Array]:
         """Output codes by name for input codes; with `observe`, all samples run as one block."""
-        samples = len(next(iter(codes.values())))
+        samples, loaded = len(next(iter(codes.values()))), self._machine(codes)
         if observe is not None:
-            return self._outputs(run(self._machine, codes, observe=observe, first_sample=first_sample))
-        size = block_size(self.program)
-        blocks = ranges(samples, size)
+            return self._outputs(run(loaded, codes, observe=observe, first_sample=first_sample))
+        blocks = ranges(samples, block_size(loaded.program))
         if not blocks:
             return {}
-        self._warm(codes)
+        if not loaded.matrices:  # bind the weights once, before threads share them
+            run(loaded, {n: c[:1] for n, c in codes.items()})
 
         def work(bounds: tuple[int, int]) -> dict[str, Array]:
             a, b = bounds
-            machine = replace(self._machine, memory={}, pending={})  # own memory, shared matrices
+            machine = replace(loaded, memory={}, pending={})  # own memory, shared matrices
             return self._outputs(run(machine, {n: c[a:b] for n, c in codes.items()}, first_sample=first_sample + a))
 
         parts = spread(work, blocks, done=None if done is None else lambda n: done(blocks[n - 1][1]))
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-
-    def _warm(self, codes: Mapping[str, Array]) -> None:
-        """Bind the weights once, before threads share them."""
-        if not self._machine.matrices:
-            run(self._machine, {n: c[:1] for n, c in codes.items()})
 
     def _outputs(self, values: Mapping[str, Array]) -> dict[str, Array]:
         return {name: values[name] for name in self.outputs}
@@ -142,7 +167,11 @@ class Session:
 
     def step(self, inputs: Mapping[str, Array] | Array) -> dict[str, Array]:
         """One step of a program with state, for all samples at once; the state goes on to the next call."""
-        values = run(self._machine, self.codes(inputs), states=self.states)
+        codes = self.codes(inputs)
+        held, given = (len(next(iter(c.values()))) for c in (self.states or codes, codes))
+        if held != given:
+            raise DataError("inputs", f"{given} samples", f"{held}, those whose state is kept", try_=["reset() first"])
+        values = run(self._machine(codes), codes, states=self.states)
         self.states = {s.input: values[s.input].copy() for s in self.graph.states}
         return {n: dequantize(values[n], self.spec(n)) for n in self.outputs}
 
@@ -152,10 +181,11 @@ class Session:
 
 
 def _checked_sizes(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes that the program has; DataError where one is out of range."""
     for name, most in program.sizes.items():
-        if not 1 <= int(sizes[name]) <= most:
+        if name in sizes and not 1 <= int(sizes[name]) <= most:
             raise DataError(f"size {name}", str(sizes[name]), f"1 to {most}, as the program was compiled")
-    return dict(sizes)
+    return {name: int(sizes[name]) for name in program.sizes if name in sizes}
 
 
 def block_size(program: Program) -> int:
@@ -181,4 +211,4 @@ def _largest_window(section: Section) -> int:
 
 def machine_of(session: Session) -> Machine:
     """The machine behind a session, for observers."""
-    return session._machine  # pyright: ignore[reportPrivateUsage]
+    return session._machine({})  # pyright: ignore[reportPrivateUsage]

@@ -45,6 +45,10 @@ def load(program: Program, *, model: MacroModel | None = None) -> Machine:
     """A machine for a program whose sizes are all bound; `model` says what the macros do (ideal without it)."""
     if program.sizes:
         raise ProgramError(program.name, f"sizes {sorted(program.sizes)} not bound", "Program.bind first")
+    empty = [name for name, ref in program.weights.items() if ref.data is None]
+    if empty:
+        got = f"{len(empty)} of {len(program.weights)} weights known by shape only, {empty[0]} first"
+        raise ProgramError(program.name, got, "weights with data; a shape-only program can be counted and timed")
     machine = Machine(program, model or MacroModel())
     machine.symbols = {s.name: s for s in program.symbols}
     for value, at in program.values.items():
