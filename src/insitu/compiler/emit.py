@@ -163,7 +163,7 @@ def _layer(emitter: Emitter, node: Node) -> None:
     home = placed[0].core
     halo = fill_halo(emitter, node.output)
     if halo:
-        emitter.tasks.append(Task(f"{node.name}.halo", home, tuple(halo)))
+        emitter.tasks.append(Task(node.name, home, tuple(halo)))  # beside what the layer writes
     found: dict[Piece, list[Placed]] = {}
     for p in placed:
         found.setdefault(p.rect.piece, []).append(p)
@@ -522,6 +522,14 @@ def _in_memory(emitter: Emitter, value: str) -> str:
     return value
 
 
+def _lut(emitter: Emitter, node: Node) -> None:
+    x, y = emitter.at(node.inputs[0]), emitter.at(node.output)
+    table = emitter.weight(f"{node.name}.table", np.asarray(emitter.graph.constants[node.inputs[1]]).astype(np.int32))
+    settings = Vector(scale_a=1 << int(node.attr("input_shift", 0)), lut=table, label=node.name)
+    op = vector_op("LUT", axes_of(y.shape, y.strides, x.strides), [operand_at(y, 0), operand_at(x, 1)], settings)
+    _with_halo(emitter, node, [op])
+
+
 def _rescale(emitter: Emitter, node: Node) -> None:
     x, y = emitter.at(node.inputs[0]), emitter.at(node.output)
     settings = Vector(emitter.zero(node.inputs[0]), post=emitter.post(node), label=node.name)
@@ -691,5 +699,5 @@ def _pad(emitter: Emitter, node: Node) -> None:
 Rule = Callable[[Emitter, Node], None]
 RULES: dict[str, Rule] = {
     "Conv": _layer, "MatMul": _layer, "Add": _binary, "Mul": _binary, "Requantize": _rescale, "AveragePool": _pool,
-    "MaxPool": _pool, "ReduceMean": _reduce, "Softmax": _softmax, "Concat": _concat, "Pad": _pad,
+    "MaxPool": _pool, "ReduceMean": _reduce, "Softmax": _softmax, "Lut": _lut, "Concat": _concat, "Pad": _pad,
 }  # fmt: skip
