@@ -55,3 +55,10 @@ def test_a_task_file_is_checked(tmp_path: Path) -> None:
     (tmp_path / "task.yaml").write_text("name: x\ntitel: y\n")
     with pytest.raises(ConfigError, match=r"task\.yaml:2: titel: unknown key"):
         registry.load_task(tmp_path)
+
+
+def test_names_in_deploy() -> None:
+    task = registry.find_task("kws")
+    assert registry.named_task("task:kws") == registry.named_task("kws") == task
+    assert registry.named_task("kws.onnx") is None
+    assert registry.named_task("task:kwz") is None

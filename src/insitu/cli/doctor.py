@@ -14,7 +14,7 @@ from typing import Any
 import insitu
 from insitu.base.errors import InternalError
 from insitu.cli import console
-from insitu.cli.guard import cache_folder
+from insitu.cli.environment import cache_folder
 from insitu.flow.folder import package
 from insitu.runtime.parallel import threads
 

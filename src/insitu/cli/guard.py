@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from insitu.base.errors import InfeasibleError, InsituError, InternalError, OutputError, UsageError, did_you_mean
+from insitu.base.errors import (
+    InfeasibleError,
+    InsituError,
+    InternalError,
+    OutputError,
+    RangeError,
+    UsageError,
+    did_you_mean,
+)
 from insitu.cli import console
+from insitu.cli.environment import cache_folder, debugging
 
 INTERRUPTED = 130
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -24,17 +34,15 @@ def guarded(work: Callable[[], int], arguments: Sequence[str]) -> int:
     """The exit code of a command; whatever it raises becomes a message."""
     console.prepare()
     as_json = wants_json(arguments)
-    _listen()
     try:
-        return _ended(work, arguments, as_json)
+        with listening():
+            return _ended(work, arguments, as_json)
     except BrokenPipeError:
         console.hang_up()
         return 1
     except OutputError as error:  # standard output itself cannot be written
         console.note(str(error))
         return 1
-    finally:
-        _ignore_signals(signal.SIG_DFL)
 
 
 def wants_json(arguments: Sequence[str]) -> bool:
@@ -47,9 +55,10 @@ def _ended(work: Callable[[], int], arguments: Sequence[str], as_json: bool) -> 
     try:
         return work()
     except (Stopped, KeyboardInterrupt):
-        _ignore_signals(signal.SIG_IGN)
         return report(
-            InsituError("interrupted", "stopped before the end", code="interrupted"), as_json, code=INTERRUPTED
+            InsituError("interrupted", "stopped; nothing was written", "to run to its end", code="interrupted"),
+            as_json,
+            code=INTERRUPTED,
         )
     except BrokenPipeError:
         raise
@@ -62,6 +71,8 @@ def _ended(work: Callable[[], int], arguments: Sequence[str], as_json: bool) -> 
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             place = str(error.filename or "disk")
             return report(OutputError(place, (error.strerror or "full").lower(), "room to write"), as_json)
+        if isinstance(error, MemoryError):
+            return report(RangeError("memory", "not enough for this", "more memory, or fewer --samples"), as_json)
         return _crashed(error, arguments, as_json)
 
 
@@ -134,7 +145,7 @@ def _crash_note(error: BaseException, arguments: Sequence[str]) -> str:
     import traceback
 
     text = "".join(traceback.format_exception(error))
-    shown = f"{text.rstrip()}\n" if os.environ.get("INSITU_DEBUG", "") not in ("", "0") else ""
+    shown = f"{text.rstrip()}\n" if debugging() else ""
     path = _save_note(text, arguments)
     return shown + (f"A note for a bug report is in {path}" if path else "The note for a bug report could not be saved")
 
@@ -157,38 +168,25 @@ def _save_note(text: str, arguments: Sequence[str]) -> str:
     return ""
 
 
-def cache_folder() -> Any:
-    """Where notes and caches of a user lie."""
-    from pathlib import Path
-
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        return Path(base) / "insitu" if base else Path.home() / ".cache" / "insitu"
-    except RuntimeError:  # no home at all
-        return Path(".cache") / "insitu"
-
-
 # signals
 
 
-def _listen() -> None:
-    """Ctrl-C and SIGTERM stop the command so that it tidies up; later ones do not disturb the tidying."""
+@contextmanager
+def listening() -> Generator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP stop the command so that it tidies up; further ones do not disturb the tidying."""
+    before: dict[signal.Signals, Any] = {}
 
     def stop(number: int, frame: Any) -> None:
-        _ignore_signals(signal.SIG_IGN)
+        for heard in before:
+            signal.signal(heard, signal.SIG_IGN)
         raise Stopped(number)
 
-    _set_signals(stop)
-
-
-def _ignore_signals(handler: Any) -> None:
-    """Back to the default (SIG_DFL), or deaf (SIG_IGN)."""
-    _set_signals(handler, interrupt=signal.default_int_handler if handler is signal.SIG_DFL else handler)
-
-
-def _set_signals(handler: Any, *, interrupt: Any = None) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                before[number] = signal.signal(number, stop)
     try:
-        signal.signal(signal.SIGINT, interrupt or handler)
-        signal.signal(signal.SIGTERM, handler)
-    except ValueError:  # not the main thread: whoever called us handles signals
-        pass
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -299,11 +298,10 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The `insitu` command; returns its exit code."""
-    # Blocks of samples run on our own threads; a BLAS with threads of its own would round differently at other counts.
-    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
-        os.environ[name] = "1"
+    from insitu.cli.environment import settle
     from insitu.cli.guard import guarded
 
+    settle()
     given = list(sys.argv[1:] if arguments is None else arguments)
     return guarded(lambda: dispatch(given), given)
 

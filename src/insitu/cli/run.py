@@ -18,7 +18,7 @@ from insitu.cli import console
 from insitu.cli.inputs import Loaded, ModelInputs, captured_only, load, only_fresh, parse_count
 from insitu.compiler.plan import plan_to_json
 from insitu.flow.chain import Deployment, Options, deploy
-from insitu.flow.folder import default_folder, fill_run, versions_text
+from insitu.flow.folder import default_folder, fill_run, printable, versions_text
 from insitu.report.summary import same_numbers, summary_lines
 from insitu.tasks.registry import data_text
 
@@ -114,7 +114,7 @@ def _deployed(request: Request, loaded: Loaded, options: Options, progress: cons
 
 def _data_facts(request: Request, loaded: Loaded) -> dict[str, Any]:
     if request.inputs.data is not None:
-        return {"data": Path(request.inputs.data).name}
+        return {"data": printable(Path(request.inputs.data).name)}
     return {} if loaded.task is None else {"data": data_text(loaded.task)}
 
 
@@ -154,7 +154,7 @@ def command_text(request: Request) -> str:
 
 
 def _short(path: str) -> str:
-    return Path(path).name if Path(path).suffix else path
+    return printable(Path(path).name if Path(path).suffix else path)
 
 
 def _host(request: Request, start: float) -> dict[str, Any]:
@@ -165,8 +165,8 @@ def _host(request: Request, start: float) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
         "seconds": round(time.time() - start, 3),
         "threads": threads(),
-        "model": str(Path(request.inputs.model)),
-        "data": request.inputs.data,
+        "model": printable(request.inputs.model),
+        "data": None if request.inputs.data is None else printable(request.inputs.data),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ from insitu.isa.program import Program
 from insitu.numeric.affine import dequantize
 from insitu.report.result import AccuracyPoint, Coverage, LayerResult, ModelFacts, Result
 from insitu.runtime.session import Session
+from insitu.tasks.registry import calibration_data, evaluation_data, named_task, task_models
 
 Array = npt.NDArray[Any]
 Source = str | Path | Mapping[str, Array]
@@ -122,16 +123,21 @@ def deploy(
     shapes: Shapes | None = None,
     progress: Progress = silent,
     name: str = "",
-    tasks: Any = None,
 ) -> Deployment:
     """Quantize, map, compile, check and simulate a model on a chip.
 
-    A network that does not fit comes back as a Deployment whose result says so; broken input raises InsituError.
+    A task ("task:kws") brings its own data.  A network that does not fit comes back as a Deployment whose result says
+    so; broken input raises InsituError.
     """
     options = options or Options(physics=physics, instances=instances, seed=seed)
+    task = named_task(model) if isinstance(model, str) else None
+    if task is not None:
+        options = options if data is not None else replace(options, note=options.note or task.note)
+        data, calib = data or evaluation_data(task), calib or calibration_data(task)
+        model, name = task.model, name or task.name
     chip = chip if isinstance(chip, Chip) else load_chip(chip)
     effects = Physics.parse(options.physics, chip, calibrated=options.calibrated)
-    captured = capture(model, shapes=shapes, tasks=tasks)
+    captured = capture(model, shapes=shapes, tasks=task_models())
     prepared = data_.prepare(captured, data=data, calib=calib, samples=options.samples, seed=options.seed)
     facts = ModelFacts(name or captured.name, parameters(captured), sum(macs(captured, n) for n in captured.nodes))
     progress("quantize and compile", 0, 1)

@@ -38,7 +38,7 @@ def default_folder(model: str, chip: str, parts: Sequence[str | bytes]) -> Path:
 
 def _file_name(name: str) -> str:
     """The name with nothing that a file system or a shell takes for something else."""
-    return re.sub(r"[^A-Za-z0-9_.+]+", "_", name)[:LONGEST].strip("._") or "model"
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", name)[:LONGEST].strip("._-") or "model"
 
 
 def write_run(
@@ -69,13 +69,18 @@ def fill_run(
         write_trace(run.file("trace.json"), deployment.program, timing)
     for path in audio:
         run.write_bytes(f"audio/{path.name}", path.read_bytes())
-    run.write_json("host.json", {**machine(), **(host or {}), "folder": str(run.path)})
+    run.write_json("host.json", {**machine(), **(host or {}), "folder": printable(str(run.path))})
 
 
 def read_summary(folder: str | Path) -> tuple[str, dict[str, Any]]:
     """(summary, JSON result) of a run folder; OSError or ValueError where a file is missing or broken."""
     text = (Path(folder) / "summary.txt").read_text("utf-8")
     return text, {**json.loads((Path(folder) / "result.json").read_text("utf-8")), "run_dir": str(folder)}
+
+
+def printable(path: str) -> str:
+    """A path whose bytes may be no text, as text."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def machine() -> dict[str, Any]:

@@ -7,6 +7,7 @@ Its results are close to the integers' meaning, not equal: ONNX rounds in float.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -325,6 +326,7 @@ class _Reference:
 
     def _session(self, *, batched: bool) -> Any:
         if batched not in self._sessions:
+            os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would send model names and hashes to its makers
             import onnxruntime as ort
 
             options = ort.SessionOptions()

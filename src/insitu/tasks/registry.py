@@ -116,6 +116,12 @@ def find_task(name: str) -> Task:
     return resolve(name.removeprefix("task:"), tasks(), "task")
 
 
+def named_task(model: str) -> Task | None:
+    """The task that a model's name means: `task:NAME`, or a bare name where no such file is."""
+    word = model.removeprefix("task:")
+    return tasks().get(word) if word != model or not Path(model).exists() else None
+
+
 def task_models() -> Mapping[str, Callable[[], Path]]:
     """Where each task's model is, for `load_model`."""
     return {name: (lambda task=task: task.model) for name, task in tasks().items()}
