@@ -53,6 +53,16 @@ def mvm(
     return run(built, {"x": np.array(x)})["y"].tolist()
 
 
+def test_look_up_finds_entries_in_twos_complement_and_clips() -> None:
+    symbols = [Symbol("x", "input", "ram", "i8", 4, 0), Symbol("y", "output", "ram", "i8", 4, 64)]
+    text = "d0 = x +0 [4:1]\nd1 = y +0 [4:1]\ncode\nLUT d1, d0, v0\nHALT"
+    vector = Vector(scale_a=2, lut="t", post=Post(lo=-8, hi=7))
+    built = program(symbols, text, vectors=(vector,), weights={"t": np.array([9, 1, 2, 3, 4, 5, -60, 7], np.int32)})
+    check_program(built)
+    codes = np.array([0, 1, -1, 127])  # entries 0, 2, -2 = 6 and 254 = 6 of 8
+    assert run(built, {"x": codes})["y"].tolist() == [7, 2, -8, -8]
+
+
 def test_requantize() -> None:
     post = Post(multiplier=3, shift=1, zero_point=10, lo=-5, hi=30)
     vector = Vector(zero_a=1, scale_a=2, post=post)  # (x - 1) * 2 * 3 / 2 + 10

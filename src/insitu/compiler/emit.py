@@ -525,7 +525,8 @@ def _in_memory(emitter: Emitter, value: str) -> str:
 def _lut(emitter: Emitter, node: Node) -> None:
     x, y = emitter.at(node.inputs[0]), emitter.at(node.output)
     table = emitter.weight(f"{node.name}.table", np.asarray(emitter.graph.constants[node.inputs[1]]).astype(np.int32))
-    settings = Vector(scale_a=1 << int(node.attr("input_shift", 0)), lut=table, label=node.name)
+    scale = 1 << int(node.attr("input_shift", 0))
+    settings = Vector(scale_a=scale, post=emitter.post(node), lut=table, label=node.name)
     op = vector_op("LUT", axes_of(y.shape, y.strides, x.strides), [operand_at(y, 0), operand_at(x, 1)], settings)
     _with_halo(emitter, node, [op])
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from insitu.base.errors import InternalError
 from insitu.graph.graph import Graph, Node
 from insitu.graph.ops import mvm
+from insitu.graph.ops.lut import looked_up
 from insitu.numeric.affine import Ints, requantize
 from insitu.numeric.functions import softmax_codes
 
@@ -170,6 +171,12 @@ def _softmax(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     return np.moveaxis(y, -1, axis)
 
 
+def _lut(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    table = _const(graph, node, 1)
+    assert table is not None
+    return looked_up(node, _value(graph, node.inputs[0], values), table)
+
+
 def _reshape(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     x = _value(graph, node.inputs[0], values)
     shape = tuple(-1 if isinstance(d, str) else d for d in graph.type(node.output).shape)
@@ -210,6 +217,7 @@ Rule = Callable[[Graph, Node, Mapping[str, Ints]], Ints]
 RULES: dict[str, Rule] = {
     "Conv": _conv, "MatMul": _matmul, "Add": _add, "Mul": _mul,
     "Requantize": _rescale, "AveragePool": _average, "ReduceMean": _average, "MaxPool": _max_pool,
-    "Softmax": _softmax, "Reshape": _reshape, "Flatten": _reshape, "Squeeze": _reshape, "Unsqueeze": _reshape,
+    "Softmax": _softmax, "Lut": _lut, "Reshape": _reshape, "Flatten": _reshape, "Squeeze": _reshape,
+    "Unsqueeze": _reshape,
     "Transpose": _transpose, "Slice": _slice, "Pad": _pad, "Concat": _concat,
 }  # fmt: skip

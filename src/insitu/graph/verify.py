@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from insitu.base.errors import ModelError
 from insitu.graph.graph import Graph, Node
+from insitu.graph.ops.lut import lut_faults
 from insitu.graph.ops.shapes import RULES, infer, text
 from insitu.graph.text_parse import NUMPY_TYPES
 from insitu.graph.types import TensorType
@@ -197,7 +198,9 @@ def _quantized(graph: Graph, node: Node) -> Iterator[str]:
         yield f"{label}: rounding {node.attr('rounding')!r}; needs one of {', '.join(ROUNDINGS)}"
     if not 0 <= int(node.attr("multiplier", 1)) < LIMIT:
         yield f"{label}: multiplier {node.attr('multiplier')}; needs 0 to 2^31 - 1"
-    if node.op in MOVES:
+    if node.op == "Lut":
+        yield from (f"{label}: {fault}" for fault in lut_faults(node, graph.constants.get(node.inputs[1]), out))
+    elif node.op in MOVES:
         yield from _moved(graph, node, out)
     elif node.op in ("Conv", "MatMul") and node.inputs[1] in graph.constants:
         yield from _layer(graph, node)

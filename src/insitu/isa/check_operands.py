@@ -118,6 +118,13 @@ def _softmax(use: _Use) -> Iterator[Fault]:
     yield from _holds(use, use.vector.post.lo, use.vector.post.hi)
 
 
+def _lut(use: _Use) -> Iterator[Fault]:
+    yield from _same_sizes(use)
+    if not use.vector.lut:
+        yield Fault("B7", use.where, "no table")
+    yield from _holds(use, use.vector.post.lo, use.vector.post.hi)
+
+
 def _fill(use: _Use) -> Iterator[Fault]:
     value = int(use.command.args[-1])
     yield from _holds(use, value, value)
@@ -145,6 +152,7 @@ _CHECKS: Mapping[str, Callable[[_Use], Iterator[Fault]]] = {
     "MAX": _windowed,
     "SUM": _windowed,
     "SOFTMAX": _softmax,
+    "LUT": _lut,
     "FILL": _fill,
     "DMA": _copy,
     "ACC": _accumulate,

@@ -162,7 +162,7 @@ class Vector:
     post: Post = Post()
     multiplier: int | None = None  # index of a descriptor of per-element multipliers that replaces post.multiplier
     shift: int | None = None  # likewise for post.shift
-    lut: str = ""  # weight that holds the table of SOFTMAX
+    lut: str = ""  # weight that holds the table of SOFTMAX or LUT
     label: str = ""
 
 

@@ -307,6 +307,15 @@ def _softmax(machine: Machine, command: Command, named: Named) -> None:
             out[(*row, i)] = share
 
 
+def _lut(machine: Machine, command: Command, named: Named) -> None:
+    out, source, vector = named["out"], named["in"], machine.vector(command)
+    _same(named, "out", "in")
+    table = machine.weight(vector.lut)
+    for index in out.indices():
+        entry = int(table[(source[index] - vector.zero_a) * vector.scale_a % len(table)])
+        out[index] = min(max(entry, vector.post.lo), vector.post.hi)
+
+
 # memory
 
 
@@ -336,6 +345,7 @@ EXECUTE: Mapping[str, Callable[[Machine, Command, Named], None]] = {
     "MAX": _max,
     "SUM": _sum,
     "SOFTMAX": _softmax,
+    "LUT": _lut,
     "FILL": _fill,
     "DMA": _copy,
     "ACC": _accumulate,

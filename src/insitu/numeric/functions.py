@@ -17,6 +17,12 @@ def softmax_table(scale: float, codes: int = 256) -> Ints:
     return np.rint(np.exp(-np.arange(codes, dtype=np.float64) * scale) * SOFTMAX_ONE).astype(np.int64)
 
 
+def lut_codes(index: npt.NDArray[Any], table: npt.NDArray[Any]) -> Ints:
+    """table[index mod entries]: a negative code finds its entry in two's complement."""
+    entries = np.asarray(table, np.int64).ravel()
+    return entries[np.asarray(index, np.int64) % len(entries)]
+
+
 def softmax_codes(x: npt.NDArray[Any], table: npt.NDArray[Any], *, zero_point: int, lo: int, hi: int) -> Ints:
     """Softmax over the last axis of codes; the result has scale 1/256.
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from insitu.base.errors import DataError, ProgramError
 from insitu.isa.program import Binding, Command, Descriptor, Location, Program, Section, Symbol, Vector
-from insitu.numeric.functions import softmax_codes
+from insitu.numeric.functions import lut_codes, softmax_codes
 from insitu.sim.code import Loop, Step, nest
 from insitu.sim.macro import BoundMatrix, MacroModel
 
@@ -390,6 +390,13 @@ def _softmax(machine: Machine, section: Section, command: Command, frame: _Frame
     out[...] = softmax_codes(x, table, zero_point=post.zero_point, lo=post.lo, hi=post.hi)
 
 
+def _lut(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+    settings = section.vectors[int(command.args[2])]
+    index = (x.astype(np.int64) - settings.zero_a) * settings.scale_a
+    out[...] = np.clip(lut_codes(index, machine.program.weight(settings.lut)), settings.post.lo, settings.post.hi)
+
+
 def _fill(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
     _operand(machine, section, command, 0, frame)[...] = int(command.args[1])
 
@@ -407,6 +414,6 @@ def _accumulate(machine: Machine, section: Section, command: Command, frame: _Fr
 Operation = Callable[[Machine, Section, Command, _Frame], None]
 OPERATIONS: dict[str, Operation] = {
     "MVM": _mvm, "MMA": _mma, "REQ": _rescale, "ADD": _binary, "MUL": _binary, "MAX": _reduce, "SUM": _reduce,
-    "SOFTMAX": _softmax, "FILL": _fill, "DMA": _copy, "ACC": _accumulate,
+    "SOFTMAX": _softmax, "LUT": _lut, "FILL": _fill, "DMA": _copy, "ACC": _accumulate,
 }  # fmt: skip
-READS = {"MVM": 1, "MMA": 2, "REQ": 1, "ADD": 2, "MUL": 2, "MAX": 1, "SUM": 1, "SOFTMAX": 1, "DMA": 1}
+READS = {"MVM": 1, "MMA": 2, "REQ": 1, "ADD": 2, "MUL": 2, "MAX": 1, "SUM": 1, "SOFTMAX": 1, "LUT": 1, "DMA": 1}

@@ -378,10 +378,10 @@ def _unsqueeze(call: _Call) -> Shape:
 Rule = Callable[[_Call], Shape]
 RULES: dict[str, Rule] = {
     "Conv": _conv, "Gemm": _gemm, "MatMul": _matmul, "BatchNormalization": _batch_norm,
-    "Relu": _same, "Clip": _same, "Requantize": _same, "Softmax": _softmax,
+    "Relu": _same, "Clip": _same, "Requantize": _same, "Lut": _same, "Softmax": _softmax,
     "Add": _broadcast, "Mul": _broadcast,
     "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool, "ReduceMean": _reduce,
     "Concat": _concat, "Slice": _slice, "Pad": _pad, "Flatten": _flatten, "Reshape": _reshape,
     "Transpose": _transpose, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze,
 }  # fmt: skip
-LEAST_INPUTS = {"Conv": 2, "Gemm": 2, "MatMul": 2, "Add": 2, "Mul": 2, "BatchNormalization": 5}
+LEAST_INPUTS = {"Lut": 2, "Conv": 2, "Gemm": 2, "MatMul": 2, "Add": 2, "Mul": 2, "BatchNormalization": 5}
