@@ -142,8 +142,7 @@ def test_one_gain():
     section = program.sections[0]
     for index, binding in enumerate(section.bindings):
         gain = binding.readout.gain
-        assert isinstance(gain, int)
-        wrong = gain * 2 if gain < 8192 else gain // 2
+        wrong = 8192 if isinstance(gain, str) or gain < 8192 else 4096  # a name: gains differ between its columns
         assert mismatches(tables(program, 0, "bindings", index, readout=replace(binding.readout, gain=wrong))) > 0
 
 

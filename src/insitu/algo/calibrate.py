@@ -1,4 +1,4 @@
-"""What a network's values look like on calibration inputs: ranges, and samples to measure errors on."""
+"""What a network's values look like on calibration inputs: ranges and moments per channel, samples to test on."""
 
 from __future__ import annotations
 
@@ -9,64 +9,112 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.algo.channels import channel_axis
+from insitu.base.errors import DataError
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph
 
 Array = npt.NDArray[Any]
-KEPT = 1 << 15  # elements kept of each value
-FULL = 8  # samples of which layer inputs are kept whole
+Floats = npt.NDArray[np.float64]
+KEPT = 1 << 18  # elements kept of each value
 BLOCK = 32
+STEPS = 4  # steps a network with state runs on each sample
 
 
 @dataclass(frozen=True)
 class Range:
-    """What was seen of one value: extremes, largest magnitude per channel (axis 1), a seeded sample of elements."""
+    """What was seen of one value.
 
-    low: float
-    high: float
-    peaks: npt.NDArray[np.float64]
-    sample: npt.NDArray[np.float32]
+    `rows` is a seeded sample of positions [positions, channels] in which each channel's extremes are kept apart as
+    `low_of` and `high_of`; a value without a channel axis counts as one channel.  `positions` counts what was seen.
+    """
+
+    low_of: Floats
+    high_of: Floats
+    mean_of: Floats
+    var_of: Floats
+    rows: npt.NDArray[np.float32]
+    positions: int
+
+    @property
+    def low(self) -> float:
+        """Smallest number seen."""
+        return float(self.low_of.min())
+
+    @property
+    def high(self) -> float:
+        """Largest number seen."""
+        return float(self.high_of.max())
+
+    @property
+    def peak(self) -> float:
+        """Largest magnitude seen."""
+        return max(-self.low, self.high, 0.0)
+
+    @property
+    def sample(self) -> npt.NDArray[np.float32]:
+        """Some elements."""
+        return self.rows.reshape(-1)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Ranges of every value, and layer inputs of a few samples in full."""
+    """Ranges of every value, and the inputs they were seen on."""
 
     ranges: Mapping[str, Range]
-    inputs: Mapping[str, Array]
+    data: Mapping[str, Array]
 
 
 def calibrate(graph: Graph, data: Mapping[str, Array], *, seed: int = 0) -> Calibration:
     """Run the float network on `data` (samples, *shape) and note what every value does."""
-    names = [n.output for n in graph.nodes]
-    session = float_session(graph, expose=names)
+    data = {k: _finite(k, v) for k, v in data.items()}
+    session = float_session(graph, expose=[n.output for n in graph.nodes])
     rng = np.random.default_rng(seed)
     samples = len(next(iter(data.values())))
+    axes = {v: channel_axis(graph, v) for v in (*graph.inputs, *graph.state_inputs, *(n.output for n in graph.nodes))}
     seen: dict[str, list[Range]] = {}
-    wanted = {n.inputs[0] for n in graph.nodes if n.op in ("Conv", "MatMul")}
-    full: dict[str, Array] = {}
-    share = max(64, KEPT * BLOCK // max(samples, 1))
+    steps = STEPS if graph.states else 1
+    share = max(64, KEPT * BLOCK // max(samples * steps, 1))
     for start in range(0, samples, BLOCK):
-        block = {k: np.asarray(v[start : start + BLOCK], np.float32) for k, v in data.items()}
-        values = {**block, **session(block)}
-        for name, value in values.items():
-            seen.setdefault(name, []).append(_range(value, rng, share))
-        if start == 0:
-            full = {name: values[name][:FULL] for name in wanted if name in values}
-    return Calibration({name: _joined(parts) for name, parts in seen.items()}, full)
+        block = {k: v[start : start + BLOCK] for k, v in data.items()}
+        block |= {s: _zeros(graph, s, block) for s in graph.state_inputs if s not in block}
+        for _ in range(steps):
+            values = {**block, **session(block)}
+            for name in axes:
+                seen.setdefault(name, []).append(_range(values[name], axes[name], rng, share))
+            block |= {s.input: values[s.output] for s in graph.states}
+    return Calibration({name: _joined(parts) for name, parts in seen.items()}, data)
 
 
-def _range(value: Array, rng: np.random.Generator, share: int) -> Range:
-    flat = value.reshape(-1)
-    sample = flat if flat.size <= share else flat[rng.integers(0, flat.size, share)]
-    channels = np.moveaxis(value, 2, 0).reshape(value.shape[2], -1) if value.ndim >= 3 else flat[None]
-    return Range(float(flat.min()), float(flat.max()), np.abs(channels).max(axis=1).astype(np.float64), sample.astype(np.float32))
+def _finite(name: str, array: Array) -> Array:
+    real = np.asarray(array, np.float32)
+    if len(real) == 0 or not np.isfinite(real).all():
+        raise DataError(
+            f"calibration input {name!r}", "no samples" if len(real) == 0 else "NaN or inf", "finite numbers"
+        )
+    return real
+
+
+def _zeros(graph: Graph, name: str, block: Mapping[str, Array]) -> Array:
+    """A state before the first step."""
+    return np.zeros((len(next(iter(block.values()))), *graph.type(name).sizes()), np.float32)
+
+
+def _range(value: Array, axis: int | None, rng: np.random.Generator, share: int) -> Range:
+    rows = value.reshape(-1, 1) if axis is None else np.moveaxis(value, axis, -1).reshape(-1, value.shape[axis])
+    keep = max(8, share // rows.shape[1])
+    sample = rows if len(rows) <= keep else rows[np.sort(rng.integers(0, len(rows), keep))]
+    mean, var = rows.mean(axis=0, dtype=np.float64), rows.var(axis=0, dtype=np.float64)
+    low, high = (np.asarray(v, np.float64) for v in (rows.min(axis=0), rows.max(axis=0)))
+    return Range(low, high, mean, var, np.asarray(sample, np.float32), len(rows))
 
 
 def _joined(parts: list[Range]) -> Range:
-    return Range(
-        min(p.low for p in parts),
-        max(p.high for p in parts),
-        np.max([p.peaks for p in parts], axis=0),
-        np.concatenate([p.sample for p in parts]),
-    )
+    """Several blocks as one: extremes, mean and variance over all of them."""
+    count = np.array([p.positions for p in parts], np.float64)
+    weight = (count / count.sum())[:, None]
+    means = np.stack([p.mean_of for p in parts])
+    mean = (weight * means).sum(axis=0)
+    var = (weight * (np.stack([p.var_of for p in parts]) + (means - mean) ** 2)).sum(axis=0)
+    low, high = np.min([p.low_of for p in parts], axis=0), np.max([p.high_of for p in parts], axis=0)
+    return Range(low, high, mean, var, np.concatenate([p.rows for p in parts]), int(count.sum()))

@@ -1,140 +1,216 @@
-"""Gains of the wtm2101 readout and ranges of a general ADC, chosen by error on calibration data."""
+"""Gains of the wtm2101 readout, with the output scales they go with, chosen by error on calibration data.
+
+The weight step of a column is sy / (G * sx): the output's scale and the gain decide how fine the cells resolve its
+weights.  Three errors are weighed per column: rounding and clipping of the output, rounding and clipping of the cells
+(against the variance of the inputs; their mean is left to bias correction), and what the bias rows cannot hold.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from insitu.algo.calibrate import Calibration
+from insitu.algo.calibrate import Calibration, Range
+from insitu.algo.equalize import OWN, Channels, behind
+from insitu.algo.search import Steps, channel_steps
 from insitu.arch.spec import Chip
+from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.plan import LayerPlan
-from insitu.compiler.quantize import effective_weight, out_axis, slice_bits, weight_magnitude_bits
+from insitu.compiler.quantize_layers import effective_weight, out_axis, weight_rows
 from insitu.compiler.tile import balanced
 from insitu.graph.graph import Graph, Node
-from insitu.graph.ops.mvm import patches
-from insitu.numeric.affine import Ints, QuantSpec, quantize
-from insitu.numeric.readout import WTM_BIAS_UNIT, wtm2101_code
-from insitu.numeric.slicing import input_planes, slice_weights
+from insitu.numeric.affine import Ints, QuantSpec
+from insitu.numeric.readout import WTM_BIAS_UNIT
 
-Array = npt.NDArray[Any]
-CLIPPED = 1e-4  # share of partial codes that may clip (DESIGN 2)
+Floats = npt.NDArray[np.float64]
+BLOCKS = 4  # most column blocks with gains of their own
+WORTH = 1.06  # a block more must lower the error by this factor (a quarter of a dB)
+SCALES = tuple(2.0 ** (i / 4) for i in range(-8, 13))  # output scales tried, of the one that clips nothing
+CELLS = 200  # steps to the largest cell of a layer whose gain is not known yet (they lie between 137 and 275)
+JOIN_SHIFT = 2  # assumed shift k of joined row parts; the real one is chosen by clipping afterwards
 
 
-def wtm_layer(graph: Graph, chip: Chip, node: Node, values: Mapping[str, QuantSpec], seen: Calibration) -> LayerPlan:
-    """Input shift and gain with the least weight error, then row parts where the layer is taller than a region."""
-    source, out = values[node.inputs[0]], values[node.output]
-    offset = 128 if source.signed and seen.ranges[node.inputs[0]].low < 0 else 0
-    shifts = (1, 0) if source.signed and offset == 0 else (0,)
+@dataclass(frozen=True)
+class Columns:
+    """A weight layer as its columns see it: real weights [columns, rows], bias, driven inputs."""
+
+    weights: Floats
+    bias: Floats
+    sx: float  # real size of one driven code
+    zero: int  # driven code of real 0
+    variance: Floats  # of each row's driven codes, [columns or 1, rows]
+    shift: int
+    offset: int
+    parts: tuple[int, ...]
+    gains: tuple[int, ...]
+    cells: tuple[int, int]
+    bias_rows: int
+    active: npt.NDArray[np.bool_]  # columns whose output was ever other than 0
+
+    @property
+    def bias_limit(self) -> int:
+        """Largest bias the layer's bias rows hold."""
+        return self.bias_rows * self.cells[1] * WTM_BIAS_UNIT
+
+    @property
+    def spread(self) -> Floats:
+        """Variance of all driven codes of a column together."""
+        return np.broadcast_to(self.variance.sum(axis=1), (len(self.weights),))
+
+    @property
+    def fixed(self) -> Floats:
+        """What the bias rows must hold, in real numbers."""
+        return self.bias - self.zero * self.sx * self.weights.sum(axis=1)
+
+    def rounding(self, gain: int) -> float:
+        """Variance of bias rounding and of joined parts, in squared output codes."""
+        joined = (len(self.parts) - 1) / 12 / 4 ** min(JOIN_SHIFT, (gain // self.gains[0]).bit_length() - 1)
+        return (WTM_BIAS_UNIT / gain) ** 2 / 12 + (joined if self.parts else 0.0)
+
+    def error(self, sy: Floats, gain: int) -> Floats:
+        """Mean square error per column from cells and bias rows at output scales `sy`."""
+        sw = np.maximum(sy, 1e-300) / (gain * self.sx)
+        q = np.clip(np.rint(self.weights / sw[:, None]), *self.cells)
+        lost = (((q * sw[:, None] - self.weights) * self.sx) ** 2 * self.variance).sum(axis=1)
+        total = self.bias / (self.sx * sw) - self.zero * q.sum(axis=1)
+        over = np.maximum(np.abs(total) - self.bias_limit, 0) * self.sx * sw
+        return lost + np.where(self.active, over, 0.0) ** 2 + self.rounding(gain) * sy**2
+
+    def least_scale(self, gain: int) -> Floats:
+        """The smallest output scale at which no cell and no bias row clips."""
+        cells = np.abs(self.weights).max(axis=1) * self.sx / self.cells[1]
+        return gain * np.maximum(cells, np.where(self.active, np.abs(self.fixed) / self.bias_limit, 0.0))
+
+
+def columns_of(graph: Graph, chip: Chip, node: Node, *, source: QuantSpec, seen: Calibration) -> Columns:
+    """A layer's columns for an input spec; codes of a ReLU are doubled, signed ones moved up by 128."""
     w = np.asarray(graph.constants[node.inputs[1]], np.float64)
-    bias = np.asarray(graph.constants[node.inputs[2]], np.float64)
+    stats = seen.ranges[node.inputs[0]]
+    offset = 128 if source.signed and stats.low < 0 else 0
+    shift = 1 if source.signed and not offset else 0
     real, sx = effective_weight(w, source, node)
-    rows = np.moveaxis(real, out_axis(node), 0).reshape(w.shape[out_axis(node)], -1)
-    trials = [_gains(rows, bias, chip, sx=sx / 2**k, zero=(source.zero_point << k) + offset, out=out) + (k,) for k in shifts]
-    cost, gain, k = min(trials, key=lambda t: t[0])
-    del cost
-    plan = LayerPlan(gain=tuple(int(g) for g in gain), input_shift=k, input_offset=offset)
-    tall = rows.shape[1] > chip.array.rows
-    return _with_parts(graph, chip, node, values, seen, plan) if tall else plan
-
-
-def _gains(rows: Array, bias: Array, chip: Chip, *, sx: float, zero: int, out: QuantSpec) -> tuple[float, Ints]:
-    """(weight error, one gain for the layer): the largest gain uses most of the cells' range but clips the largest."""
+    rows = weight_rows(real, node)
+    variance = _row_variance(w, node, source, stats) * 4.0**shift
     lo, hi = chip.macro.readout.gain or (256, 8192)
-    cell_lo, cell_hi = chip.array.cell_range
-    limit = chip.macro.bias_rows * cell_hi * WTM_BIAS_UNIT
-    sy = np.broadcast_to(np.asarray(out.scale), (len(rows),))
-    gains = [lo << i for i in range((hi // lo).bit_length())]
-    best: tuple[float, Ints] = (np.inf, np.full(len(rows), lo, np.int64))
-    for g in gains:
-        sw = (sy / (g * sx))[:, None]
-        q = np.clip(np.rint(rows / sw), cell_lo, cell_hi)
-        total = bias / (sx * sw[:, 0]) - zero * q.sum(axis=1)
-        lost = np.maximum(np.abs(total) - limit, 0) * sx * sw[:, 0]
-        cost = float(((q * sw - rows) ** 2).sum() + (lost**2).sum())
-        if cost < best[0]:
-            best = (cost, np.full(len(rows), g, np.int64))
-    return best
+    gains = tuple(lo << i for i in range((hi // lo).bit_length()))
+    tall = rows.shape[1] > chip.array.rows
+    return Columns(
+        rows,
+        np.asarray(graph.constants[node.inputs[2]], np.float64),
+        sx / 2**shift,
+        (source.zero_point << shift) + offset,
+        variance,
+        shift,
+        offset,
+        balanced(rows.shape[1], chip.array.rows) if tall else (),
+        gains,
+        chip.array.cell_range,
+        bias_rows(graph, chip),
+        np.broadcast_to(_active(seen.ranges[node.output]), (len(rows),)),
+    )
 
 
-def _driven(graph: Graph, node: Node, values: Mapping[str, QuantSpec], seen: Calibration, plan: LayerPlan, *, unsigned: bool) -> Ints:
-    """Input codes of the layer's vectors [vectors, groups, rows] on the samples kept in full."""
-    spec = values[node.inputs[0]]
-    q = quantize(seen.inputs[node.inputs[0]], spec)
-    if unsigned:
-        q = np.clip((q << plan.input_shift) + plan.input_offset, 0, 255)
+def _active(out: Range) -> npt.NDArray[np.bool_]:
+    return np.maximum(np.abs(out.low_of), np.abs(out.high_of)) > 0
+
+
+def bias_rows(graph: Graph, chip: Chip) -> int:
+    """Bias rows one layer may take: the arrays' columns share them, and about half can be used where layers overlap."""
+    columns = sum(graph.constants[n.inputs[1]].shape[out_axis(n)] for n in graph.nodes if is_weight_layer(graph, n))
+    share = chip.macro.bias_rows * chip.array.cols * chip.macros // (2 * max(columns, 1))
+    return int(np.clip(share, min(2, chip.macro.bias_rows), chip.macro.bias_rows))
+
+
+def _row_variance(w: npt.NDArray[Any], node: Node, source: QuantSpec, stats: Range) -> Floats:
+    """Variance of the input codes a column multiplies, [columns or 1, rows]."""
+    codes = stats.var_of / np.asarray(source.scale) ** 2
     if node.op == "MatMul":
-        return q.reshape(-1, 1, q.shape[-1])
-    w = graph.constants[node.inputs[1]]
-    zero = (spec.zero_point << plan.input_shift) + plan.input_offset if unsigned else spec.zero_point
-    windows = patches(q, node, kernel=w.shape[2:], pad_value=zero)
-    groups = int(node.attr("group", 1))
-    lead = windows.ndim - (w.ndim - 1)
-    return windows.reshape(int(np.prod(windows.shape[:lead])), groups, -1)
+        return np.broadcast_to(codes, (w.shape[0],))[None].astype(np.float64)
+    groups, (out, each), window = int(node.attr("group", 1)), w.shape[:2], int(np.prod(w.shape[2:]))
+    codes = np.broadcast_to(codes, (groups * each,)).reshape(groups, each)
+    rows = np.repeat(codes, window, axis=1)
+    return rows if groups == 1 else rows[np.arange(out) // (out // groups)]
 
 
-def _with_parts(graph: Graph, chip: Chip, node: Node, values: Mapping[str, QuantSpec], seen: Calibration, plan: LayerPlan) -> LayerPlan:
-    """Row parts and the largest k for which fewer than 0.01 % of the partial codes clip."""
-    from dataclasses import replace
+def free_scales(columns: Columns, channels: Channels) -> tuple[Floats, LayerPlan]:
+    """Output scales per channel and one gain: errors here, and of the weights of the layers behind."""
+    options: list[tuple[float, Floats, int]] = []
+    for gain in columns.gains:
+        least = columns.least_scale(gain)
+        inner = columns.spread / gain**2 / 12 + columns.rounding(gain)
+        for share in OWN:
+            sy = np.maximum(channels.blend(share), least)
+            cost = (channels.worth * (channels.steps.cost(sy) + inner * sy**2)).sum()
+            options.append((float(cost) + behind(channels, sy, limit=CELLS), sy, gain))
+    _, sy, gain = min(options, key=lambda o: o[0])
+    return sy, _plan(columns, np.full(len(sy), gain, np.int64))
 
-    x = _driven(graph, node, values, seen, plan, unsigned=True)[:, 0]
-    bounds = balanced(x.shape[1], chip.array.rows)
-    w = np.asarray(graph.constants[node.inputs[1]], np.float64)
-    real, sx = effective_weight(w, values[node.inputs[0]], node)
-    rows = np.moveaxis(real, out_axis(node), 0).reshape(w.shape[out_axis(node)], -1)
-    gain = np.asarray(plan.gain, np.int64)
-    sw = np.broadcast_to(np.asarray(values[node.output].scale), gain.shape) / (gain * sx / 2**plan.input_shift)
-    q = np.clip(np.rint(rows / sw[:, None]), *chip.array.cell_range).astype(np.int64)
-    zero = (values[node.inputs[0]].zero_point << plan.input_shift) + plan.input_offset
-    bias = np.asarray(graph.constants[node.inputs[2]], np.float64) / (sx / 2**plan.input_shift * sw) - zero * q.sum(axis=1)
-    x = x[:: max(1, len(x) // 4096)]
-    chosen = 0
-    for k in (3, 2, 1, 0):
-        if int(gain.min()) >> k < 256:
-            continue
-        clipped = total = 0
-        for i, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False)):
-            acc = x[:, a:b] @ q[:, a:b].T + (np.rint(bias).astype(np.int64) if i == 0 else 0)
-            codes = wtm2101_code(acc, gain >> k, lo=-(1 << 30), hi=1 << 30)
-            clipped += int(((codes < -128) | (codes > 127)).sum())
-            total += codes.size
-        if clipped < CLIPPED * total:
-            chosen = k
+
+def one_scale(columns: Columns, seen: Range, *, relu: bool) -> tuple[float, LayerPlan]:
+    """One output scale for all columns, and gains by column block."""
+    steps = channel_steps(seen, below=0 if relu else 128, above=127)
+    natural, options = float(steps.natural.max()), list[tuple[float, float, Ints]]()
+    for factor in SCALES:
+        sy = natural * factor
+        error, gain = _blocks(_errors(columns, np.full(len(columns.weights), sy), steps), columns.gains)
+        options.append((error, sy, gain))
+    _, sy, gain = min(options, key=lambda o: o[0])
+    return sy, _plan(columns, gain)
+
+
+def given_scale(columns: Columns, sy: float) -> LayerPlan:
+    """Gains by column block for an output scale that other values decide."""
+    flat = np.full(len(columns.weights), sy)
+    _, gain = _blocks(_errors(columns, flat, None), columns.gains)
+    return _plan(columns, gain)
+
+
+def _plan(columns: Columns, gain: Ints) -> LayerPlan:
+    plan = LayerPlan(gain=tuple(int(g) for g in gain), input_shift=columns.shift, input_offset=columns.offset)
+    return replace(plan, parts=columns.parts, bias_rows=columns.bias_rows)
+
+
+def _errors(columns: Columns, sy: Floats, steps: Steps | None) -> Floats:
+    """Error of every gain and column, [gains, columns]."""
+    own = (
+        sy**2 / 12 if steps is None else np.broadcast_to(steps.cost(np.broadcast_to(sy, steps.natural.shape)), sy.shape)
+    )
+    return np.stack([columns.error(sy, g) for g in columns.gains]) + own
+
+
+def _blocks(errors: Floats, gains: tuple[int, ...]) -> tuple[float, Ints]:
+    """(error, gain per column): as few contiguous blocks as come close to the best; dynamic program over columns."""
+    best, chosen = _segments(errors, 1)
+    for count in range(2, min(BLOCKS, errors.shape[1]) + 1):
+        total, segments = _segments(errors, count)
+        if total * WORTH >= best:
             break
-    return replace(plan, parts=bounds, k=chosen)
+        best, chosen = total, segments
+    return best, np.asarray(gains, np.int64)[chosen]
 
 
-def adc_range_of(
-    graph: Graph, chip: Chip, node: Node, values: Mapping[str, QuantSpec], seen: Calibration, scales: tuple[float, ...]
-) -> LayerPlan:
-    """The converter's range: the largest sum any part, plane and slice shows on calibration vectors, rounded up."""
-    x = _driven(graph, node, values, seen, LayerPlan(), unsigned=False)
-    w = np.asarray(graph.constants[node.inputs[1]], np.float64)
-    axis = out_axis(node)
-    rows = np.moveaxis(effective_weight(w, values[node.inputs[0]], node)[0], axis, 0).reshape(w.shape[axis], -1)
-    q = np.rint(rows / np.asarray(scales)[:, None]).astype(np.int64)
-    bounds = balanced(x.shape[2], chip.array.rows)
-    peak = _peak_sum(x[:: max(1, len(x) // 1024)], q, bounds, chip)
-    high = (1 << (chip.macro.readout.bits - (1 if chip.macro.readout.signed else 0))) - 1
-    parts = bounds if len(bounds) > 2 else ()
-    if peak <= high:
-        return LayerPlan(weight_scale=scales, parts=parts)
-    shift = int(np.floor(np.log2(255 * peak / high)))
-    return LayerPlan(weight_scale=scales, parts=parts, adc=(max(1, int((1 << shift) * high / peak)), shift))
-
-
-def _peak_sum(x: Ints, q: Ints, bounds: tuple[int, ...], chip: Chip) -> int:
-    groups = x.shape[1]
-    each = len(q) // groups
-    peak = 1
-    for a, b in zip(bounds, bounds[1:], strict=False):
-        planes = input_planes(x[..., a:b], bits=chip.macro.input.bits, step=chip.macro.input.bits_per_pass, signed=chip.macro.input.signed)
-        slices = slice_weights(q[:, a:b], bits=weight_magnitude_bits(chip), step=slice_bits(chip))
-        for _, plane in planes:
-            for _, digits in slices:
-                for g in range(groups):
-                    acc = plane[:, g].astype(np.float64) @ digits[g * each : (g + 1) * each].T.astype(np.float64)
-                    peak = max(peak, int(np.abs(acc).max(initial=0)))
-    return peak
+def _segments(errors: Floats, count: int) -> tuple[float, Ints]:
+    """(error, gain index per column) with at most `count` blocks."""
+    kinds, columns = errors.shape
+    cost = np.full((count, kinds), np.inf)  # of the columns so far, by blocks used and gain of the last
+    came: list[Ints] = []
+    cost[0] = 0.0
+    for column in range(columns):
+        before, source = cost.copy(), np.tile(np.arange(kinds), (count, 1))
+        if column:
+            other = np.argmin(cost[:-1], axis=1)
+            cheaper = cost[:-1].min(axis=1)[:, None] < before[1:]
+            source[1:] = np.where(cheaper, other[:, None] - kinds, source[1:])  # below 0: from one block fewer
+            before[1:] = np.where(cheaper, cost[:-1].min(axis=1)[:, None], before[1:])
+        came.append(source)
+        cost = before + errors[:, column]
+    block, kind = np.unravel_index(int(np.argmin(cost)), cost.shape)
+    total, out = float(cost[block, kind]), np.empty(columns, np.int64)
+    for column in range(columns - 1, -1, -1):
+        out[column] = kind
+        step = int(came[column][block, kind])
+        block, kind = (block - 1, step + kinds) if step < 0 else (block, step)
+    return total, out

@@ -1,39 +1,77 @@
-"""Post-training quantization: a QuantPlan for a network on a chip from calibration data, in one call."""
+"""Post-training quantization: a QuantPlan for a network on a chip from calibration data, in one call.
+
+Values are decided in execution order, each with what is known of the values before it; a replay of the quantized
+network then corrects mean errors (refine.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from insitu.algo.adc import adc_layer
 from insitu.algo.calibrate import Calibration, Range, calibrate
-from insitu.algo.gains import adc_range_of, wtm_layer
-from insitu.algo.search import asymmetric, power_of_two, symmetric, unsigned
+from insitu.algo.channels import channel_axis
+from insitu.algo.equalize import behind, channels_of, equalized
+from insitu.algo.gains import CELLS, Columns, columns_of, free_scales, given_scale, one_scale
+from insitu.algo.refine import refined
+from insitu.algo.search import asymmetric, error, few_rows, power_of_two, symmetric, unsigned
+from insitu.algo.ties import bases, carried
 from insitu.algo.weights import weight_scales
 from insitu.arch.spec import Chip
+from insitu.compiler.draft import MOVES, follow, is_weight_layer
 from insitu.compiler.plan import LayerPlan, QuantPlan
-from insitu.compiler.quantize import PASS_THROUGH, SOFTMAX_SPEC, window_counts
+from insitu.compiler.quantize import SOFTMAX_SPEC, window_counts
+from insitu.compiler.quantize_layers import weight_limit
+from insitu.graph.export import float_session
 from insitu.graph.graph import Graph, Node
 from insitu.numeric.affine import QuantSpec
 
 Array = npt.NDArray[Any]
+ADC_SAMPLES = 8  # samples whose column sums set an ADC's range
 
 
 @dataclass
 class _Choice:
-    """A plan while it is made."""
+    """A plan while it is made; `bases` holds the values whose scales are tied by powers of two."""
 
     graph: Graph
     chip: Chip
     seen: Calibration
+    bases: Mapping[str, float]
     values: dict[str, QuantSpec] = field(default_factory=dict[str, QuantSpec])
     layers: dict[str, LayerPlan] = field(default_factory=dict[str, LayerPlan])
+    real: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    carried: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+
+    @property
+    def kind(self) -> str:
+        """The chip's readout."""
+        return self.chip.macro.readout.kind
 
     def range(self, value: str) -> Range:
-        return self.seen.ranges[value]
+        """What was seen of a value; values that become each other from step to step count as one."""
+        parts = [self.seen.ranges[v] for v in sorted(self.carried.get(value, {value})) if v in self.seen.ranges]
+        return parts[0] if len(parts) == 1 else _together(parts)
+
+    def known(self, value: str) -> QuantSpec | None:
+        """The spec of a value that another step's value has already fixed."""
+        return next((self.values[v] for v in sorted(self.carried.get(value, ())) if v in self.values), None)
+
+    def default(self, node: Node) -> float:
+        """A scale of the right size for a value that is always 0: its first input's."""
+        spec = self.values.get(node.inputs[0])
+        return max(spec.scale) * 127 if spec is not None else 1.0
+
+
+def _together(parts: list[Range]) -> Range:
+    low, high = np.array([min(p.low for p in parts)]), np.array([max(p.high for p in parts)])
+    rows = np.concatenate([p.sample for p in parts])[:, None]
+    return Range(low, high, rows.mean(axis=0), rows.var(axis=0), rows, len(rows))
 
 
 def plan(graph: Graph, chip: Chip, *, data: Mapping[str, Array], seed: int = 0) -> QuantPlan:
@@ -41,98 +79,168 @@ def plan(graph: Graph, chip: Chip, *, data: Mapping[str, Array], seed: int = 0) 
 
     `data` holds calibration inputs (samples, *shape) by input name.
     """
-    choice = _Choice(graph, chip, calibrate(graph, data, seed=seed))
-    tied = _tied_values(graph) if chip.capabilities.scales == "power_of_two" else frozenset[str]()
+    seen = calibrate(graph, data, seed=seed)
+    shifts = chip.capabilities.scales == "power_of_two"
+    choice = _Choice(
+        graph, chip, seen, bases(graph, seen) if shifts else {}, real=_real(graph, chip, seen), carried=carried(graph)
+    )
     for name in (*graph.inputs, *graph.state_inputs):
-        choice.values[name] = _input_spec(choice, name, tied=name in tied)
+        choice.values[name] = _input(choice, name)
     for node in graph.nodes:
-        choice.values[node.output] = _spec(choice, node, tied=node.output in tied)
-    _share_specs(choice)
-    for node in graph.nodes:
-        if node.op in ("Conv", "MatMul") and node.inputs[1] in graph.constants:
-            choice.layers[node.name] = _layer(choice, node)
-    return QuantPlan(choice.values, choice.layers)
+        _decide(choice, node)
+    return refined(graph, chip, QuantPlan(choice.values, choice.layers), data=seen.data)
 
 
-def _tied_values(graph: Graph) -> frozenset[str]:
-    """Values whose scales must differ by powers of two: around Add, Mul, Concat and clips that stand alone."""
-    tied: set[str] = set()
-    for node in graph.nodes:
-        if node.op in ("Add", "Mul", "Concat", "Relu", "Clip"):
-            tied.update(v for v in (*node.inputs, node.output) if v not in graph.constants)
-    for node in reversed(graph.nodes):  # pass-through operators hand the demand on
-        if node.op in PASS_THROUGH and node.output in tied:
-            tied.update(v for v in node.inputs[:1])
-    return frozenset(tied)
+def _real(graph: Graph, chip: Chip, seen: Calibration) -> Mapping[str, Array]:
+    """Inputs of all layers on a few samples, where an ADC's range needs them."""
+    layers = [n for n in graph.nodes if is_weight_layer(graph, n)]
+    if chip.macro.readout.kind != "adc" or graph.states or not layers:
+        return {}
+    few = {k: v[:ADC_SAMPLES] for k, v in seen.data.items()}
+    return {**few, **float_session(graph, expose=[n.inputs[0] for n in layers])(few)}
 
 
-def _input_spec(choice: _Choice, name: str, *, tied: bool) -> QuantSpec:
-    seen = choice.range(name)
-    if choice.chip.macro.readout.kind == "wtm2101":
-        return power_of_two(seen, signed=seen.low < 0, bits=8) if tied else asymmetric(seen, signed=False)
-    return _digital(choice, seen)
-
-
-def _digital(choice: _Choice, seen: Range) -> QuantSpec:
+def _input(choice: _Choice, name: str) -> QuantSpec:
+    """An input's spec: tied by its base, else any scale and zero point, per feature where layers can absorb that."""
+    known, seen, state = choice.known(name), choice.range(name), name in choice.carried
+    if known is not None:
+        return known
     signed = choice.chip.macro.input.signed
-    if choice.chip.capabilities.scales == "power_of_two":
-        return power_of_two(seen, signed=signed, bits=8)
-    return asymmetric(seen, signed=signed)
+    if name in choice.bases:
+        return power_of_two(seen, base=choice.bases[name], signed=seen.low < 0 or signed or _from_layer(choice, name))
+    if state and choice.kind == "wtm2101" and _from_layer(choice, name):
+        return symmetric(seen, relu=seen.low >= 0)
+    common = asymmetric(seen, signed=signed)
+    return common if state else _equalized(choice, name, common)
 
 
-def _spec(choice: _Choice, node: Node, *, tied: bool) -> QuantSpec:
-    seen = choice.range(node.output)
+def _from_layer(choice: _Choice, name: str) -> bool:
+    """True for a state that a weight layer writes."""
+    made = [choice.graph.producer(v) for v in choice.carried.get(name, ())]
+    return any(n is not None and is_weight_layer(choice.graph, n) for n in made)
+
+
+def _decide(choice: _Choice, node: Node) -> None:
+    """The spec of a node's output, and a weight layer's own choices."""
+    graph, out = choice.graph, node.output
+    layer = is_weight_layer(graph, node)
+    known = choice.known(out)
+    if layer and choice.kind == "wtm2101":
+        spec, choice.layers[node.name] = _wtm_layer(choice, node, known)
+    else:
+        spec = known if known is not None and node.op not in (*MOVES, "Softmax") else _spec(choice, node)
+    choice.values[out] = spec
+    if layer and choice.kind != "wtm2101":
+        choice.layers[node.name] = _layer(choice, node)
+
+
+def _spec(choice: _Choice, node: Node) -> QuantSpec:
+    """The spec of a value that is not a wtm2101 layer's output."""
+    seen, name, default = choice.range(node.output), node.output, choice.default(node)
     if node.op == "Softmax":
         return SOFTMAX_SPEC
-    if node.op in PASS_THROUGH and node.op != "Concat":
-        return choice.values[node.inputs[0]]
-    if choice.chip.macro.readout.kind != "wtm2101":
-        return _digital(choice, seen)
-    if node.op in ("AveragePool", "ReduceMean"):
-        return _average_spec(choice, node, seen)
-    if node.op in ("Conv", "MatMul"):
-        return (
-            power_of_two(seen, signed=True, bits=8, relu=seen.low >= 0) if tied else symmetric(seen, relu=seen.low >= 0)
+    if node.op in MOVES:
+        moved = follow(choice.graph, node, choice.values[node.inputs[0]])
+        assert moved is not None
+        return moved
+    if name in choice.bases:
+        return power_of_two(
+            seen, base=choice.bases[name], signed=seen.low < 0 or _fixed_sign(choice, node), default=default
         )
-    if tied or seen.low < 0:
-        return power_of_two(seen, signed=seen.low < 0, bits=8)
-    return unsigned(seen)
+    source = choice.values.get(node.inputs[0], SOFTMAX_SPEC)
+    if node.op in ("AveragePool", "ReduceMean") and (source.axis is not None or choice.kind == "wtm2101"):
+        return _average(choice, node, source)
+    if choice.kind == "wtm2101":
+        return symmetric(seen, relu=False, default=default) if seen.low < 0 else unsigned(seen, default=default)
+    signed = choice.chip.macro.input.signed
+    if choice.kind == "adc" and signed:
+        # sums of mostly zero planes stay small in front of a converter, so 0 is the code 0
+        common = symmetric(seen, relu=seen.low >= 0, default=default)
+    else:
+        common = asymmetric(seen, signed=signed, default=default)
+    return _equalized(choice, name, common) if is_weight_layer(choice.graph, node) else common
 
 
-def _average_spec(choice: _Choice, node: Node, seen: Range) -> QuantSpec:
-    """A scale that makes the division by the window's size a pure shift."""
-    source = choice.values[node.inputs[0]]
-    signed = seen.low < 0
-    top = max(abs(seen.low), abs(seen.high), 1e-12) / (127 if signed else 255)
-    base = source.scale[0] / float(window_counts(node, choice.graph).max())
-    return QuantSpec(8, signed=signed, scale=(float(base * 2.0 ** np.ceil(np.log2(top / base))),))
+def _fixed_sign(choice: _Choice, node: Node) -> bool:
+    """True where codes must be signed although values are not: the readout of a layer gives signed codes."""
+    return choice.chip.macro.input.signed or (choice.kind == "wtm2101" and is_weight_layer(choice.graph, node))
 
 
-def _share_specs(choice: _Choice) -> None:
-    """Inputs of a Concat that nothing else fixes, and both ends of a state, take one spec."""
-    made = choice.graph.producers()
-    for node in choice.graph.nodes:
-        if node.op != "Concat":
-            continue
-        for value in node.inputs:
-            maker = made.get(value)
-            if maker is not None and maker.op not in PASS_THROUGH and maker.op != "Softmax":
-                choice.values[value] = _merged(choice.values[value], choice.values[node.output])
-    for _ in choice.graph.states:  # as often as a state may be another one's next value
-        for state in choice.graph.states:
-            choice.values[state.output] = choice.values[state.input]
+def _average(choice: _Choice, node: Node, source: QuantSpec) -> QuantSpec:
+    """The input's scales over the window's size, times a power of two: an average is then a shift."""
+    seen, counts = choice.range(node.output), window_counts(node, choice.graph)
+    spec = follow(choice.graph, node, source) if source.axis is not None else source
+    assert spec is not None
+    scales = np.asarray(spec.scale)
+    reach = np.maximum(np.abs(seen.low_of), np.abs(seen.high_of))
+    reach = reach if reach.size == scales.size else np.array([seen.peak])
+    signed = source.signed if source.signed and choice.kind != "wtm2101" else seen.low < 0
+    base, top = scales / float(counts.max()), 127.0 if signed else 255.0
+    need = float((reach / (top * base)).max())
+    exponent = np.ceil(np.log2(need)) if need > 0 else np.ceil(np.log2(float(counts.max())))
+    chosen = tuple(float(s) for s in base * 2.0**exponent)
+    return QuantSpec(8, signed=signed, scale=chosen, axis=spec.axis)
 
 
-def _merged(own: QuantSpec, common: QuantSpec) -> QuantSpec:
-    return common if own.signed == common.signed else own
+def _equalized(choice: _Choice, name: str, common: QuantSpec) -> QuantSpec:
+    """One scale per channel instead of `common` where that lowers the error behind."""
+    if choice.chip.capabilities.scales == "power_of_two" and choice.kind != "wtm2101":
+        return common
+    seen = choice.seen.ranges[name]
+    limit = CELLS if choice.kind == "wtm2101" else weight_limit(choice.chip)
+    rows = few_rows(seen.rows)
+    least, chosen = np.inf, common
+    for zero in _zeros(common, seen):
+        channels = channels_of(
+            choice.graph, choice.seen, name, below=0 if seen.low >= 0 else zero - common.lo, above=common.hi - zero
+        )
+        if channels is None:
+            return common
+        flat = np.array([error(rows[:, c], common) for c in range(rows.shape[1])])
+        whole = float((channels.worth * flat).sum()) + behind(
+            channels, np.full(len(flat), common.scale[0]), limit=limit
+        )
+        cost, steps = equalized(channels, limit=limit)
+        if cost < min(least, whole):
+            axis, scale = channel_axis(choice.graph, name), tuple(float(s) for s in steps)
+            least, chosen = cost, replace(common, scale=scale, zero_point=zero, axis=axis)
+    return chosen
+
+
+def _zeros(common: QuantSpec, seen: Range) -> tuple[int, ...]:
+    """Zero points tried for channels that share one: the common spec's, and the middle where both signs occur."""
+    middle = (common.lo + common.hi + 1) // 2
+    return tuple(dict.fromkeys((common.zero_point, middle))) if seen.low < 0 else (common.zero_point,)
+
+
+def _wtm_layer(choice: _Choice, node: Node, known: QuantSpec | None) -> tuple[QuantSpec, LayerPlan]:
+    """Output spec and gains together: the gain ties the weight step to the output's scale."""
+    columns = columns_of(choice.graph, choice.chip, node, source=choice.values[node.inputs[0]], seen=choice.seen)
+    seen, name = choice.range(node.output), node.output
+    if known is not None or name in choice.bases:
+        spec = known or power_of_two(seen, base=choice.bases[name], signed=True, default=choice.default(node))
+        return spec, given_scale(columns, spec.scale[0])
+    relu = seen.low >= 0
+    channels = channels_of(choice.graph, choice.seen, name, below=0 if relu else 128, above=127)
+    if channels is not None:
+        return _free(choice, name, columns, channels)
+    if seen.peak == 0:
+        return (spec := symmetric(seen, relu=relu, default=choice.default(node))), given_scale(columns, spec.scale[0])
+    scale, layer = one_scale(columns, seen, relu=relu)
+    return QuantSpec(8, signed=True, scale=(scale,)), layer
+
+
+def _free(choice: _Choice, name: str, columns: Columns, channels: Any) -> tuple[QuantSpec, LayerPlan]:
+    steps, layer = free_scales(columns, channels)
+    axis = channel_axis(choice.graph, name)
+    return QuantSpec(8, signed=True, scale=tuple(float(s) for s in steps), axis=axis), layer
 
 
 def _layer(choice: _Choice, node: Node) -> LayerPlan:
-    kind = choice.chip.macro.readout.kind
-    w = np.asarray(choice.graph.constants[node.inputs[1]], np.float64)
-    if kind == "wtm2101":
-        return wtm_layer(choice.graph, choice.chip, node, choice.values, choice.seen)
-    scales = weight_scales(w, choice.chip, node)
-    if kind == "exact":
+    """Weight scales, and the converter's range where there is one."""
+    source, out = choice.values[node.inputs[0]], choice.values[node.output]
+    scales = weight_scales(choice.graph, choice.chip, node, source, out)
+    real = choice.real.get(node.inputs[0])
+    if choice.kind == "exact" or real is None:
         return LayerPlan(weight_scale=scales)
-    return adc_range_of(choice.graph, choice.chip, node, choice.values, choice.seen, scales)
+    return adc_layer(choice.graph, choice.chip, node, source=source, real=real, scales=scales)

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from insitu.arch.spec import Chip
-from insitu.compiler.quantize import out_axis, weight_limit
-from insitu.graph.graph import Node
+from insitu.compiler.quantize_layers import effective_weight, weight_limit, weight_rows
+from insitu.graph.graph import Graph, Node
+from insitu.numeric.affine import QuantSpec
 
-STEPS = np.linspace(1.0, 0.7, 13)
+Floats = npt.NDArray[np.float64]
+STEPS = np.linspace(1.0, 0.7, 13)  # ranges tried, of the largest weight
+BIAS_CODES = 2.0**24  # a bias is at most so many weight-times-input steps, and an output step at most so many
 
 
-def weight_scales(w: npt.NDArray[Any], chip: Chip, node: Node) -> tuple[float, ...]:
-    """One scale per output channel: the one whose rounding and clipping cost least."""
-    limit = weight_limit(chip)
-    rows = np.moveaxis(w, out_axis(node), 0).reshape(w.shape[out_axis(node)], -1)
-    peak = np.abs(rows).max(axis=1)
-    scales = np.where(peak > 0, peak, 1.0)[None] / limit * STEPS[:, None]
-    errors = [((np.clip(np.rint(rows / s[:, None]), -limit, limit) * s[:, None] - rows) ** 2).sum(axis=1) for s in scales]
-    return tuple(float(s) for s in scales[np.argmin(errors, axis=0), np.arange(len(peak))])
+def weight_scales(graph: Graph, chip: Chip, node: Node, source: QuantSpec, out: QuantSpec) -> tuple[float, ...]:
+    """One scale per output channel: the one whose rounding and clipping cost least.
+
+    A channel of (almost) no weights takes the smallest scale at which its bias and the requantize ratio stay integers
+    of sane size.  Where the vector unit only shifts, the ratio sx * sw / sy is a power of two.
+    """
+    real, sx = effective_weight(np.asarray(graph.constants[node.inputs[1]], np.float64), source, node)
+    rows, limit = weight_rows(real, node), weight_limit(chip)
+    bias = np.abs(np.asarray(graph.constants[node.inputs[2]], np.float64))
+    sy = np.broadcast_to(np.asarray(out.scale), (len(rows),))
+    least = np.maximum(bias, sy) / (sx * BIAS_CODES)
+    peak = np.abs(rows).max(axis=1, initial=0.0) / limit
+    trials = np.maximum(peak[None] * STEPS[:, None], least)
+    if chip.capabilities.scales == "power_of_two":
+        exponents = np.floor(np.log2(trials[0] * sx / sy))[None] + np.array([[1.0], [0.0]])
+        trials = 2.0**exponents * sy / sx
+    errors = [
+        ((np.clip(np.rint(rows / s[:, None]), -limit, limit) * s[:, None] - rows) ** 2).sum(axis=1) for s in trials
+    ]
+    chosen = trials[np.argmin(errors, axis=0), np.arange(len(rows))]
+    return tuple(float(s) for s in chosen)

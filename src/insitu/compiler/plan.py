@@ -17,6 +17,8 @@ class LayerPlan:
 
     `weight_scale`: real size of one weight step, per output channel (readouts exact and adc).
     `gain`: G per output channel (wtm2101); the weight step then follows from the activations' scales.
+    `bias`: real numbers added to the bias, per output channel (what calibration found missing).
+    `bias_rows`: the most bias rows the layer may take (wtm2101; 0: all of them).
     `input_shift`, `input_offset`: driven code = (code << shift) + offset.  `parts`: row boundaries of separate
     readings, joined at G / 2**k.  `adc`: (M, S), code = acc * M / 2**S.
     """
@@ -28,6 +30,8 @@ class LayerPlan:
     parts: tuple[int, ...] = ()
     k: int = 0
     adc: tuple[int, int] = (1, 0)
+    bias: tuple[float, ...] = ()
+    bias_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,10 @@ def plan_from_json(text: str) -> QuantPlan:
     try:
         data: dict[str, Any] = json.loads(text)
         values = {v: QuantSpec(**{**s, "scale": tuple(s["scale"])}) for v, s in data["values"].items()}
-        layers = {n: LayerPlan(**{k: tuple(v) if isinstance(v, list) else v for k, v in p.items()}) for n, p in data["layers"].items()}
+        layers = {
+            n: LayerPlan(**{k: tuple(v) if isinstance(v, list) else v for k, v in p.items()})
+            for n, p in data["layers"].items()
+        }
         return QuantPlan(values, layers, data.get("notes", {}))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError("quantization plan", str(error), "the JSON form that `plan_to_json` writes") from error

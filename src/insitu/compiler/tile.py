@@ -116,13 +116,24 @@ def rows_may_part(graph: Graph, node: Node, rects: Sequence[Rect]) -> bool:
 
 def rectangles(graph: Graph, node: Node, piece: Piece, chip: Chip, *, apart: bool = False) -> list[Rect]:
     """The grid of rectangles of one piece."""
-    rows, cols = row_bounds(graph, node, piece, chip, apart=apart), balanced(piece.cols, usable_columns(chip))
+    rows, cols = row_bounds(graph, node, piece, chip, apart=apart), column_bounds(graph, node, piece, chip)
     rects: list[Rect] = []
     for part, (r0, r1) in enumerate(pairwise(rows)):
         for c0, c1 in pairwise(cols):
             need = bias_rows(graph, node, piece, chip, columns=(c0, c1)) if part == 0 else 0
             rects.append(Rect(piece, r0, r1 - r0, c0, c1 - c0, need))
     return rects
+
+
+def column_bounds(graph: Graph, node: Node, piece: Piece, chip: Chip) -> tuple[int, ...]:
+    """Column boundaries of a piece: no wider than an array, and one gain to a rectangle, since a read has one."""
+    gain = np.zeros(piece.cols, np.int64)
+    if node.attr("readout") == "wtm2101":
+        table = np.asarray(graph.constants[node.inputs[5]], np.int64)
+        gain = table[piece_columns(graph, node, piece)] if table.size > 1 else gain
+    changes = (0, *(int(c) + 1 for c in np.flatnonzero(np.diff(gain))), piece.cols)
+    inner = [a + b for a, end in pairwise(changes) for b in balanced(end - a, usable_columns(chip))[:-1]]
+    return (*inner, piece.cols)
 
 
 def piece_columns(graph: Graph, node: Node, piece: Piece) -> slice:
