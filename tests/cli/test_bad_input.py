@@ -220,6 +220,34 @@ def test_words(
     refused(insitu, tmp_path, *arguments, mentions=mentions)
 
 
+def test_plans(insitu: Insitu, tmp_path: Path, model: Path, write: Write) -> None:
+    assert insitu("run", model, "--chip", "wtm2101", "--out", "in/run", "--check", 1).code == 0
+    text = (tmp_path / "in" / "run" / "plan.json").read_text()
+
+    def changed(**fields: Any) -> str:
+        plan = json.loads(text)
+        name = next(iter(plan["layers"]))
+        plan["layers"][name] = {**plan["layers"][name], **fields}
+        return json.dumps(plan)
+
+    lost = json.loads(text)
+    del lost["values"]["y"]
+    for content, mention in (
+        ("", "JSON"),
+        ("[]", "plan.json"),
+        (json.dumps(lost), "nothing for y"),
+        (changed(gain=[256, 256]), "plan.json"),
+        (changed(input_shift=10**12), "input_shift"),
+        (changed(input_shift="x"), "input_shift"),
+        (changed(k=1.5), "k = 1.5"),
+        (changed(surprise=1), "surprise"),
+    ):
+        path = write("plan.json", content)
+        refused(insitu, tmp_path, "run", model, "--chip", "wtm2101", "--plan", path, mentions=("plan.json", mention))
+    path = write("plan.json", text)
+    refused(insitu, tmp_path, "run", model, "--chip", CHIP, "--plan", path, mentions=("plan.json",))
+
+
 # places to write
 
 

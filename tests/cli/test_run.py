@@ -149,6 +149,18 @@ def test_a_plan_gives_the_same_program(insitu: Insitu, tmp_path: Path, model: Pa
     assert (tmp_path / "a" / "program.insitu").read_bytes() == (tmp_path / "b" / "program.insitu").read_bytes()
 
 
+@pytest.mark.slow
+def test_a_wrong_scale_in_a_plan_is_found(insitu: Insitu, tmp_path: Path) -> None:
+    base = ("run", "task:kws", "--chip", "wtm2101", "--instances", 1, "--samples", 64)
+    assert insitu(*base, "--out", "good").code == 0
+    plan = json.loads((tmp_path / "good" / "plan.json").read_text())
+    plan["values"]["logits"]["scale"] = [64 * s for s in plan["values"]["logits"]["scale"]]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    done = insitu(*base, "--plan", "plan.json", "--out", "bad")
+    assert done.code == 0, done.err
+    assert "Look here     Layer fc" in done.out
+
+
 def test_names_are_not_markup(insitu: Insitu, write: Any) -> None:
     path = write("[red]x[bold]\x1b[31m.onnx", model_proto())
     done = insitu("run", path, "--chip", "dcim-28nm")

@@ -96,11 +96,8 @@ def _quantized(work: _Work, stage: str, *, seed: int) -> _Work:
     plan = loaded.plan or ptq.plan(work.graph, work.chip, data=prepared.calibration, seed=seed)
     if prepared.source == "random" and loaded.plan is None:
         console.note("No --calib or --data: the ranges come from seeded random inputs.")
-    return replace(
-        work,
-        graph=verify(quantize(work.graph, work.chip, plan=plan)),
-        calibration="plan" if loaded.plan else prepared.source,
-    )
+    quantized = verify(quantize(work.graph, work.chip, plan=plan))
+    return replace(work, graph=quantized, calibration="file" if loaded.plan else prepared.source)
 
 
 def _written(work: _Work, output: str, stage: str) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from typing import Any
 
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
-from insitu.base.errors import ConfigError, DataError, ModelError, UsageError
+from insitu.base.errors import DataError, ModelError, UsageError
 from insitu.base.store import hash_file
 from insitu.base.units import parse_time
-from insitu.compiler.plan import QuantPlan, plan_from_json
+from insitu.cli.plans import read_plan, try_plan
+from insitu.compiler.plan import QuantPlan
 from insitu.flow.chain import capture
 from insitu.flow.data import shapes_of_data
 from insitu.frontend.load import model_path
@@ -72,7 +73,9 @@ def load(given: ModelInputs) -> Loaded:
     task, graph = _model(given)
     data: Any = given.data or (evaluation_data(task) if task is not None else None)
     calib: Any = given.calib or (calibration_data(task) if task is not None else None)
-    plan = _plan(given.plan, graph) if given.plan is not None else None
+    plan = read_plan(given.plan, graph) if given.plan is not None else None
+    if given.plan is not None and plan is not None and chip is not None and graph.level == "captured":
+        try_plan(given.plan, plan, graph, chip)
     return Loaded(graph.name, graph, chip, data, calib, plan, task)
 
 
@@ -105,27 +108,6 @@ def parse_shapes(texts: Sequence[str]) -> Shapes:
             raise UsageError(f"--shape {text}", f"{name} is given twice", "one shape for each input")
         shapes[name] = tuple(int(word) for word in words)
     return shapes
-
-
-def _plan(file: str, graph: Graph) -> QuantPlan:
-    """The plan of a file, with an entry for every value of the graph."""
-    try:
-        text = Path(file).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not text"
-        raise ConfigError(f"--plan {file}", reason.lower(), "a plan.json, as a run folder holds it") from None
-    plan = plan_from_json(text)
-    wanted = [*graph.inputs, *graph.state_inputs, *(n.output for n in graph.nodes)]
-    missing = [v for v in wanted if v not in plan.values]
-    missing += [
-        n.name
-        for n in graph.nodes
-        if n.op in ("Conv", "MatMul") and n.inputs[1] in graph.constants and n.name not in plan.layers
-    ]
-    if missing:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise ConfigError(f"--plan {file}", f"nothing for {shown}", f"an entry for every value of {graph.name}")
-    return plan
 
 
 def parse_count(option: str, text: str) -> int | None:

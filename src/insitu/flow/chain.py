@@ -50,7 +50,7 @@ class Options:
     instances: int = 8
     seed: int = 0
     samples: int | None = None
-    check: int | Literal["all"] | None = None  # samples compared with the interpreter; None: as many as make 10**5 values
+    check: int | Literal["all"] | None = None  # samples compared bit by bit; None: as many as make 10**5 values
     calibrated: bool = True
     note: str = ""  # what the samples are, where that limits what an accuracy means
 
