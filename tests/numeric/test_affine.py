@@ -119,11 +119,21 @@ def test_a_shift_only_chip_gets_the_nearest_power_of_two(ratio):
     assert abs(math.log2(value / Fraction(ratio))) <= 0.5 + 1e-9
 
 
-@pytest.mark.parametrize("ratio", [0.0, -1.0, math.nan, math.inf, 2.0**40, 2.0**-90])
+@pytest.mark.parametrize("ratio", [0.0, -1.0, math.nan, math.inf, 2.0**40, 2.0**62, 2.0**200])
 @pytest.mark.parametrize("pure", [False, True])
 def test_ratios_that_no_multiplier_expresses_are_refused(ratio, pure):
     with pytest.raises(RangeError):
         multiplier_of(ratio, power_of_two=pure)
+
+
+@pytest.mark.parametrize("exponent", [-64, -80, -93, -94, -107, -125, -126, -300])
+@pytest.mark.parametrize("pure", [False, True])
+def test_ratios_that_bring_every_sum_to_zero_are_zero(exponent, pure):
+    multiplier, shift = multiplier_of(1.3 * 2.0**exponent, power_of_two=pure)
+    assert multiplier[0] == 0
+    assert 0 <= shift[0] <= 62
+    for acc in (-(1 << 31), (1 << 31) - 1):
+        assert requantize(np.array(acc), multiplier, shift, zero_point=3, lo=-128, hi=127).item() == 3
 
 
 def test_small_ratios_keep_fewer_bits_but_stay_close():

@@ -120,7 +120,8 @@ def requantize(
 def multiplier_of(ratio: npt.NDArray[Any] | float, *, power_of_two: bool = False) -> tuple[Ints, Ints]:
     """(multiplier, shift) with multiplier / 2**shift closest to `ratio`; 31 significant bits, or a pure power of two.
 
-    Raises RangeError when a ratio is not positive and finite, or needs a shift outside 0..62.
+    A ratio below 2**-63 becomes 0, to which it brings every int32.  Raises RangeError when a ratio is not positive and
+    finite, or too large.
     """
     ratio = np.atleast_1d(np.asarray(ratio, np.float64))
     if not np.all(np.isfinite(ratio) & (ratio > 0)):
@@ -129,7 +130,8 @@ def multiplier_of(ratio: npt.NDArray[Any] | float, *, power_of_two: bool = False
         )
     if power_of_two:
         exponent = np.rint(np.log2(ratio)).astype(np.int64)
-        multiplier, shift = np.int64(1) << np.maximum(exponent, 0), np.maximum(-exponent, 0)
+        multiplier, shift = np.int64(1) << np.clip(exponent, 0, 62), np.clip(-exponent, 0, 62)
+        multiplier = np.where(exponent < -62, 0, multiplier)
     else:
         mantissa, exponent = np.frexp(ratio)  # ratio = mantissa * 2**exponent, mantissa in [0.5, 1)
         multiplier = np.rint(mantissa * (1 << 31)).astype(np.int64)
@@ -137,10 +139,10 @@ def multiplier_of(ratio: npt.NDArray[Any] | float, *, power_of_two: bool = False
         multiplier, exponent = np.where(carry, 1 << 30, multiplier), exponent.astype(np.int64) + carry
         shift = 31 - exponent
         excess = np.maximum(shift - 62, 0)  # ratios below 2**-31 keep fewer bits
-        multiplier, shift = round_shift(multiplier, excess, "half_even"), shift - excess
+        multiplier, shift = round_shift(multiplier, np.minimum(excess, 62), "half_even"), shift - excess
         even = np.where(multiplier > 0, multiplier & -multiplier, 1)  # powers of two read as 1 / 2**n
         drop = np.minimum(np.rint(np.log2(even.astype(np.float64))).astype(np.int64), np.maximum(shift, 0))
         multiplier, shift = multiplier >> drop, shift - drop
-    if np.any((shift < 0) | (shift > 62) | (multiplier < 1) | (multiplier >= 1 << 31)):
-        raise RangeError("requantize ratio", f"{ratio.min():g} to {ratio.max():g}", "ratios from 2**-62 below 2**31")
+    if np.any((shift < 0) | (shift > 62) | (multiplier >= 1 << 31)):
+        raise RangeError("requantize ratio", f"{ratio.min():g} to {ratio.max():g}", "ratios below 2**31")
     return multiplier, shift
