@@ -28,7 +28,7 @@ FILES = {
 
 @pytest.mark.parametrize("chip", CHIPS)
 def test_json(insitu: Insitu, model: Path, data: Path, chip: str) -> None:
-    done = insitu("run", model, "--chip", chip, "--data", data, "--instances", 3, "--check", 4, "--json")
+    done = insitu("run", model, "--chip", chip, "--data", data, "--instances", 2, "--check", 4, "--json")
     assert done.code == 0, done.err
     result = done.json()
     assert set(result) == FIRST
@@ -86,10 +86,11 @@ def test_out(insitu: Insitu, tmp_path: Path, model: Path) -> None:
 
 
 def test_infeasible(insitu: Insitu, write: Any) -> None:
-    big = np.ones((1800, 1024), np.float32)
+    big = np.ones((200, 150), np.float32)
     nodes = [helper.make_node("Gemm", ["x", "w"], ["y"], name="huge")]
-    path = write("big.onnx", model_proto(dims=("N", 1800), nodes=nodes, tensors=[numpy_helper.from_array(big, "w")]))
-    done = insitu("run", path, "--chip", "wtm2101", "--json")
+    path = write("big.onnx", model_proto(dims=("N", 200), nodes=nodes, tensors=[numpy_helper.from_array(big, "w")]))
+    small = ("--chip", "wtm2101", "--set", "array.rows=96", "--set", "array.cols=64")
+    done = insitu("run", path, *small, "--json")
     assert done.code == 2, done.err
     result = done.json()
     assert set(result) == FIRST | {"infeasible"}
@@ -99,11 +100,29 @@ def test_infeasible(insitu: Insitu, write: Any) -> None:
         assert item["demand"] > item["bound"]
         assert item["filled_by"]
         assert item["ways_out"]
-    text = insitu("run", path, "--chip", "wtm2101")
+    assert (Path(result["run_dir"]) / "report.html").is_file()
+    text = insitu("run", path, *small)
     assert text.code == 2
     assert "Does not fit" in text.out
-    compiled = insitu("compile", path, "--chip", "wtm2101", "-o", "p.insitu", "--json")
+    compiled = insitu("compile", path, *small, "-o", "p.insitu", "--json")
     assert (compiled.code, compiled.json()["fits"]) == (2, False)
+    assert not Path("p.insitu").exists()
+
+
+def test_several_inputs(insitu: Insitu, write: Any) -> None:
+    ends = [helper.make_tensor_value_info(name, 1, ["N", size]) for name, size in (("a", 6), ("b", 6), ("y", 3))]
+    nodes = [helper.make_node("Add", ["a", "b"], ["s"]), helper.make_node("MatMul", ["s", "w"], ["y"])]
+    weights = numpy_helper.from_array(np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32), "w")
+    graph = helper.make_graph(nodes, "two", ends[:2], ends[2:], [weights])
+    path = write("two.onnx", helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10))
+    rng = np.random.default_rng(1)
+    rows = {name: rng.standard_normal((30, 6)) for name in "ab"} | {"y": rng.integers(0, 3, 30)}
+    done = insitu("run", path, "--chip", "dcim-28nm", "--data", write("two.npz", rows), "--json")
+    assert done.code == 0, done.err
+    assert done.json()["metrics"]["accuracy_quantized"]["value"] > 0
+    missing = insitu("run", path, "--chip", "dcim-28nm", "--data", write("one.npz", {"x": rows["a"]}))
+    assert missing.code == 1
+    assert "one array per input: a, b. Try: numpy.savez('data.npz', a=a, b=b, y=y)" in missing.err
 
 
 def test_samples_and_calibration(insitu: Insitu, model: Path, data: Path, write: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from insitu.arch.spec import Chip
-from insitu.base.errors import ConfigError, InfeasibleError
+from insitu.base.errors import ConfigError, InfeasibleError, InternalError
 from insitu.cli.programs import BROKEN
 from insitu.compiler.pipeline import compile_graph
 from insitu.compiler.plan import LayerPlan, QuantPlan, plan_from_json
@@ -77,7 +77,7 @@ def try_plan(file: str, plan: QuantPlan, graph: Graph, chip: Chip) -> None:
         check_program(compile_graph(verify(quantize(graph, chip, plan=plan)), chip))
     except InfeasibleError:
         return  # an answer that the command itself gives
-    except BROKEN as error:
+    except (InternalError, *BROKEN) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
         need = f"a plan made for {graph.name} on {chip.name}"
         raise ConfigError(f"--plan {file}", f"it does not fit ({reason})", need, try_=TRY) from None

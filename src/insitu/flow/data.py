@@ -92,9 +92,13 @@ def load_samples(source: str | Path | Mapping[str, Array], graph: Graph) -> Samp
         found = {names[0]: arrays["x"]}
     else:
         need = f"`x`, or the input's name {names[0]}" if len(names) == 1 else f"one array per input: {', '.join(names)}"
-        raise DataError(
-            where, f"arrays {', '.join(sorted(arrays)) or 'none'}", need, try_=["numpy.savez('data.npz', x=x, y=y)"]
+        words = (
+            "x=x"
+            if len(names) == 1
+            else ", ".join(f"{n}={n}" if n.isidentifier() else f"**{{{n!r}: ...}}" for n in names)
         )
+        got = f"arrays {', '.join(sorted(arrays)) or 'none'}"
+        raise DataError(where, got, need, try_=[f"numpy.savez('data.npz', {words}, y=y)"])
     inputs = {n: _fitted(where, graph, n, a) for n, a in found.items()}
     counts = {n: len(a) for n, a in inputs.items()}
     y = arrays.get("y")
