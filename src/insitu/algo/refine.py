@@ -133,7 +133,7 @@ class _Layer:
 
     def real(self, codes: Ints) -> Floats:
         """The numbers that output codes stand for."""
-        return (codes - self.out.zero_point) * np.asarray(self.out.scale)
+        return (codes - self.out.zero_point) * np.asarray(self.out.scale, np.float64)
 
     def error(self, codes: Ints, target: Floats) -> Floats:
         """Mean square error per column."""

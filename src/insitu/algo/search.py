@@ -18,6 +18,8 @@ PATIENCE = 3  # ranges tried past the best one
 LOOKED_AT = 1 << 15  # elements an error is measured on
 TINY = 1e-30  # below this a value counts as always 0
 SHARES = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.5)  # steps tried per channel, of the step without clipping
+REACH = 4.5  # standard deviations that values reach in use
+UNSEEN = 2.0  # as many values at the extremes are expected beside those seen
 DOUBT = 16.0  # a channel's own range counts as its share of positions among this many of the whole value's
 
 
@@ -31,13 +33,17 @@ def few_rows(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values[:: max(1, values.size // LOOKED_AT)]
 
 
-def best(values: npt.NDArray[Any], specs: Iterable[QuantSpec]) -> QuantSpec:
-    """The spec with the least error; the first of equals.  Stops once `PATIENCE` specs in a row were worse."""
-    values = few_rows(values)
+def best(seen: Range, specs: Iterable[QuantSpec]) -> QuantSpec:
+    """The spec with the least error; the first of equals.  Stops once `PATIENCE` specs in a row were worse.
+
+    The extremes count once each beside the sample, which may lack them, and stand for what was not seen.
+    """
+    values, extremes = few_rows(seen.rows), np.array([seen.low, seen.high])
+    rare = UNSEEN / (seen.positions * seen.rows.shape[1])
     found: QuantSpec | None = None
     least, worse = np.inf, 0
     for spec in specs:
-        now = error(values, spec)
+        now = error(values, spec) + rare * error(extremes, spec)
         if found is None or now < least:
             found, least, worse = spec, now, 0
         else:
@@ -51,14 +57,15 @@ def best(values: npt.NDArray[Any], specs: Iterable[QuantSpec]) -> QuantSpec:
 def peak_of(seen: Range, *, relu: bool, default: float) -> float:
     """The largest magnitude that codes must reach; `default` for a value that is always 0."""
     peak = seen.high if relu else seen.peak
-    return peak if peak > TINY else default
+    return peak * headroom(seen.rows.shape[1] * seen.positions) if peak > TINY else default
 
 
 def asymmetric(seen: Range, *, signed: bool, default: float = 1.0) -> QuantSpec:
     """8 bits, any scale and zero point; the range always holds 0."""
     if seen.peak <= TINY:
         return QuantSpec(8, signed=signed, scale=(default / 255,), zero_point=-128 if signed else 0)
-    return best(seen.rows, (_asymmetric(seen, signed=signed, shrink=s) for s in SHRINK))
+    wide = headroom(seen.rows.shape[1] * seen.positions)
+    return best(seen, (_asymmetric(seen, signed=signed, shrink=s * wide) for s in SHRINK))
 
 
 def _asymmetric(seen: Range, *, signed: bool, shrink: float) -> QuantSpec:
@@ -71,20 +78,20 @@ def _asymmetric(seen: Range, *, signed: bool, shrink: float) -> QuantSpec:
 def symmetric(seen: Range, *, relu: bool, default: float = 1.0) -> QuantSpec:
     """Zero point 0, signed 8 bits; with a ReLU only codes 0..127 occur."""
     peak = peak_of(seen, relu=relu, default=default)
-    return best(seen.rows, (QuantSpec(8, signed=True, scale=(peak * s / 127,)) for s in SHRINK))
+    return best(seen, (QuantSpec(8, signed=True, scale=(peak * s / 127,)) for s in SHRINK))
 
 
 def unsigned(seen: Range, *, default: float = 1.0) -> QuantSpec:
     """Zero point 0, codes 0..255."""
     peak = peak_of(seen, relu=True, default=default)
-    return best(seen.rows, (QuantSpec(8, signed=False, scale=(peak * s / 255,)) for s in SHRINK))
+    return best(seen, (QuantSpec(8, signed=False, scale=(peak * s / 255,)) for s in SHRINK))
 
 
 def power_of_two(seen: Range, *, base: float, signed: bool, default: float = 1.0) -> QuantSpec:
     """Zero point 0 and a scale of `base` times a power of two."""
     peak, top = peak_of(seen, relu=not signed, default=default), 127 if signed else 255
     exponent = int(np.ceil(np.log2(peak / top / base)))
-    return best(seen.rows, (QuantSpec(8, signed=signed, scale=(base * 2.0 ** (exponent - e),)) for e in range(7)))
+    return best(seen, (QuantSpec(8, signed=signed, scale=(base * 2.0 ** (exponent - e),)) for e in range(7)))
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,11 @@ class Steps:
         return self.natural * np.asarray(SHARES)[np.argmin(self.table, axis=0)]
 
 
+def headroom(count: int) -> float:
+    """How much farther than the largest of `count` values others will reach: as for a normal variable."""
+    return max(1.0, REACH / float(np.sqrt(2 * np.log(max(count, 2)))))
+
+
 def channel_steps(seen: Range, *, below: int, above: int) -> Steps:
     """Costs of steps for codes from -below to above.
 
@@ -120,13 +132,15 @@ def channel_steps(seen: Range, *, below: int, above: int) -> Steps:
     reach = np.maximum(seen.high_of, 0) / above
     if below:
         reach = np.maximum(reach, -seen.low_of / below)
-    whole = float(reach.max())
-    natural = (seen.positions * reach + DOUBT * whole) / (seen.positions + DOUBT)
+    whole = float(reach.max()) * headroom(seen.positions * len(reach))
+    own = np.minimum(reach * headroom(seen.positions), whole)
+    natural = (seen.positions * own + DOUBT * whole) / (seen.positions + DOUBT)
     natural = np.maximum(natural, max(whole, TINY) * np.where(reach > 0, 2.0**-10, 2.0**-6))
-    rows = np.asarray(seen.rows, np.float32)
-    table = [_squared(rows, natural * s, below, above) for s in SHARES]
+    rows = seen.rows
+    far = UNSEEN / seen.positions * (natural * above) ** 2
+    table = [_squared(rows, natural * s, below, above) + far * (1 - s) ** 2 for s in SHARES]
     return Steps(natural, np.stack(table))
 
 
-def _squared(rows: Floats, steps: Floats, below: int, above: int) -> Floats:
+def _squared(rows: npt.NDArray[np.float32], steps: Floats, below: int, above: int) -> Floats:
     return ((np.clip(np.rint(rows / steps), -below, above) * steps - rows) ** 2).mean(axis=0)

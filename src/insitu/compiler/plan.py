@@ -58,11 +58,12 @@ def plan_from_json(text: str) -> QuantPlan:
     """The plan of JSON text; ConfigError where it is not one."""
     try:
         data: dict[str, Any] = json.loads(text)
-        values = {v: QuantSpec(**{**s, "scale": tuple(s["scale"])}) for v, s in data["values"].items()}
-        layers = {
-            n: LayerPlan(**{k: tuple(v) if isinstance(v, list) else v for k, v in p.items()})
-            for n, p in data["layers"].items()
-        }
+        values = {v: QuantSpec(**_tuples(s)) for v, s in data["values"].items()}
+        layers = {n: LayerPlan(**_tuples(p)) for n, p in data["layers"].items()}
         return QuantPlan(values, layers, data.get("notes", {}))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError("quantization plan", str(error), "the JSON form that `plan_to_json` writes") from error
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}

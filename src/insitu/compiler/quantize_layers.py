@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from insitu.numeric.affine import Floats, Ints, QuantSpec
 from insitu.numeric.affine import quantize as codes_of
 from insitu.numeric.readout import WTM_BIAS_UNIT
 
+Tables = Sequence[tuple[str, Ints | None]]
 BIAS_LIMIT = 1 << 30  # column sums with their bias stay below 2^31
 
 
@@ -53,15 +55,21 @@ class _Layer:
         return weight_codes(self.w, spec, self.draft.chip), spec
 
     def emit(
-        self, attrs: dict[str, Attr], *, q: Ints, spec: QuantSpec, bias: Floats, tables: tuple[str, Ints, str, Ints]
+        self,
+        attrs: dict[str, Attr],
+        *,
+        q: Ints,
+        spec: QuantSpec,
+        bias: npt.NDArray[Any],
+        tables: Sequence[tuple[str, Ints | None]],
     ) -> None:
         """Append the node with its constants."""
         draft, name = self.draft, self.node.name
         small = q.min(initial=0) >= -128 and q.max(initial=0) <= 127
         weight = draft.constant(f"{name}.weight", q.astype(np.int8 if small else np.int16), spec)
         inputs = [self.node.inputs[0], weight, draft.constant(f"{name}.bias", bias.astype(np.int64))]
-        for suffix, table in zip(tables[::2], tables[1::2], strict=True):
-            inputs.append(draft.constant(f"{name}.{suffix}", np.ascontiguousarray(table)) if suffix else "")
+        for suffix, table in tables:
+            inputs.append("" if table is None else draft.constant(f"{name}.{suffix}", np.ascontiguousarray(table)))
         draft.add(self.node, inputs=inputs, attrs=attrs)
 
 
@@ -71,7 +79,7 @@ def _exact(layer: _Layer, attrs: dict[str, Attr]) -> None:
     bias = np.rint(layer.bias / (layer.sx * sw)) - layer.zero * layer.sums(q)
     m, r = layer.draft.tables(layer.sx * sw / layer.sy)
     bias = np.clip(bias, -BIAS_LIMIT, BIAS_LIMIT - 1)
-    layer.emit(attrs | {"readout": "exact"}, q=q, spec=spec, bias=bias, tables=("multiplier", m, "shift", r))
+    layer.emit(attrs | {"readout": "exact"}, q=q, spec=spec, bias=bias, tables=(("multiplier", m), ("shift", r)))
 
 
 def _adc(layer: _Layer, attrs: dict[str, Attr]) -> None:
@@ -88,7 +96,7 @@ def _adc(layer: _Layer, attrs: dict[str, Attr]) -> None:
     attrs |= {"input_signed": macro.input.signed, "weight_bits": weight_magnitude_bits(chip)}
     attrs |= {"slice_bits": slice_bits(chip)}
     bias = np.clip(bias, -BIAS_LIMIT, BIAS_LIMIT - 1)
-    layer.emit(attrs, q=q, spec=spec, bias=bias, tables=("multiplier", m, "shift", r))
+    layer.emit(attrs, q=q, spec=spec, bias=bias, tables=(("multiplier", m), ("shift", r)))
 
 
 def _wtm2101(layer: _Layer, attrs: dict[str, Attr]) -> None:
@@ -104,7 +112,7 @@ def _wtm2101(layer: _Layer, attrs: dict[str, Attr]) -> None:
     attrs |= {"readout": "wtm2101", "input_shift": plan.input_shift, "input_offset": plan.input_offset}
     attrs |= {"parts": plan.parts, "k": plan.k}
     spec = QuantSpec(10, signed=True, scale=tuple(float(s) for s in sw), axis=layer.axis)
-    layer.emit(attrs, q=q, spec=spec, bias=bias, tables=("", gain, "", gain, "gain", gain))
+    layer.emit(attrs, q=q, spec=spec, bias=bias, tables=(("", None), ("", None), ("gain", gain)))
 
 
 def _product(draft: Draft, node: Node) -> None:

@@ -1,0 +1,86 @@
+"""What breaks quantizers: dead channels, constants, outliers, single samples, tiny and huge numbers."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from small import CHIPS, Net, chip_of, quality
+
+from insitu.algo import ptq
+from insitu.base.errors import InsituError
+from insitu.compiler.quantize import quantize
+from insitu.graph.interpret import interpret
+from insitu.graph.verify import verify
+from insitu.numeric.affine import dequantize
+from insitu.numeric.affine import quantize as codes_of
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def two_layers(*, weight=None, bias=None, seed=0):
+    net = Net(1, 3, 6, 6, seed=seed)
+    v = net.conv("x", 6, act_lo=0.0, weight=weight, bias=bias)
+    return net, net.graph(net.conv(net.conv(v, 6, group=6, act_lo=0.0), 4))
+
+
+def weights(seed=0, out=6):
+    return np.random.default_rng(seed).standard_normal((out, 3, 3, 3)) / 5
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_dead_channels_do_no_harm(chip):
+    weight, bias = weights(), np.full(6, 0.1)
+    weight[1], weight[2], weight[3] = 0, 1e-20, weight[3] * 1e-3
+    bias[1], bias[4] = 0.7, -50.0  # a constant channel; one that is always 0 behind its activation
+    net, graph = two_layers(weight=weight, bias=bias)
+    assert min(quality(graph, chip, net.data()).values()) > 25
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6, 1e12])
+def test_any_scale_of_the_data(chip, scale):
+    net = Net(1, 3, 6, 6)
+    graph = net.graph(net.conv(net.conv("x", 6, act_lo=0.0, bias=np.zeros(6)), 4, bias=np.zeros(4)))
+    assert min(quality(graph, chip, net.data() * np.float32(scale)).values()) > 25
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_values_that_are_always_zero(chip):
+    net, graph = two_layers(weight=np.zeros((6, 3, 3, 3)), bias=np.full(6, -1.0))
+    assert min(quality(graph, chip, net.data()).values()) > 18  # the last layer's bias is what remains
+    assert min(quality(graph, chip, net.data() * 0).values()) > 25
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_single_sample(chip):
+    net, graph = two_layers()
+    assert min(quality(graph, chip, net.data(1), check=net.data(16, seed=5)).values()) > 12
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_outliers_keep_the_rest_usable(chip):
+    net, graph = two_layers()
+    data = net.data()
+    data[3, 0, 1, 2, 2] = 300.0
+    plan = ptq.plan(graph, chip_of(chip), data={"x": data})
+    quantized = verify(quantize(graph, chip_of(chip), plan=plan))
+    codes = interpret(quantized, {"x": codes_of(data[4:8], quantized.type("x").quant)})
+    name = graph.outputs[0]
+    assert np.isfinite(dequantize(codes[name], quantized.type(name).quant)).all()
+    assert len(np.unique(codes[name])) > 3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_calibration_data_must_be_finite(bad):
+    net, graph = two_layers()
+    data = net.data()
+    data[0, 0, 0, 0, 0] = bad
+    with pytest.raises(InsituError, match="finite"):
+        ptq.plan(graph, chip_of("exact"), data={"x": data})
