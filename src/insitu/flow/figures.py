@@ -125,6 +125,7 @@ def layers(graph: Graph, near: Mapping[str, LayerQuality], cost: Cost) -> tuple[
                 latency_s=(span.end_ps - span.start_ps) * PS if span else None,
                 energy_j=own,
                 readout=str(node.attr("readout")) if weighted else None,
+                range_ratio=quality.range_ratio if quality else None,
             )
         )
     return tuple(rows)

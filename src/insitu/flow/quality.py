@@ -12,7 +12,7 @@ import numpy.typing as npt
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph, Node
 from insitu.graph.interpret import run_node
-from insitu.numeric.affine import dequantize, quantize
+from insitu.numeric.affine import QuantSpec, dequantize, quantize
 from insitu.runtime.session import Session
 
 Array = npt.NDArray[Any]
@@ -54,14 +54,20 @@ class Closeness:
 
 @dataclass(frozen=True)
 class LayerQuality:
-    """A layer's output against float: cumulative, and alone on the quantized float input."""
+    """A layer's output against float: cumulative, and alone on the quantized float input.
+
+    `range_ratio` is what its codes can express over what the float layer does: near 1 for a right output scale.
+    """
 
     sqnr_db: float | None
     sqnr_local_db: float | None
     cosine: float | None
+    range_ratio: float | None = None
 
 
-def layer_quality(captured: Graph, session: Session, inputs: Mapping[str, Array], *, done: Callable[[int], None] | None = None) -> dict[str, LayerQuality]:
+def layer_quality(
+    captured: Graph, session: Session, inputs: Mapping[str, Array], *, done: Callable[[int], None] | None = None
+) -> dict[str, LayerQuality]:
     """Each layer's closeness on a few samples, cumulative and local, both ideal."""
     graph = session.graph
     few = {n: a[:LAYER_SAMPLES] for n, a in inputs.items()}
@@ -77,10 +83,27 @@ def layer_quality(captured: Graph, session: Session, inputs: Mapping[str, Array]
     for index, node in enumerate(graph.nodes):
         if node.output in floats:
             total = cumulative.get(node.output, Closeness())
-            result[node.name] = LayerQuality(total.sqnr_db, _local(graph, node, floats, session), total.cosine)
+            ratio = range_ratio(floats[node.output], session.spec(node.output), node)
+            local = _local(graph, node, floats, session)
+            result[node.name] = LayerQuality(total.sqnr_db, local, total.cosine, ratio)
         if done is not None:
             done(index + 1)
     return result
+
+
+def range_ratio(real: Array, spec: QuantSpec, node: Node) -> float | None:
+    """Width of the reals that a node's codes stand for over the width of `real` (samples, *shape), 0 in both.
+
+    The median over channels where each has a scale; None for values that are all zero.
+    """
+    codes = max(int(node.attr("hi", spec.hi)), spec.zero_point) - min(int(node.attr("lo", spec.lo)), spec.zero_point)
+    lead = 0 if spec.axis is None else spec.axis + 1
+    rows = np.moveaxis(real, lead, 0).reshape(len(spec.scale) if spec.axis is not None else 1, -1)
+    width = np.maximum(rows.max(axis=1), 0) - np.minimum(rows.min(axis=1), 0)
+    used = width > 0
+    if not used.any():
+        return None
+    return float(np.median(codes * np.broadcast_to(spec.scale, width.shape)[used] / width[used]))
 
 
 def _local(graph: Graph, node: Node, floats: Mapping[str, Array], session: Session) -> float | None:

@@ -12,17 +12,27 @@ from insitu.report.text import component_name, percent
 COLLAPSED_DB = 10.0  # a healthy 8-bit layer has 15 dB or more; one with a scale 64 times off keeps at most about 9 dB
 GAP_DB = 10.0  # how far below the network's good layers a collapsed one must lie
 NEAR_WORST_DB = 6.0
+TOO_WIDE, TOO_NARROW = 16.0, 1 / 4  # range ratios; right ones were 0.6 to 7, those of scales 64 times off beyond these
 HEALTHY_DB = 20.0  # stands for "the others" in a network of so few layers that the collapse reaches most of them
 
 
 def broken_layer(layers: Sequence[LayerResult]) -> str | None:
     """The layer whose own output scale broke the network; None for a network that is healthy, or evenly poor.
 
-    A wrong output scale spoils the layer itself and then every layer that reads it, so the first of them in
-    execution order is the culprit.  A layer is collapsed where its local SQNR is below 10 dB and 10 dB below
-    the upper quartile of all layers; the culprit is the first that is within 6 dB of the worst one, or the
-    start of the run of collapsed layers that leads there.  Without local values the cumulative ones must do.
+    A wrong output scale shows in the layer's range: its codes express far more, or far less, than the layer puts out.
+    The culprit is the first layer nearly as far off as the farthest, where its range is 16 times too wide or 4 times
+    too narrow and its local SQNR is poor.
+
+    Where ranges are not known, a layer is collapsed whose local SQNR is below 10 dB and 10 dB below the upper quartile
+    of all layers; the culprit is the first that is within 6 dB of the worst one, or the start of the run of collapsed
+    layers that leads there, since a wrong scale spoils every layer that reads it.  Without local values the cumulative
+    ones must do.
     """
+    by_range = _out_of_range(layers)
+    if by_range is not None:
+        return by_range
+    if layers and all(layer.range_ratio is not None for layer in layers):
+        return None
     local = [_decibels(layer.sqnr_local_db) for layer in layers]
     if not any(value is not None for value in local):
         return _fall(layers)
@@ -34,6 +44,18 @@ def broken_layer(layers: Sequence[LayerResult]) -> str | None:
     while start > 0 and collapsed[start - 1]:
         start -= 1
     return layers[start].name
+
+
+def _out_of_range(layers: Sequence[LayerResult]) -> str | None:
+    """The first of the layers whose codes express far more or far less than they need."""
+    off = {
+        layer.name: abs(math.log2(ratio))
+        for layer in layers
+        if (ratio := layer.range_ratio) and not TOO_NARROW < ratio < TOO_WIDE
+        if (_decibels(layer.sqnr_local_db) or 0.0) < HEALTHY_DB
+    }
+    worst = max(off.values(), default=0.0)
+    return next((name for name, octaves in off.items() if octaves >= worst - 2.0), None)
 
 
 def _collapsed(local: Sequence[float | None]) -> list[bool]:

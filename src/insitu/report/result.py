@@ -78,7 +78,10 @@ class AccuracyPoint:
 
 @dataclass(frozen=True)
 class LayerResult:
-    """One layer in execution order; `sqnr_db` is cumulative, `sqnr_local_db` with the quantized reference input."""
+    """One layer in execution order; `sqnr_db` is cumulative, `sqnr_local_db` with the quantized reference input.
+
+    `range_ratio`, what its output codes can express over what the float layer puts out, is for `diagnose`.
+    """
 
     name: str
     op: str
@@ -90,9 +93,10 @@ class LayerResult:
     latency_s: float | None = None
     energy_j: float | None = None
     readout: str | None = None
+    range_ratio: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "range_ratio"}
 
 
 @dataclass(frozen=True)
