@@ -208,6 +208,26 @@ def test_doctor(insitu: Insitu) -> None:
     assert 'pip install "insitu[' in good(insitu, "doctor") or all(found["extras"].values())
 
 
+def test_a_package_that_is_missing(insitu: Insitu, monkeypatch: pytest.MonkeyPatch) -> None:
+    from insitu.cli import doctor
+
+    monkeypatch.setattr(doctor, "CORE", ("numpy", "no-such-package"))
+    found = insitu("doctor", "--json")
+    assert found.code == 1
+    assert found.json()["core"]["no-such-package"] is None
+    assert "no-such-package MISSING" in insitu("doctor").out
+
+    def absent(*, json: bool) -> int:
+        raise ModuleNotFoundError("No module named 'numba'", name="numba")
+
+    monkeypatch.setattr(doctor, "run", absent)
+    done = insitu("doctor")
+    assert (done.code, done.err) == (
+        1,
+        "package numba: not installed; needs every package of the core. Try: insitu doctor\n",
+    )
+
+
 def test_help_and_version(insitu: Insitu) -> None:
     assert "Commands:" in good(insitu)
     assert good(insitu, "--help") == good(insitu)

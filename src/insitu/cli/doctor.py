@@ -7,6 +7,7 @@ import platform
 import sys
 import tempfile
 import time
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import insitu
 from insitu.base.errors import InternalError
 from insitu.cli import console
 from insitu.cli.environment import cache_folder
-from insitu.flow.folder import package
 from insitu.runtime.parallel import threads
 
 CORE = ("numpy", "scipy", "numba", "onnx", "onnxruntime", "pydantic", "pyyaml", "typer", "jinja2", "safetensors")
@@ -28,19 +28,21 @@ EXTRAS = {
 
 def run(*, json: bool) -> int:
     """Look, test and report; returns the exit code."""
-    facts: dict[str, Any] = {
-        **_machine(),
-        "core": {name: package(name) for name in CORE},
-        "extras": _extras(),
-        **_folders(),
-    }
-    facts["self_test"] = self_test()
-    missing = [name for name, found in facts["core"].items() if found is None]
-    good = not missing and facts["self_test"]["mismatches"] == 0 and bool(facts["writable"]["working folder"])
+    facts: dict[str, Any] = {**_machine(), "core": {n: _version(n) for n in CORE}, "extras": _extras(), **_folders()}
+    whole = all(facts["core"].values())
+    test = facts["self_test"] = self_test() if whole else None
+    wrong = bool(test and test["mismatches"])
+    good = whole and not wrong and bool(facts["writable"]["working folder"])
     console.put_json({"schema": 1, "good": good, **facts}) if json else console.put(_text(facts, good=good))
-    if facts["self_test"]["mismatches"]:
-        return InternalError.exit_code
-    return 0 if good else 1
+    return InternalError.exit_code if wrong else 0 if good else 1
+
+
+def _version(name: str) -> str | None:
+    """The installed version of a package; none where it is missing."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _machine() -> dict[str, Any]:
@@ -110,7 +112,10 @@ def _text(facts: dict[str, Any], *, good: bool) -> str:
     for name, path in facts["folders"].items():
         state = "can be written" if facts["writable"][name] else "CANNOT BE WRITTEN"
         lines.append(f"folder        {name}: {path}, {state}")
-    outcome = f"{test['mismatches']} of {test['checked_values']:,} values differ"
-    lines.append(f"self-test     one layer on dcim-28nm: {outcome}, {test['seconds']} s")
+    if test is None:
+        lines.append('self-test     not run; pip install "insitu" brings what is missing')
+    else:
+        outcome = f"{test['mismatches']} of {test['checked_values']:,} values differ"
+        lines.append(f"self-test     one layer on dcim-28nm: {outcome}, {test['seconds']} s")
     lines.append("all is well" if good else "something is wrong: see above")
     return "\n".join(lines)

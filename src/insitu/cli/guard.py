@@ -71,6 +71,11 @@ def _ended(work: Callable[[], int], arguments: Sequence[str], as_json: bool) -> 
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             place = str(error.filename or "disk")
             return report(OutputError(place, (error.strerror or "full").lower(), "room to write"), as_json)
+        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("insitu"):
+            absent = f"package {str(error.name).partition('.')[0]}"
+            return report(
+                UsageError(absent, "not installed", "every package of the core", try_=("insitu doctor",)), as_json
+            )
         if isinstance(error, MemoryError):
             return report(RangeError("memory", "not enough for this", "more memory, or fewer --samples"), as_json)
         return _crashed(error, arguments, as_json)
