@@ -210,7 +210,7 @@ def _why(graph: Graph, chip: Chip, nodes: list[Node], failed: str) -> list[Infea
             float(sizes[failed]),
             float(cells - sum(sizes.values()) + sizes[failed]),
             "cells",
-            (failed, *biggest),
+            tuple(dict.fromkeys((failed, *biggest))),
             ways,
         )
     ]
