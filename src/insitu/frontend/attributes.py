@@ -36,12 +36,19 @@ def attributes(node: onnx.NodeProto, folder: Path, *, where: str) -> dict[str, A
     for attribute in node.attribute:
         name = as_text(attribute.name)
         wanted = TYPES.get(name, attribute.type)
+        if wanted == Attribute.INTS and attribute.type in (Attribute.FLOATS, Attribute.STRINGS) and _empty(attribute):
+            found[name] = list[int]()  # an empty list has no type of its own
+            continue
         if attribute.type != wanted:
             raise ModelError(where, f"its attribute {name} has another type", NAMES[wanted])
         if wanted == Attribute.FLOAT and isnan(attribute.f):
             raise ModelError(where, f"its attribute {name} is NaN", "a number")
         found[name] = _value(attribute, folder, f"{where}, its attribute {name}")
     return found
+
+
+def _empty(attribute: onnx.AttributeProto) -> bool:
+    return not attribute.floats and not attribute.strings
 
 
 def _value(attribute: onnx.AttributeProto, folder: Path, where: str) -> Any:
@@ -58,4 +65,8 @@ def _value(attribute: onnx.AttributeProto, folder: Path, where: str) -> Any:
         return list(attribute.ints)
     if kind == Attribute.FLOATS:
         return list(attribute.floats)
+    if kind == Attribute.TENSORS:
+        return [tensor_array(t, folder, where=where) for t in attribute.tensors]
+    if kind == Attribute.STRINGS:
+        return [s.decode("utf-8", "replace") for s in attribute.strings]
     return None  # subgraphs, texts and sparse tensors belong to operators that are not supported

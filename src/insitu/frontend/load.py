@@ -8,6 +8,7 @@ from pathlib import Path
 from insitu.base.errors import ModelError, did_you_mean
 from insitu.frontend.inputs import Shapes
 from insitu.frontend.onnx import import_onnx
+from insitu.frontend.wtm2101 import Reading
 from insitu.graph.graph import Graph
 from insitu.graph.text import load_graph
 
@@ -15,15 +16,19 @@ TaskModels = Mapping[str, Callable[[], Path]]  # task name -> where its model is
 SUFFIXES = (".onnx", ".graph")
 
 
-def load_model(spec: str | Path, *, shapes: Shapes | None = None, tasks: TaskModels | None = None) -> Graph:
+def load_model(
+    spec: str | Path, *, shapes: Shapes | None = None, tasks: TaskModels | None = None, reading: Reading | None = None
+) -> Graph:
     """The graph of a model: an .onnx or .graph file, `task:NAME`, or a bare task name.
+
+    An ONNX file of the WTM2101 dialect gives a quantized graph; `reading` says how it is read.
 
     Raises ModelError with close names where nothing is called so.
     """
     path = model_path(spec, tasks=tasks)
     if path.suffix.lower() == ".graph":
         return load_graph(path)
-    return import_onnx(path, shapes=shapes)
+    return import_onnx(path, shapes=shapes, reading=reading)
 
 
 def model_path(spec: str | Path, *, tasks: TaskModels | None = None) -> Path:

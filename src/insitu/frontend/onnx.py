@@ -20,8 +20,10 @@ from insitu.frontend.fold import fold, foldable
 from insitu.frontend.inputs import Binding, Shapes, bind_inputs
 from insitu.frontend.lower import LOWERINGS, variant_fault
 from insitu.frontend.onnx_file import as_text, opset_of, read_model, sparse_array, tensor_array
+from insitu.frontend.wtm2101 import ONLY_HERE, Network, Reading, import_network
 from insitu.graph.graph import Attr, Graph, Node, const_type, topological
 from insitu.graph.rewrite import Builder, Names, drop_copies
+from insitu.graph.types import TensorType
 
 Array = npt.NDArray[Any]
 SUPPORTED = tuple(sorted(LOWERINGS))
@@ -29,24 +31,31 @@ LONGEST_NAME = 60
 MOST_NAMED = 200  # nodes of one operator named in one message
 
 
-def import_onnx(path: str | Path, *, shapes: Shapes | None = None) -> Graph:
+def import_onnx(path: str | Path, *, shapes: Shapes | None = None, reading: Reading | None = None) -> Graph:
     """The network of an ONNX file.
 
     The leading symbolic size of an input is the batch, 1 on the chip; `shapes` gives other sizes that the file leaves
-    open, by input name.  Raises ModelError with one message for every fault of the file.
+    open, by input name.  `reading` says how a file of the WTM2101 dialect is read; its graph is a quantized one.
+    Raises ModelError with one message for every fault of the file.
     """
     path = Path(path)
     model = read_model(path)
-    return import_model(model, where=str(path), name=path.stem, folder=path.parent, shapes=shapes)
+    return import_model(model, where=str(path), name=path.stem, folder=path.parent, shapes=shapes, reading=reading)
 
 
 def import_model(
-    model: onnx.ModelProto, *, where: str = "model", name: str = "", folder: Path = Path(), shapes: Shapes | None = None
-) -> Graph:
+    model: onnx.ModelProto, *, where: str = "model", name: str = "", folder: Path = Path(),
+    shapes: Shapes | None = None, reading: Reading | None = None,
+) -> Graph:  # fmt: skip
     """The network of a model in memory; `folder` holds its external data, `where` stands in messages."""
     try:
         return _import(
-            model, where=where, name=name or as_text(model.graph.name) or "model", folder=folder, shapes=shapes or {}
+            model,
+            where=where,
+            name=name or as_text(model.graph.name) or "model",
+            folder=folder,
+            shapes=shapes or {},
+            reading=reading,
         )
     except ModelError as error:
         if error.where.startswith(where):
@@ -60,6 +69,7 @@ class _File:
     """The file's network with cleaned names."""
 
     opset: int
+    vendor: bool = False  # written in the WTM2101 dialect
     nodes: tuple[Node, ...] = ()
     attrs: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     domains: dict[str, str] = field(default_factory=dict[str, str])
@@ -92,9 +102,11 @@ def printable(text: str) -> str:
     return "".join(c if " " <= c <= "~" else "_" for c in text)[:120]
 
 
-def _import(model: onnx.ModelProto, *, where: str, name: str, folder: Path, shapes: Shapes) -> Graph:
+def _import(
+    model: onnx.ModelProto, *, where: str, name: str, folder: Path, shapes: Shapes, reading: Reading | None
+) -> Graph:
     opset = opset_of(model, where)
-    file = _File(opset)
+    file = _File(opset, vendor=any(as_text(n.op_type) in ONLY_HERE and not n.domain for n in model.graph.node))
     proto = model.graph
     outer = [as_text(v.name) for v in (*proto.input, *proto.output)]
     for value in outer:  # the names people use come first, so they stay as they are
@@ -106,6 +118,9 @@ def _import(model: onnx.ModelProto, *, where: str, name: str, folder: Path, shap
     outputs = [file.value(o.name) for o in proto.output]
     _check_ends(file, inputs, outputs)
     _sort(file, inputs, outputs)
+    if file.vendor:
+        types = bind_inputs([(file.value(i.name), i) for i in declared], shapes).types
+        return import_network(_network(file, clean(name), types, outputs, model), reading)
     static = _static(file)
     _check_supported(file, static, outputs=outputs, has_functions=bool(model.functions))
     binding = bind_inputs([(file.value(i.name), i) for i in declared], shapes)
@@ -115,17 +130,32 @@ def _import(model: onnx.ModelProto, *, where: str, name: str, folder: Path, shap
     return replace(graph, meta=_meta(model, opset, graph, binding, originals))
 
 
+def _network(
+    file: _File, name: str, types: Mapping[str, TensorType], outputs: Sequence[str], model: onnx.ModelProto
+) -> Network:
+    """The file as a network of the WTM2101 dialect."""
+    meta: dict[str, Attr] = {"opset": file.opset, "producer": _producer(model)}
+    return Network(name, file.nodes, file.attrs, file.domains, file.constants, types, tuple(outputs), meta)
+
+
 def _read_constants(file: _File, proto: onnx.GraphProto, folder: Path) -> None:
     named = [(as_text(t.name), t) for t in proto.initializer]
     named += [(as_text(s.values.name), s) for s in proto.sparse_initializer]
     for original, tensor in named:
         value, place = file.value(original), f"tensor {original!r}"
-        if not original or value in file.constants:
+        if not original or (value in file.constants and not _again(file, value, tensor, folder, place)):
             raise ModelError(
                 place, "two tensors have this name" if original else "a tensor without a name", "a name of its own"
             )
         read = sparse_array if isinstance(tensor, onnx.SparseTensorProto) else tensor_array
         file.constants[value] = read(tensor, folder, where=place)  # pyright: ignore[reportArgumentType]
+
+
+def _again(file: _File, value: str, tensor: Any, folder: Path, place: str) -> bool:
+    """Whether a tensor is one that is there already, which vendor files write once for each reader."""
+    if not file.vendor or not isinstance(tensor, onnx.TensorProto):
+        return False
+    return np.array_equal(file.constants[value], tensor_array(tensor, folder, where=place))
 
 
 def _read_nodes(file: _File, proto: onnx.GraphProto, folder: Path) -> None:
@@ -297,12 +327,16 @@ def _check_finite(graph: Graph) -> None:
         raise ModelError("network", got, "a network that computes in floating point")
 
 
+def _producer(model: onnx.ModelProto) -> str:
+    return printable(f"{as_text(model.producer_name)} {as_text(model.producer_version)}".strip() or "unknown")
+
+
 def _meta(
     model: onnx.ModelProto, opset: int, graph: Graph, binding: Binding, originals: Mapping[str, str]
 ) -> dict[str, Attr]:
     meta: dict[str, Attr] = {
         "opset": opset,
-        "producer": printable(f"{as_text(model.producer_name)} {as_text(model.producer_version)}".strip() or "unknown"),
+        "producer": _producer(model),
         "parameters": sum(c.size for c in graph.constants.values() if c.dtype.kind == "f"),
         "batch_inputs": binding.batched,
         "input_dtypes": tuple(binding.dtypes[v] for v in graph.inputs),
