@@ -137,7 +137,7 @@ def _attributes(graph: Graph) -> Iterator[str]:
         if missing:
             yield f"{_label(node)} lacks {', '.join(missing)}"
     for node, name, value in ((n, name, value) for n in graph.nodes for name, value in n.attrs.items()):
-        whole = isinstance(value, int) and abs(value) <= 1 << 62 and (name not in SHIFTS or 0 <= value <= 62)
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 1 << 62 and (name not in SHIFTS or 0 <= value <= 62)
         if name in WHOLE or (name in bounds and graph.level != "captured"):
             fine, need = whole, "an integer in range"
         elif name in NUMBERS or name in bounds:
@@ -227,7 +227,8 @@ def _layer(graph: Graph, node: Node) -> Iterator[str]:
     if readout not in READOUTS:
         yield f"{label}: readout {readout!r}; needs one of {', '.join(READOUTS)}"
         return
-    if len(node.inputs) < (6 if readout == "wtm2101" else 5) or not node.inputs[2]:
+    tables = (2, 5) if readout == "wtm2101" else (2, 3, 4)
+    if len(node.inputs) <= tables[-1] or not all(node.inputs[i] for i in tables):
         yield f"{label} has {len(node.inputs)} inputs; needs weights, bias and the tables of its readout"
         return
     weights, x = graph.constants[node.inputs[1]], graph.types[node.inputs[0]].quant
