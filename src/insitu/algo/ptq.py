@@ -179,6 +179,8 @@ def _average(choice: _Choice, node: Node, source: QuantSpec) -> QuantSpec:
     need = float((reach / (top * base)).max())
     exponent = np.ceil(np.log2(need)) if need > 0 else np.ceil(np.log2(float(counts.max())))
     chosen = tuple(float(s) for s in base * 2.0**exponent)
+    if signed and choice.kind != "wtm2101" and not choice.chip.macro.input.signed:  # the same codes, moved up
+        return QuantSpec(8, signed=False, scale=chosen, zero_point=128, axis=spec.axis)
     return QuantSpec(8, signed=signed, scale=chosen, axis=spec.axis)
 
 

@@ -7,7 +7,7 @@ independent, else trip by trip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -138,30 +138,39 @@ def _strided(machine: Machine, symbol: str, offset: int, sizes: tuple[int, ...],
 # control
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """A command, or a loop without synchronisation, in one trip of the loops around it that are walked."""
+
+    item: Step | Loop
+    counters: tuple[int, ...]
+    last: bool  # of all their trips
+
+
 def _interleaved(machine: Machine, observe: Observer | None) -> Iterator[Callable[[], None]]:
     """Steps of all sections, each as soon as the tokens it waits for have come."""
+    sections = machine.program.sections
     tokens: dict[int, int] = {}
-    waiting = {i: _walk(nest(s.code)) for i, s in enumerate(machine.program.sections)}
-    blocked: dict[int, Step | Loop] = {}
+    waiting = {i: _walk(nest(s.code)) for i, s in enumerate(sections)}
+    blocked: dict[int, _Turn] = {}
     barrier = _Barrier()
     while waiting:
         progress = False
         for index in list(waiting):
             while True:
-                item = blocked.pop(index, None) or next(waiting[index], None)
-                if item is None:
+                turn = blocked.pop(index, None) or next(waiting[index], None)
+                if turn is None:
                     del waiting[index]
                     progress = True
                     break
-                if isinstance(item, Step) and not _passes(
-                    item.command, tokens, barrier, index, len(machine.program.sections)
-                ):
-                    blocked[index] = item
+                item = turn.item
+                if isinstance(item, Step) and not _passes(item.command, tokens, barrier, index, len(sections)):
+                    blocked[index] = turn
                     break
                 progress = True
-                yield lambda item=item, index=index: _execute(machine, machine.program.sections[index], item, observe)
+                yield lambda turn=turn, index=index: _execute(machine, sections[index], turn, observe)
         if not progress:
-            stuck = ", ".join(f"core {machine.program.sections[i].core}" for i in sorted(blocked))
+            stuck = ", ".join(f"core {sections[i].core}" for i in sorted(blocked))
             raise ProgramError(
                 machine.program.name,
                 f"deadlock: {stuck} wait for tokens nobody sends",
@@ -200,26 +209,26 @@ def _passes(command: Command, tokens: dict[int, int], barrier: _Barrier, index: 
     return True
 
 
-def _walk(steps: tuple[Step | Loop, ...]) -> Iterator[Step | Loop]:
-    """Top-level items; loops that hold sync commands are unrolled, others stay whole."""
+def _walk(steps: tuple[Step | Loop, ...], counters: tuple[int, ...] = (), *, last: bool = True) -> Iterator[_Turn]:
+    """Top-level items; loops that hold sync commands are walked trip by trip, others stay whole."""
     for item in steps:
         if isinstance(item, Loop) and _has_sync(item):
-            for _ in range(item.trips):
-                yield from _walk(item.body)
+            for trip in range(item.trips):
+                yield from _walk(item.body, (*counters, trip), last=last and trip + 1 == item.trips)
         else:
-            yield item
+            yield _Turn(item, counters, last)
 
 
 def _has_sync(loop: Loop) -> bool:
     return any(_has_sync(i) if isinstance(i, Loop) else i.command.op in ("SIG", "AWAIT", "BAR") for i in loop.body)
 
 
-def _execute(machine: Machine, section: Section, item: Step | Loop, observe: Observer | None) -> None:
-    for step, trips, counters in _batches(section, item, (), ()):
+def _execute(machine: Machine, section: Section, turn: _Turn, observe: Observer | None) -> None:
+    for step, trips, counters in _batches(machine, section, turn.item, turn.counters, ()):
         operation = OPERATIONS.get(step.command.op)
         if operation is not None:
             operation(machine, section, step.command, _Frame(trips, counters))
-    for step in _leaves(item):
+    for step in _leaves(turn.item) if turn.last else ():
         _finish(machine, section, step.command, observe)
 
 
@@ -250,21 +259,21 @@ class _Frame:
 
 
 def _batches(
-    section: Section, item: Step | Loop, counters: tuple[int, ...], trips: tuple[int, ...]
+    machine: Machine, section: Section, item: Step | Loop, counters: tuple[int, ...], trips: tuple[int, ...]
 ) -> Iterator[tuple[Step, tuple[int, ...], tuple[int, ...]]]:
     """(command, trips of the loops taken whole, counters of the loops walked) in an order that means the same."""
     if isinstance(item, Step):
         yield item, trips, counters
-    elif len(item.body) == 1 and _independent(section, item, len(counters) + len(trips)):
-        yield from _batches(section, item.body[0], counters, (*trips, item.trips))
+    elif len(item.body) == 1 and _independent(machine, section, item, len(counters) + len(trips)):
+        yield from _batches(machine, section, item.body[0], counters, (*trips, item.trips))
     else:
         for outer in product(*(range(t) for t in trips)):
             for trip in range(item.trips):
                 for inner in item.body:
-                    yield from _batches(section, inner, (*counters, *outer, trip), ())
+                    yield from _batches(machine, section, inner, (*counters, *outer, trip), ())
 
 
-def _independent(section: Section, loop: Loop, level: int) -> bool:
+def _independent(machine: Machine, section: Section, loop: Loop, level: int) -> bool:
     """Whether the trips of a loop around one command may run at once."""
     inner: Step | Loop = loop
     depth = level
@@ -277,16 +286,41 @@ def _independent(section: Section, loop: Loop, level: int) -> bool:
     out = _target(section, inner.command)
     if out is None:
         return False
-    reads = [section.descriptors[int(a)] for a in _read_operands(inner.command)]
-    if any(r.symbol == out.symbol and r != out for r in reads):
+    reads = [section.descriptors[int(a)] for a in _read_operands(section, inner.command)]
+    if any(_share_bytes(machine, r.symbol, out.symbol) and r != out for r in reads):
         return False
-    return all(trips == 1 or (len(out.steps) > at and out.steps[at] != 0) for at, trips in levels)
+    steps = out.steps + (0,) * (depth - len(out.steps))
+    moves = [(trips, steps[at]) for at, trips in levels]
+    return _apart([*moves, *zip((int(n) for n in out.sizes), out.strides, strict=True)])
 
 
-def _read_operands(command: Command) -> tuple[Any, ...]:
+def _share_bytes(machine: Machine, first: str, second: str) -> bool:
+    """Whether two symbols have memory in common."""
+    a, b = machine.symbols[first], machine.symbols[second]
+    ends = [s.address + s.count * np.dtype(DTYPES[s.dtype]).itemsize for s in (a, b)]
+    return a.space == b.space and a.address < ends[1] and b.address < ends[0]
+
+
+def _apart(dims: Sequence[tuple[int, int]]) -> bool:
+    """Whether an array of (size, stride) dims surely has no element twice."""
+    reach = 0
+    for size, stride in sorted(((n, abs(s)) for n, s in dims if n > 1), key=lambda d: d[1]):
+        if stride <= reach:
+            return False
+        reach += (size - 1) * stride
+    return True
+
+
+def _read_operands(section: Section, command: Command) -> tuple[int, ...]:
+    """Indices of the descriptors a command reads, tables of multipliers and shifts included."""
     if command.op == "ACC":
-        return command.args[:2]
-    return command.args[1 : 1 + READS.get(command.op, 0)]
+        return tuple(int(a) for a in command.args[:2])
+    count = READS.get(command.op, 0)
+    read = tuple(int(a) for a in command.args[1 : 1 + count])
+    if command.op in ("MVM", "DMA", "FILL"):
+        return read
+    settings = section.vectors[int(command.args[1 + count])]
+    return (*read, *(d for d in (settings.multiplier, settings.shift) if d is not None))
 
 
 def _view(machine: Machine, d: Descriptor, frame: _Frame) -> Array:

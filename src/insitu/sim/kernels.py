@@ -10,8 +10,11 @@ import math
 import numba as nb
 import numpy as np
 
-FLOOR, TRUNC, HALF_UP, HALF_AWAY, HALF_EVEN = range(5)
-MODES = {"floor": FLOOR, "trunc": TRUNC, "half_up": HALF_UP, "half_away": HALF_AWAY, "half_even": HALF_EVEN}
+FLOOR, TRUNC, HALF_UP, HALF_AWAY, HALF_EVEN, TRUNC_Q2 = range(6)
+MODES = {
+    "floor": FLOOR, "trunc": TRUNC, "half_up": HALF_UP, "half_away": HALF_AWAY, "half_even": HALF_EVEN,
+    "trunc_q2": TRUNC_Q2,
+}  # fmt: skip
 
 
 @nb.njit(cache=True, inline="always")
@@ -25,6 +28,11 @@ def _round_shift(value, shift, mode):
     if mode == TRUNC:
         return quotient + 1 if value < 0 else quotient
     half = 1 << (shift - 1)
+    if mode == TRUNC_Q2:  # half up, of a value cut to two fractional bits toward zero
+        quarter = rest >> (shift - 2) if shift > 1 else rest << (2 - shift)
+        if value < 0 and shift > 1 and rest & ((1 << (shift - 2)) - 1):
+            quarter += 1
+        return quotient + (quarter >= 2)
     if rest > half:
         return quotient + 1
     if rest < half:

@@ -77,7 +77,7 @@ class MacroModel:
         parts = tuple(slice(a, b) for a, b in pairwise(bounds))
         peak = _peak(binding, dtype)
         ideal = tuple(exact_matrix(weights[p], peak=peak, bias=bias) for p in parts)
-        columns = [_columns(program, v, binding.cols) for v in _tables(binding)]
+        columns = _column_settings(program, binding)
         stream = section.core << 16 | section.bindings.index(binding)
         slices = tuple(_sliced(binding, weights[p]) for p in parts) if binding.readout.kind == "adc" else ()
         bound = BoundMatrix(binding, bias, parts, ideal, columns[0], columns[1], stream, slices)
@@ -307,22 +307,19 @@ def _peak(binding: Binding, dtype: npt.DTypeLike) -> int:
     return max(abs(lo - binding.zero_in), abs(hi - binding.zero_in))
 
 
-def _tables(binding: Binding) -> tuple[int | str, int | str]:
+def _column_settings(program: Program, binding: Binding) -> tuple[Array, Array]:
+    """(multiplier, shift) per column; a wtm2101 gain is a shift."""
     if binding.readout.kind == "wtm2101":
-        return 1, binding.readout.gain if isinstance(binding.readout.gain, str) else int(
-            binding.readout.gain
-        ).bit_length() - 1
-    return binding.post.multiplier, binding.post.shift
+        gain = _columns(program, binding.readout.gain, binding.cols)
+        return np.ones(binding.cols, INT64), np.rint(np.log2(gain)).astype(INT64)
+    post = binding.post
+    return _columns(program, post.multiplier, binding.cols), _columns(program, post.shift, binding.cols)
 
 
 def _columns(program: Program, value: int | str, cols: int) -> Array:
-    """A per-column table; gains, which have weight names, become shifts where they are powers of two above 255."""
-    if isinstance(value, int):
-        return np.full(cols, value, INT64)
-    table = program.weight(value).astype(INT64)
-    if value.endswith(".gain"):
-        return np.rint(np.log2(table)).astype(INT64)
-    return table
+    """A setting per column: a number, or a weight with one entry or one per column."""
+    table = np.array([value], INT64) if isinstance(value, int) else program.weight(value).astype(INT64).reshape(-1)
+    return np.ascontiguousarray(np.broadcast_to(table, (cols,)))
 
 
 def narrow(acc: Array, bias: Array, multiplier: Array, shift: Array, post: Post) -> Array:
