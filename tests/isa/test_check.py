@@ -16,7 +16,19 @@ from insitu.base.errors import ProgramError
 from insitu.isa.assembler import parse_section
 from insitu.isa.check import check_program, find_faults
 from insitu.isa.check_order import _footprint
-from insitu.isa.program import Command, Descriptor, Location, Post, Program, Readout, Symbol, Vector, weight_ref
+from insitu.isa.program import (
+    Binding,
+    Command,
+    Descriptor,
+    Location,
+    Post,
+    Program,
+    Readout,
+    Symbol,
+    Tile,
+    Vector,
+    weight_ref,
+)
 from insitu.isa.semantics import run
 from insitu.isa.table import table
 from insitu.isa.walk import expand, reach
@@ -103,6 +115,32 @@ def looped() -> Program:
     return program(symbols, text, sizes={"T": 4})
 
 
+def reloading(text: str = "WLOAD b0\nMVM d1, d0, b0\nWLOAD b1\nMVM d1, d0, b1\nHALT", **on: Any) -> Program:
+    """Two matrices that take turns on the same cells."""
+    symbols = [Symbol("x", "input", "ram", "i8", 4, 0), Symbol("y", "output", "ram", "i32", 3, 8)]
+    bindings = tuple(
+        Binding(name, name, "", 4, 3, 0, (Tile(0, 0, 4, 0, 3, 1, 0),), post=Post()) for name in ("one", "two")
+    )
+    weights = {"one": np.full((4, 3), 2, np.int8), "two": np.full((4, 3), -3, np.int8)}
+    head = "d0 = x +0 [4:1]\nd1 = y +0 [3:1]\ncode\n"
+    return program(symbols, head + text, bindings=bindings, weights=weights, on=chip(**on) if on else None)
+
+
+def two_chips(text: str = "DMA d1, d0\nHALT") -> Program:
+    """The second chip reads the first one's memory."""
+    symbols = [Symbol("x", "input", "ram", "i8", 4, 0), Symbol("y", "output", "ram@1", "i8", 4, 0)]
+    made = program(symbols, ("code\nHALT", "d0 = x +0 [4:1]\nd1 = y +0 [4:1]\ncode\n" + text))
+    second = replace(made.sections[1], chip=1, core=0)
+    return replace(made, sections=(made.sections[0], second), spaces={"ram": 4, "ram@1": 4})
+
+
+def test_weights_that_take_turns_and_copies_between_chips_are_sound() -> None:
+    check_program(reloading())
+    check_program(two_chips())
+    assert run(reloading(), {"x": np.arange(4)})["y"].tolist() == [-18] * 3
+    assert run(two_chips(), {"x": np.arange(4)})["y"].tolist() == [0, 1, 2, 3]
+
+
 READ_ADC = Readout(kind="adc", bits=8, parts=(0, 3, 6))
 ADC = chip(macro={"readout": {"kind": "adc"}})
 WTM = chip(macro={"readout": {"kind": "wtm2101", "gain": [256, 8192]}})
@@ -168,6 +206,13 @@ BROKEN: list[tuple[str, str, Callable[[], Program]]] = [
     ("S5", "no such content", lambda: symbol(vectors(), "m", weight="z")),
     ("S5", "a value nowhere", lambda: replace(pipeline(), values={"x": Location("z", 0, (), ())})),
     ("S5", "a size of none", lambda: replace(looped(), sizes={"T": 0})),
+    ("S6", "a chip that loads no weights", lambda: reloading(capabilities={"wload": False})),
+    ("W1", "a load in a loop", lambda: reloading("LOOP 2\nWLOAD b0\nENDL\nMVM d1, d0, b0\nHALT")),
+    ("W1", "a store that is too small", lambda: reloading(memories={"weights": {"kind": "dram", "size": 8}})),
+    ("W2", "a read before the load", lambda: reloading("MVM d1, d0, b0\nWLOAD b0\nHALT")),
+    ("W2", "a read of what was written over", lambda: reloading("WLOAD b0\nWLOAD b1\nMVM d1, d0, b0\nHALT")),
+    ("B3", "a load over fixed weights", lambda: reloading("WLOAD b0\nMVM d1, d0, b0\nHALT")),
+    ("L1", "a write into another chip", lambda: two_chips("DMA d0, d1\nHALT")),
     ("S6", "a chip without MMA", lambda: replace(vectors(), chip=chip(capabilities={"mma": False}))),
     ("D1", "five dimensions", lambda: descriptor(pipeline(), 0, sizes=(1,) * 5, strides=(1,) * 5)),
     ("D1", "a stride short", lambda: descriptor(pipeline(), 0, strides=())),

@@ -20,7 +20,8 @@ from insitu.circuit.cost import (
 )
 
 EVENTS = (
-    "mac", "dac", "adc", "shift_add", "vector_op", "ram_read_byte", "ram_write_byte", "weight_bits", "control",
+    "mac", "dac", "adc", "shift_add", "vector_op", "ram_read_byte", "ram_write_byte", "weight_bits", "store_read_byte",
+    "link_byte", "control",
 )  # fmt: skip
 COMMAND_BYTES = 8
 
@@ -30,7 +31,8 @@ def event_energy(chip: Chip) -> dict[str, Metric]:
 
     mac, dac, adc, shift_add: see circuit.cost.tile_events.  vector_op: one element through one vector operation, the
     operands' registers included; a product of run-time operands (MMA) is one vector_op a MAC.  ram_*_byte: the memory
-    called ram.  weight_bits: one bit written.  control: one command, fetched, decoded and issued.
+    called ram.  weight_bits: one bit written; store_read_byte: one byte out of the weight store; link_byte: one byte
+    from one chip to another.  control: one command, fetched, decoded and issued.
     """
     models = {
         **macro_energy(chip),
@@ -38,6 +40,8 @@ def event_energy(chip: Chip) -> dict[str, Metric]:
         "ram_read_byte": _ram(chip, "ram_read_byte", 1.0),
         "ram_write_byte": _ram(chip, "ram_write_byte", facts()["memory_write"]["ratio"]),
         "weight_bits": _weight_bits(chip),
+        "store_read_byte": _store(chip),
+        "link_byte": Metric("link_byte", facts()["link"]["j_per_bit"] * 8, "J", "assumed", facts()["link"]["source"]),
         "control": _control(chip),
     }
     return {name: _given(chip, name, "J") or models[name] for name in EVENTS}
@@ -169,6 +173,16 @@ def _weight_bits(chip: Chip) -> Metric:
     return Metric(
         "weight_bits", joules, "J", "modelled", f"an SRAM write of the macro's size; {facts()['sram']['source']}"
     )
+
+
+def _store(chip: Chip) -> Metric:
+    """A byte of the weight store: an external memory, or the ram where the chip has no store."""
+    store = chip.memories.get("weights")
+    if store is None or store.kind == "sram":
+        size = chip.memories["ram"].size if store is None else store.size
+        return Metric("store_read_byte", sram_access(size, chip.technology), "J", "modelled", facts()["sram"]["source"])
+    fact = facts()["external_memory"]
+    return Metric("store_read_byte", fact["j_per_bit"] * 8, "J", "assumed", fact["source"])
 
 
 def _control(chip: Chip) -> Metric:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from insitu.base.schema import Bytes, BytesPerSecond, Config, Hertz, Joules, SquareMetres, Watts
+from insitu.base.schema import Bytes, BytesPerSecond, Config, Hertz, Joules, Seconds, SquareMetres, Watts
 from insitu.circuit.spec import Array, Calibration, Macro, PhysicsSpec, Technology
 from insitu.device.cell import Cell
 
@@ -59,6 +59,19 @@ class Capabilities(Config):
     scales: Literal["any", "power_of_two"] = "any"
 
 
+class Links(Config):
+    """What joins the chips of a system: each sends to any other over its own link."""
+
+    bandwidth: BytesPerSecond = Field(default=8e9, gt=0, description="bytes a second out of one chip (assumed)")
+    latency: Seconds = Field(default=1e-6, ge=0, description="from the request to the first byte (assumed)")
+
+
+class System(Config):
+    """Several chips of this kind side by side; the compiler says how many it needs."""
+
+    links: Links = Links()
+
+
 class Energy(Config):
     """Energy of one event; what is omitted is modelled from the geometry (insitu.arch.cost)."""
 
@@ -70,6 +83,8 @@ class Energy(Config):
     ram_read_byte: Joules | None = Field(default=None, ge=0)
     ram_write_byte: Joules | None = Field(default=None, ge=0)
     weight_bits: Joules | None = Field(default=None, ge=0, description="one bit of a weight written")
+    store_read_byte: Joules | None = Field(default=None, ge=0, description="one byte out of the weight store")
+    link_byte: Joules | None = Field(default=None, ge=0, description="one byte from one chip to another")
     control: Joules | None = Field(default=None, ge=0, description="one command fetched, decoded and issued")
     leakage: Watts | None = Field(default=None, ge=0)
     host_idle: Watts | None = Field(default=None, ge=0, description="the host processor while it waits")
@@ -97,6 +112,7 @@ class Chip(Config):
     memories: dict[str, Memory] = Field(default_factory=dict[str, Memory])
     capabilities: Capabilities
     calibration: Calibration = Calibration()
+    system: System = System()
     energy: Energy = Energy()
     area: Area = Area()
     physics: PhysicsSpec = PhysicsSpec()
@@ -114,6 +130,11 @@ class Chip(Config):
     def cores(self) -> int:
         """Cores of the whole chip."""
         return self.chip.tiles * self.tile.cores
+
+    @property
+    def store_bandwidth(self) -> float:
+        """Bytes a second at which weights are loaded: of the memory called weights, else of ram."""
+        return self.memories["weights" if "weights" in self.memories else "ram"].bandwidth
 
     @property
     def macros(self) -> int:

@@ -70,10 +70,9 @@ class Op:
 
     @property
     def writes(self) -> str:
-        """Symbol this command writes."""
+        """Symbol this command writes; "" where it writes no memory."""
         out = self.operands[0]
-        assert isinstance(out, Descriptor)
-        return out.symbol
+        return out.symbol if isinstance(out, Descriptor) else ""
 
     @property
     def reads(self) -> set[str]:
@@ -94,7 +93,7 @@ class Task:
     @property
     def writes(self) -> set[str]:
         """Symbols written."""
-        return {op.writes for op in self.ops}
+        return {op.writes for op in self.ops if op.writes}
 
     @property
     def reads(self) -> set[str]:

@@ -39,6 +39,7 @@ class Emitter:
     tables: dict[str, str] = field(default_factory=dict[str, str])  # weight symbols: WeightRef name
     cores: dict[str, int] = field(default_factory=dict[str, int])  # value -> core that wrote it last
     filled: set[str] = field(default_factory=set[str])
+    reloaded: dict[Binding, int] = field(default_factory=dict[Binding, int])  # what WLOAD brings: segment
 
     def at(self, value: str) -> Location:
         """Where a value lives."""
@@ -182,11 +183,11 @@ def _piece_ops(emitter: Emitter, node: Node, piece: Piece, rects: list[Placed]) 
     columns: dict[tuple[int, int], list[Placed]] = {}
     for p in rects:
         columns.setdefault((p.rect.col0, p.rect.cols), []).append(p)
-    alike: dict[tuple[tuple[int, int], ...], list[Placed]] = {}  # columns whose rows lie on the same cores
+    alike: dict[tuple[tuple[int, int, int], ...], list[Placed]] = {}  # columns whose rows lie on the same cores
     for chunk in columns.values():
-        alike.setdefault(tuple(sorted((p.rect.row0, p.core) for p in chunk)), []).extend(chunk)
+        alike.setdefault(tuple(sorted((p.rect.row0, p.segment, p.core) for p in chunk)), []).extend(chunk)
     for rows, chunk in alike.items():
-        write = _whole if len({core for _, core in rows}) == 1 else _joined
+        write = _whole if len({(segment, core) for _, segment, core in rows}) == 1 else _joined
         for part in _runs(chunk):
             out += write(emitter, node, piece, part, window)
     return out
@@ -226,8 +227,8 @@ def _joined(emitter: Emitter, node: Node, piece: Piece, chunk: list[Placed], win
     strides = [int(prod(int(b.size) for b in window.positions[i + 1 :])) * cols for i in range(len(window.positions))]
     positions = [Axis(a.size, (a.strides[0], a.strides[1], s)) for a, s in zip(window.positions, strides, strict=True)]
     flat = [Axis(a.size, (a.strides[0], s)) for a, s in zip(window.positions, strides, strict=True)]
-    for core in sorted({p.core for p in chunk}, key=lambda c: (c != home, c)):
-        mine = [p for p in chunk if p.core == core]
+    for segment, core in sorted({(p.segment, p.core) for p in chunk}, key=lambda c: (c[0], c[1] != home, c[1])):
+        mine = [p for p in chunk if (p.segment, p.core) == (segment, core)]
         for r0, r1, source, rows in _row_boxes(emitter, node, window, mine):
             name = f"{node.name}.sum{piece.index}.{first}.{r0}"
             emitter.scratch[name] = ("i32", count * cols)
@@ -395,7 +396,7 @@ def _binding(
         )
         for p in chunk
     )
-    return Binding(
+    binding = Binding(
         label=node.name,
         weight=emitter.weight(f"{prefix}.weight", np.ascontiguousarray(matrix)),
         bias=bias_name,
@@ -409,6 +410,9 @@ def _binding(
         input_offset=node.attr("input_offset", 0),
         expected=_expected(emitter, node, piece, rows, prefix),
     )
+    if chunk[0].segment >= 0:
+        emitter.reloaded[binding] = chunk[0].segment
+    return binding
 
 
 def _expected(emitter: Emitter, node: Node, piece: Piece, rows: tuple[int, int], prefix: str) -> str:

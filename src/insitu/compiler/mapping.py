@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as Dict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from insitu.compiler.tile import Rect
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A rectangle on an array: core, macro of that core, first column x, first row y, first bias row."""
+    """A rectangle on an array: core, macro of that core, first column x, first row y, first bias row.
+
+    Cores are numbered over all chips.  `segment` counts the loads of a network whose weights take turns; -1: resident.
+    """
 
     rect: Rect
     core: int
@@ -18,6 +21,7 @@ class Placed:
     x: int
     y: int
     bias0: int
+    segment: int = -1
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,10 @@ class Mapping:
     """All placed rectangles by layer, and how much of the chip they use."""
 
     layers: Dict[str, tuple[Placed, ...]]
-    cells_used: int
+    cells_used: int  # at one time
     cells: int
+    chips: int = 1
+    facts: Dict[str, int | float] = field(default_factory=dict[str, int | float])
 
     @property
     def utilization(self) -> float:

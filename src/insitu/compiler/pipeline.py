@@ -14,8 +14,9 @@ from insitu.arch.spec import Chip
 from insitu.base.errors import ModelError
 from insitu.compiler.commands import Task
 from insitu.compiler.emit import Emitter, axes_of, emit_node, fill_halo, operand_at, vector_op
+from insitu.compiler.loads import insert_loads
 from insitu.compiler.mapping import Mapping
-from insitu.compiler.place import place
+from insitu.compiler.partition import allot
 from insitu.compiler.schedule import sections, sync_edges
 from insitu.compiler.storage import Block, Storage, allocate, lay_out, split_pads
 from insitu.compiler.tile import weight_nodes
@@ -48,7 +49,7 @@ def compile_graph(
     if products and not chip.capabilities.mma:
         got, need = "a product of two run-time operands", f"a chip with capability mma, which {chip.name} lacks"
         raise ModelError(f"node {products[0]!r} (MatMul)", got, need)
-    mapping = place(graph, chip)
+    mapping = allot(graph, chip)
     return emit(graph, chip, mapping=mapping, sizes=sizes or {}, expected=expected or {})
 
 
@@ -69,7 +70,8 @@ def emit(
     def overlaps(a: str, b: str) -> bool:
         return a != b and spans[a][0] < spans[b][1] and spans[b][0] < spans[a][1]
 
-    codes = sections(emitter.tasks, sync_edges(emitter.tasks, overlaps))
+    tasks = insert_loads(emitter.tasks, emitter.reloaded)
+    codes = sections(tasks, sync_edges(tasks, overlaps))
     return Program(
         name=graph.name,
         chip=chip_json(chip),
@@ -96,6 +98,7 @@ def _facts(graph: Graph, mapping: Mapping) -> dict[str, Any]:
         "fan_in": {n.name: fan_in(graph, n) for n in weight_nodes(graph)},
         "cells_used": mapping.cells_used,
         "cells": mapping.cells,
+        **mapping.facts,
         "model": {k: list(v) if isinstance(v, tuple) else v for k, v in graph.meta.items()},
     }
 

@@ -7,6 +7,7 @@ Grouped layers are packed as many groups to a block as fit; when the network doe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,84 +23,98 @@ Free = tuple[int, int, int, int]  # x, y, width, height
 
 
 @dataclass
-class _Array:
+class Macro:
     """One macro while it fills: free rectangles per region, bias rows taken per column, cells in use."""
 
     core: int
     macro: int
+    cells: int
     free: list[Free]
     bias: npt.NDArray[np.bool_]
     used: int = 0
-    layers: list[str] = field(default_factory=list[str])
+    layers: dict[str, int] = field(default_factory=dict[str, int])  # rectangles of each
+
+    @classmethod
+    def empty(cls, core: int, macro: int, chip: Chip) -> Macro:
+        """A macro that holds nothing."""
+        x, width, rows = chip.macro.reserved_columns, usable_columns(chip), chip.array.rows
+        regions = [(x, r * rows, width, rows) for r in range(chip.macro.arrays)]
+        bias = np.zeros((chip.macro.bias_rows, chip.array.cols), bool)
+        return cls(core, macro, width * rows * chip.macro.arrays, regions, bias)
 
 
-def place(graph: Graph, chip: Chip) -> Mapping:
-    """A legal place for every weight rectangle; InfeasibleError with resource, demand and bound where there is none."""
-    nodes = weight_nodes(graph)
-    most = max([int(n.attr("group", 1)) for n in nodes], default=1)
-    packs = sorted({max(1, most >> k) for k in range(most.bit_length())}, reverse=True)
+Shelf = list[list[Macro]]  # by core
+
+
+def place(graph: Graph, chip: Chip, *, nodes: Sequence[Node] | None = None) -> Mapping:
+    """A legal place for every weight rectangle; InfeasibleError with resource, demand and bound where there is none.
+
+    `nodes` are the weight layers to place; all of the graph without it.
+    """
+    nodes = weight_nodes(graph) if nodes is None else list(nodes)
     failed = ""
-    for pack in packs:
-        arrays = _empty(chip)
+    for pack in packings(nodes):
+        shelf = empty_shelf(chip)
         layers: dict[str, tuple[Placed, ...]] = {}
         for node in nodes:
-            placed = _place_layer(graph, node, pieces(graph, node, chip, pack=pack), arrays, chip)
+            placed = _place_layer(graph, node, pieces(graph, node, chip, pack=pack), shelf, chip)
             if placed is None:
                 failed = node.name
                 break
             layers[node.name] = placed
         else:
-            return Mapping(
-                layers, sum(a.used for a in arrays), chip.macros * chip.macro.arrays * chip.array.rows * chip.array.cols
-            )
-    raise InfeasibleError(_why(graph, chip, nodes, failed), chip.name)
+            used = sum(m.used for core in shelf for m in core)
+            return Mapping(layers, used, chip.macros * chip.macro.arrays * chip.array.rows * chip.array.cols)
+    raise InfeasibleError(shortage(graph, chip, nodes, failed), chip.name)
 
 
-def _empty(chip: Chip) -> list[_Array]:
-    x, width, rows = chip.macro.reserved_columns, usable_columns(chip), chip.array.rows
-    regions = [(x, r * rows, width, rows) for r in range(chip.macro.arrays)]
-    return [
-        _Array(core, macro, list(regions), np.zeros((chip.macro.bias_rows, chip.array.cols), bool))
-        for core in range(chip.cores)
-        for macro in range(chip.core.macros)
-    ]
+def packings(nodes: Sequence[Node]) -> list[int]:
+    """How many groups of a layer to put into one block: as many as there are, then fewer."""
+    most = max([int(n.attr("group", 1)) for n in nodes], default=1)
+    return sorted({max(1, most >> k) for k in range(most.bit_length())}, reverse=True)
 
 
-def _place_layer(
-    graph: Graph, node: Node, cut: list[Piece], arrays: list[_Array], chip: Chip
-) -> tuple[Placed, ...] | None:
+def empty_shelf(chip: Chip) -> Shelf:
+    """All macros of a chip, by core."""
+    return [[Macro.empty(core, m, chip) for m in range(chip.core.macros)] for core in range(chip.cores)]
+
+
+def _place_layer(graph: Graph, node: Node, cut: list[Piece], shelf: Shelf, chip: Chip) -> tuple[Placed, ...] | None:
     """Places of all rectangles of a layer: on one core, else columns apart, else rows apart where sums can join."""
     rects = [r for p in cut for r in rectangles(graph, node, p, chip)]
-    cores = [[a for a in arrays if a.core == c] for c in range(chip.cores)]
-    placed = _place_together(rects, node.name, cores)
+    placed = place_together(rects, node.name, shelf)
     if placed is not None or chip.cores == 1:
         return placed
     columns: dict[tuple[int, int], list[Rect]] = {}
     for rect in rects:
         columns.setdefault((rect.piece.index, rect.col0), []).append(rect)
-    placed = _place_each(list(columns.values()), node.name, cores)
+    placed = _place_each(list(columns.values()), node.name, shelf)
     if placed is not None:
         return placed
     apart = [r for p in cut for r in rectangles(graph, node, p, chip, apart=True)]
-    return _place_on(apart, node.name, arrays) if rows_may_part(graph, node, apart) else None
+    return place_on(apart, node.name, [m for c in shelf for m in c]) if rows_may_part(graph, node, apart) else None
 
 
-def _place_together(rects: list[Rect], layer: str, cores: list[list[_Array]]) -> tuple[Placed, ...] | None:
+def place_together(rects: Sequence[Rect], layer: str, shelf: Shelf) -> tuple[Placed, ...] | None:
     """Places on one core, the least filled that has room."""
-    for group in sorted(cores, key=lambda g: (sum(a.used for a in g), g[0].core)):
-        placed = _place_on(rects, layer, group)
+    need = sum(r.rows * r.cols for r in rects)
+    fill = [(sum(m.used for m in core), core[0].core, core) for core in shelf]
+    for used, _, core in sorted(fill, key=lambda f: f[:2]):
+        if used + need > sum(m.cells for m in core):
+            return None  # the others are fuller
+        placed = place_on(rects, layer, core)
         if placed is not None:
             return placed
     return None
 
 
-def _place_each(groups: list[list[Rect]], layer: str, cores: list[list[_Array]]) -> tuple[Placed, ...] | None:
+def _place_each(groups: list[list[Rect]], layer: str, shelf: Shelf) -> tuple[Placed, ...] | None:
     """Places of groups of rectangles, each group on one core; on failure nothing has changed."""
-    everywhere = [a for group in cores for a in group]
+    everywhere = [m for core in shelf for m in core]
     saved = _saved(everywhere)
     placed: list[Placed] = []
     for group in groups:
-        found = _place_together(group, layer, cores)
+        found = place_together(group, layer, shelf)
         if found is None:
             _restore(everywhere, saved)
             return None
@@ -107,44 +122,48 @@ def _place_each(groups: list[list[Rect]], layer: str, cores: list[list[_Array]])
     return tuple(placed)
 
 
-_Saved = list[tuple[list[Free], npt.NDArray[np.bool_], int, list[str]]]
+_Saved = list[tuple[list[Free], npt.NDArray[np.bool_], int, dict[str, int]]]
 
 
-def _saved(arrays: list[_Array]) -> _Saved:
-    return [(list(a.free), a.bias.copy(), a.used, list(a.layers)) for a in arrays]
+def _saved(macros: Sequence[Macro]) -> _Saved:
+    return [(list(m.free), m.bias.copy() if m.bias.size else m.bias, m.used, dict(m.layers)) for m in macros]
 
 
-def _restore(arrays: list[_Array], saved: _Saved) -> None:
-    for array, (free, bias, used, layers) in zip(arrays, saved, strict=True):
-        array.free, array.bias, array.used, array.layers = free, bias, used, layers
+def _restore(macros: Sequence[Macro], saved: _Saved) -> None:
+    for macro, (free, bias, used, layers) in zip(macros, saved, strict=True):
+        macro.free, macro.bias, macro.used, macro.layers = free, bias, used, layers
 
 
-def _place_on(rects: list[Rect], layer: str, arrays: list[_Array]) -> tuple[Placed, ...] | None:
-    """Places on these arrays only; on failure nothing has changed."""
-    saved = _saved(arrays)
+def place_on(rects: Sequence[Rect], layer: str, macros: Sequence[Macro]) -> tuple[Placed, ...] | None:
+    """Places on these macros only; on failure nothing has changed."""
+    if sum(r.rows * r.cols for r in rects) > sum(m.cells - m.used for m in macros):
+        return None
+    saved = _saved(macros)
     placed: dict[int, Placed] = {}
     for index in sorted(range(len(rects)), key=lambda i: (-rects[i].rows * rects[i].cols, i)):
-        spot = _best_spot(rects[index], layer, arrays)
+        spot = _best_spot(rects[index], layer, macros)
         if spot is None:
-            _restore(arrays, saved)
+            _restore(macros, saved)
             return None
-        array, x, y, bias0 = spot
-        _take(array, rects[index], x, y, bias0, layer)
-        placed[index] = Placed(rects[index], array.core, array.macro, x, y, bias0)
+        macro, x, y, bias0 = spot
+        _take(macro, rects[index], x, y, bias0, layer)
+        placed[index] = Placed(rects[index], macro.core, macro.macro, x, y, bias0)
     return tuple(placed[i] for i in range(len(rects)))
 
 
-def _best_spot(rect: Rect, layer: str, arrays: list[_Array]) -> tuple[_Array, int, int, int] | None:
-    """The first legal spot in order of: macros this layer does not use yet, emptier macros, tightest short side."""
-    for array in sorted(arrays, key=lambda a: (a.layers.count(layer), a.used, a.core, a.macro)):
-        fits = [f for f in array.free if f[2] >= rect.cols and f[3] >= rect.rows]
+def _best_spot(rect: Rect, layer: str, macros: Sequence[Macro]) -> tuple[Macro, int, int, int] | None:
+    """The first legal spot in order of: macros this layer uses least, emptier macros, tightest short side."""
+    need = rect.rows * rect.cols
+    roomy = [m for m in macros if m.used + need <= m.cells]
+    roomy.sort(key=lambda m: (m.layers.get(layer, 0), m.used, m.core, m.macro))
+    for macro in roomy:
+        fits = [f for f in macro.free if f[2] >= rect.cols and f[3] >= rect.rows]
         fits.sort(key=lambda f: (min(f[2] - rect.cols, f[3] - rect.rows), f[1], f[0]))
-        for x0, y0, width, height in fits:
+        for x0, y0, width, _ in fits:
             for x in dict.fromkeys((x0, x0 + width - rect.cols)):
-                bias0 = _free_bias(array.bias[:, x : x + rect.cols], rect.bias_rows)
+                bias0 = _free_bias(macro.bias[:, x : x + rect.cols], rect.bias_rows)
                 if bias0 is not None:
-                    del height
-                    return array, x, y0, bias0
+                    return macro, x, y0, bias0
     return None
 
 
@@ -156,12 +175,13 @@ def _free_bias(taken: npt.NDArray[np.bool_], need: int) -> int | None:
     return next((b for b in free if all(b + k in free for k in range(need))), None)
 
 
-def _take(array: _Array, rect: Rect, x: int, y: int, bias0: int, layer: str) -> None:
+def _take(macro: Macro, rect: Rect, x: int, y: int, bias0: int, layer: str) -> None:
     """Mark a spot as used and cut it out of the free rectangles."""
-    array.bias[bias0 : bias0 + rect.bias_rows, x : x + rect.cols] = True
-    array.used += rect.rows * rect.cols
-    array.layers.append(layer)
-    array.free = _cut(array.free, (x, y, rect.cols, rect.rows))
+    if rect.bias_rows:
+        macro.bias[bias0 : bias0 + rect.bias_rows, x : x + rect.cols] = True
+    macro.used += rect.rows * rect.cols
+    macro.layers[layer] = macro.layers.get(layer, 0) + 1
+    macro.free = _cut(macro.free, (x, y, rect.cols, rect.rows))
 
 
 def _cut(free: list[Free], hole: Free) -> list[Free]:
@@ -184,7 +204,7 @@ def _inside(a: Free, b: Free) -> bool:
     return a[0] >= b[0] and a[1] >= b[1] and a[0] + a[2] <= b[0] + b[2] and a[1] + a[3] <= b[1] + b[3]
 
 
-def _why(graph: Graph, chip: Chip, nodes: list[Node], failed: str) -> list[Infeasible]:
+def shortage(graph: Graph, chip: Chip, nodes: Sequence[Node], failed: str) -> list[Infeasible]:
     """What ran out: cells, bias rows, or room of the right shape."""
     sizes: dict[str, int] = {}
     bias = 0

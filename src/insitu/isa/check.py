@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 from insitu.base.errors import ProgramError
+from insitu.isa.check_loads import load_faults
 from insitu.isa.check_memory import memory_faults
 from insitu.isa.check_operands import operand_faults
 from insitu.isa.check_order import order_faults
@@ -37,7 +38,7 @@ def find_faults(program: Program) -> list[Fault]:
     if faults:
         return faults
     largest = program.bind(program.sizes)
-    for check in (memory_faults, operand_faults, tile_faults):
+    for check in (memory_faults, operand_faults, tile_faults, load_faults):
         faults.extend(check(largest))
     if not any(fault.rule[0] in "DM" for fault in faults):
         smallest = [program.bind(dict.fromkeys(program.sizes, 1))] if program.sizes else []
@@ -118,7 +119,11 @@ def _weights_of(binding: Binding) -> list[str]:
     """The names of all weights a binding uses."""
     readout, post = binding.readout, binding.post
     settings = (post.multiplier, post.shift, readout.multiplier, readout.shift, readout.gain)
-    return [binding.weight, *(n for n in (binding.bias, binding.expected) if n), *(s for s in settings if isinstance(s, str))]
+    return [
+        binding.weight,
+        *(n for n in (binding.bias, binding.expected) if n),
+        *(s for s in settings if isinstance(s, str)),
+    ]
 
 
 def _code_faults(program: Program, section: Section) -> Iterator[Fault]:
@@ -155,8 +160,9 @@ def _command_faults(
             yield Fault("S2", where, f"{operand.kind} {value} of {len(tables[operand.kind])}")
         if operand.kind in ("count", "size") and value == 0:
             yield Fault("S3" if operand.kind == "size" else "S2", where, f"{operand.name} 0")
-    if command.op == "MMA" and not _can(program.chip, "mma"):
-        yield Fault("S6", where, f"chip {program.chip.get('name', '')} without capability mma")
+    needed = {"MMA": "mma", "WLOAD": "wload"}.get(command.op)
+    if needed and not _can(program.chip, needed):
+        yield Fault("S6", where, f"chip {program.chip.get('name', '')} without capability {needed}")
 
 
 def _can(chip: Mapping[str, Any], capability: str) -> bool:

@@ -13,7 +13,7 @@ from insitu.base.errors import ConfigError
 from insitu.base.units import parse_quantity
 from insitu.isa.elements import element
 from insitu.isa.fault import Fault, command_name
-from insitu.isa.program import Location, Program, Section, Symbol
+from insitu.isa.program import Location, Program, Section, Symbol, chip_of_space
 from insitu.isa.walk import accesses, nest, reach, runs
 
 Mask = npt.NDArray[np.bool_]
@@ -55,9 +55,10 @@ def _symbol_faults(program: Program, symbol: Symbol) -> Iterator[Fault]:
 def _space_faults(program: Program) -> Iterator[Fault]:
     memories: Mapping[str, Any] = program.chip.get("memories", {})
     for space, used in program.spaces.items():
-        if memories and space not in memories:
+        memory, _ = chip_of_space(space)
+        if memories and memory not in memories:
             yield Fault("M3", f"space {space}", f"no memory of this name on {program.chip.get('name', 'the chip')}")
-        elif memories and used > (size := _bytes(memories[space])):
+        elif memories and used > (size := _bytes(memories[memory])):
             yield Fault("M3", f"space {space}", f"{used} bytes of {size}")
 
 
@@ -112,6 +113,9 @@ def _address_faults(
             if len(descriptor.steps) > len(trips):
                 yield Fault("D2", where, f"{len(descriptor.steps)} steps in {len(trips)} loops")
             low, high = reach(descriptor, [int(n) for n in trips])
+            away = chip_of_space(symbol.space)[1] != section.chip
+            if away and (command.op != "DMA" or access.role != "read"):
+                yield Fault("L1", where, f"{symbol.name} in {symbol.space}")
             if low < 0 or high >= symbol.count:
                 yield Fault("D3", where, f"elements {low}..{high} of {symbol.name}, which has {symbol.count}")
             elif access.role != "read" and symbol.kind == "weight":

@@ -9,15 +9,17 @@ from typing import Any
 
 from insitu.isa.elements import element
 from insitu.isa.fault import Fault, core_name
+from insitu.isa.loads import loaded
 from insitu.isa.program import Binding, Program, Tile
 
-Held = tuple[str, Binding, Tile]  # where, and what is there
+Held = tuple[str, Binding, Tile, bool]  # where, what is there, and whether the program loads it
 
 
 def tile_faults(program: Program) -> Iterator[Fault]:
     """Faults of bindings and of their place on the chip (B)."""
     by_macro: dict[tuple[int, int, int], list[Held]] = {}
     for section in program.sections:
+        moving = loaded(section)
         for i, binding in enumerate(section.bindings):
             where = f"{core_name(section)} b{i} ({binding.label})"
             yield from _matrix_faults(program, binding, where)
@@ -25,7 +27,9 @@ def tile_faults(program: Program) -> Iterator[Fault]:
             yield from _cover_faults(binding, where)
             yield from _place_faults(program.chip, binding, where)
             for tile in binding.tiles:
-                by_macro.setdefault((section.chip, section.core, tile.macro), []).append((where, binding, tile))
+                by_macro.setdefault((section.chip, section.core, tile.macro), []).append(
+                    (where, binding, tile, i in moving)
+                )
     for held in by_macro.values():
         yield from _apart_faults(held)
 
@@ -153,23 +157,30 @@ def _place_faults(chip: Mapping[str, Any], binding: Binding, where: str) -> Iter
 
 
 def _apart_faults(held: list[Held]) -> Iterator[Fault]:
-    """Pairs of tiles on one macro that share cells or bias rows."""
+    """Pairs of tiles on one macro that share cells or bias rows; what the program loads may take turns."""
     held = sorted(dict.fromkeys(held), key=lambda h: h[2].x)
-    for i, (where, binding, tile) in enumerate(held):
-        for other_where, other, second in held[i + 1 :]:
-            if second.x >= tile.x + tile.cols:
+    fixed = [h for h in held if not h[3]]
+    for i, first in enumerate(fixed):
+        for second in fixed[i + 1 :]:
+            if second[2].x >= first[2].x + first[2].cols:
                 break
-            if (binding.weight, binding.bias, tile) == (other.weight, other.bias, second):
-                continue  # the same cells, used twice
-            both = f"tile {_show(tile)} and {_show(second)} of {other_where}"
-            if _meet(tile.y, tile.rows, second.y, second.rows):
-                yield Fault("B3", where, both)
-            if (
-                tile.bias_rows
-                and second.bias_rows
-                and _meet(tile.bias0, tile.bias_rows, second.bias0, second.bias_rows)
-            ):
-                yield Fault("B5", where, f"{both}, bias rows {tile.bias0} and {second.bias0}")
+            yield from _pair_faults(first, second)
+    for first in held if len(fixed) < len(held) else ():
+        for second in fixed if first[3] else ():
+            if _meet(first[2].x, first[2].cols, second[2].x, second[2].cols):
+                yield from _pair_faults(first, second)
+
+
+def _pair_faults(first: Held, second: Held) -> Iterator[Fault]:
+    """Faults of two tiles that share columns."""
+    (where, binding, tile, _), (other_where, other_binding, other, _) = first, second
+    if (binding.weight, binding.bias, tile) == (other_binding.weight, other_binding.bias, other):
+        return  # the same cells, used twice
+    both = f"tile {_show(tile)} and {_show(other)} of {other_where}"
+    if _meet(tile.y, tile.rows, other.y, other.rows):
+        yield Fault("B3", where, both)
+    if tile.bias_rows and other.bias_rows and _meet(tile.bias0, tile.bias_rows, other.bias0, other.bias_rows):
+        yield Fault("B5", where, f"{both}, bias rows {tile.bias0} and {other.bias0}")
 
 
 def _show(tile: Tile) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,20 @@ Size = int | str  # a name stands for a size bound at run time
 SymbolKind = Literal["input", "output", "weight", "state", "scratch"]
 MAX_DIMS = 4
 MAX_LOOPS = 4
+
+
+HOME = "ram"  # the memory that the cores of a chip share; that of chip n > 0 is the space "ram@n"
+
+
+def space_of(chip: int, name: str = HOME) -> str:
+    """The memory space of a chip's memory."""
+    return f"{name}@{chip}" if chip else name
+
+
+def chip_of_space(space: str) -> tuple[str, int]:
+    """(memory, chip) of a memory space."""
+    name, _, chip = space.partition("@")
+    return name, int(chip) if chip.isdigit() else 0
 
 
 @dataclass(frozen=True)
@@ -206,6 +221,19 @@ class Program:
     def symbol(self, name: str) -> Symbol:
         """The symbol `name`; KeyError where there is none."""
         return next(s for s in self.symbols if s.name == name)
+
+    @cached_property
+    def _chips(self) -> Mapping[str, int]:
+        return {s.name: chip_of_space(s.space)[1] for s in self.symbols}
+
+    def chip_of(self, symbol: str) -> int:
+        """The chip whose memory holds a symbol."""
+        return self._chips[symbol]
+
+    @property
+    def chips(self) -> int:
+        """How many chips the program runs on."""
+        return 1 + max((s.chip for s in self.sections), default=0)
 
     def weight(self, name: str) -> npt.NDArray[Any]:
         """The data of a weight; a shape-only program has none (ValueError)."""

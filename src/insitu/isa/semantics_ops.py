@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from insitu.base.errors import ProgramError
+from insitu.isa.loads import Loads
 from insitu.isa.program import Binding, Command, Descriptor, Post, Program, Section, Symbol, Vector
 from insitu.isa.walk import accesses, operands
 from insitu.numeric.affine import requantize
@@ -63,6 +64,7 @@ class Machine:
         self.section = section
         self._program = program
         self._lists: dict[str, list[Any]] = {}
+        self.loads = Loads.of(section)
         macro: Mapping[str, Any] = program.chip.get("macro", {})
         drivers: Mapping[str, Any] = macro.get("input", {})
         self.unsigned_bits = 0 if drivers.get("signed", True) else int(drivers.get("bits", 8))
@@ -127,6 +129,8 @@ def finish(acc: int, post: Post, *, multiplier: int, shift: int) -> int:
 
 def _mvm(machine: Machine, command: Command, named: Named) -> None:
     out, source, binding = named["out"], named["in"], machine.binding(command)
+    if not machine.loads.readable(number := _last(command, "binding")):
+        raise ProgramError(binding.label, f"binding {number} not loaded, or written over", "a WLOAD before the MVM")
     where = out.sizes[:-1]
     for position in positions(where):
         window = positions(source.sizes[len(where) :])
@@ -336,7 +340,12 @@ def _accumulate(_: Machine, command: Command, named: Named) -> None:
         named["out"][index] = named["out"][index] + named["in"][index]
 
 
+def _load(machine: Machine, command: Command, named: Named) -> None:
+    machine.loads.load(_last(command, "binding"))
+
+
 EXECUTE: Mapping[str, Callable[[Machine, Command, Named], None]] = {
+    "WLOAD": _load,
     "MVM": _mvm,
     "MMA": _mma,
     "REQ": _requantize,

@@ -25,6 +25,9 @@ EVENTS = (
     "vector_operations",  # one lane, one result
     "ram_read_bytes",
     "ram_write_bytes",
+    "weight_bits",  # bits of cells written by WLOAD
+    "store_read_bytes",  # weights that leave the store for it
+    "link_bytes",  # moved from one chip to another
     "commands",  # issued: every command but ENDL, which the loop hardware does
 )
 CONTROL = ("LOOP", "ENDL", "SIG", "AWAIT", "BAR", "HALT")
@@ -211,12 +214,29 @@ def command_events(
     events: dict[str, Number] = {"commands": 0 if command.op == "ENDL" else 1}
     if command.op in CONTROL:
         return events
+    if command.op == "WLOAD":
+        return events | _load_events(section, command, chip)
     _, read, write = traffic(section, command, chip, widths=widths)
     events |= {"ram_read_bytes": read, "ram_write_bytes": write}
     if command.op == "MVM":
         return events | _mvm_events(program, section, command, chip, reads)
+    if command.op == "DMA" and command_link(program, section, command) is not None:
+        events["link_bytes"] = read
     work = vector_work(section, command)
     return events | {"vector_operations": work, "mma_macs": work if command.op == "MMA" else 0}
+
+
+def _load_events(section: Section, command: Command, chip: Chip) -> dict[str, Number]:
+    binding = section.bindings[int(command.args[0])]
+    bits = binding.rows * binding.cols * chip.macro.weights.slices * chip.array.bits_per_cell
+    return {"weight_bits": bits * chip.macro.cells_per_slice, "store_read_bytes": -(-bits // 8)}
+
+
+def command_link(program: Program, section: Section, command: Command) -> int | None:
+    """The chip that a DMA reads from, where that is another one."""
+    source = section.descriptors[int(command.args[1])].symbol
+    chip = program.chip_of(source)
+    return None if chip == section.chip else chip
 
 
 def vectors_of(section: Section, command: Command) -> Number:

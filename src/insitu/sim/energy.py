@@ -21,8 +21,12 @@ CHARGES: Mapping[str, tuple[str, str]] = {
     "vector_operations": ("vector_op", "vector"),
     "ram_read_bytes": ("ram_read_byte", "ram"),
     "ram_write_bytes": ("ram_write_byte", "ram"),
+    "weight_bits": ("weight_bits", "weights"),
+    "store_read_bytes": ("store_read_byte", "weights"),
+    "link_bytes": ("link_byte", "link"),
     "commands": ("control", "control"),
 }
+RARE = ("weights", "link")  # components of programs that load weights, or run on several chips
 _WEAKEST: tuple[Source, ...] = ("assumed", "modelled", "measured")
 
 
@@ -68,6 +72,8 @@ def _dynamic(events: Mapping[str, Number], costs: Mapping[str, Metric]) -> dict[
     """Component -> joules of its events; the weakest origin among those that cost anything."""
     parts: dict[str, list[Metric]] = {}
     for event, (cost, component) in CHARGES.items():
+        if component in RARE and not events[event]:
+            continue
         unit = costs[cost]
         joules = whole(events[event]) * (unit.value or 0.0)
         parts.setdefault(component, []).append(Metric(cost, joules, "J", unit.source, f"{cost}: {unit.note}"))

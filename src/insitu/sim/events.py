@@ -119,6 +119,9 @@ class Machine:
             case "HALT":
                 self._finish(core)
                 core.phase = DONE
+            case "WLOAD":
+                self._occupy(core, plan.stages[0], core.at, core.at)
+                self._finish(core)
             case _:
                 if plan.read:
                     core.phase = READ

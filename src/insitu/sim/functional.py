@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.errors import DataError, ProgramError
-from insitu.isa.program import Binding, Command, Descriptor, Location, Program, Section, Symbol, Vector
+from insitu.isa.program import Command, Descriptor, Location, Program, Section, Symbol, Tile, Vector
 from insitu.numeric.functions import lut_codes, softmax_codes
 from insitu.sim.code import Loop, Step, nest
 from insitu.sim.macro import BoundMatrix, MacroModel
@@ -36,9 +36,20 @@ class Machine:
     first_sample: int = 0
     memory: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict[str, npt.NDArray[np.uint8]])
     symbols: dict[str, Symbol] = field(default_factory=dict[str, Symbol])
-    matrices: dict[tuple[int, Binding], BoundMatrix] = field(default_factory=dict[tuple[int, Binding], BoundMatrix])
+    matrices: dict[tuple[int, int, int], BoundMatrix] = field(default_factory=dict[tuple[int, int, int], BoundMatrix])
+    loads: dict[int, frozenset[Command]] = field(default_factory=dict[int, frozenset[Command]])
+    loaded: dict[int, dict[int, list[tuple[int, Tile]]]] = field(
+        default_factory=dict[int, dict[int, list[tuple[int, Tile]]]]
+    )  # section -> macro -> binding and tile, for bindings that WLOAD brings
     pending: dict[str, int] = field(default_factory=dict[str, int])
     written: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def loading(self, section: Section) -> frozenset[Command]:
+        """The WLOAD commands of a section."""
+        key = id(section)
+        if key not in self.loads:
+            self.loads[key] = frozenset(c for c in section.code if c.op == "WLOAD")
+        return self.loads[key]
 
 
 def load(program: Program, *, model: MacroModel | None = None) -> Machine:
@@ -103,6 +114,7 @@ def _reset(machine: Machine, inputs: Mapping[str, Array], states: Mapping[str, A
     for name, codes in {**inputs, **states}.items():
         value_view(machine, program.values[name])[...] = codes
     machine.pending = _write_counts(program)
+    machine.loaded = {}
 
 
 def _flat(machine: Machine, symbol: Symbol) -> Array:
@@ -120,7 +132,7 @@ def _write_counts(program: Program) -> dict[str, int]:
 
 
 def _target(section: Section, command: Command) -> Descriptor | None:
-    if command.op in OPERATIONS:
+    if command.op in OPERATIONS and command.op != "WLOAD":
         return section.descriptors[int(command.args[0])]
     return None
 
@@ -344,7 +356,8 @@ def _mvm(machine: Machine, section: Section, command: Command, frame: _Frame) ->
     out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
     number = int(command.args[2])
     binding = section.bindings[number]
-    key = (section.core, binding)
+    _check_loaded(machine, section, number)
+    key = (section.chip, section.core, number)
     matrix = machine.matrices.get(key)
     if matrix is None:
         matrix = machine.matrices[key] = machine.model.bind(machine.program, section, binding, dtype=x.dtype)
@@ -445,8 +458,39 @@ def _accumulate(machine: Machine, section: Section, command: Command, frame: _Fr
     out += x.astype(out.dtype)
 
 
+# weights that are loaded while the program runs
+
+
+def _load_weights(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    """The tiles of a binding are filled; tiles that lose a cell to them are no more."""
+    number = int(command.args[0])
+    macros = machine.loaded.setdefault(id(section), {})
+    for tile in section.bindings[number].tiles:
+        held = macros.get(tile.macro, [])
+        macros[tile.macro] = [(n, t) for n, t in held if n != number and not _share_cells(t, tile)]
+    for tile in section.bindings[number].tiles:
+        macros[tile.macro].append((number, tile))
+
+
+def _share_cells(a: Tile, b: Tile) -> bool:
+    apart = a.x + a.cols <= b.x or b.x + b.cols <= a.x or a.y + a.rows <= b.y or b.y + b.rows <= a.y
+    return not apart
+
+
+def _check_loaded(machine: Machine, section: Section, number: int) -> None:
+    """An MVM finds its own weights in every tile."""
+    if Command("WLOAD", (number,)) not in machine.loading(section):
+        return
+    macros = machine.loaded.get(id(section), {})
+    for tile in section.bindings[number].tiles:
+        if (number, tile) not in macros.get(tile.macro, ()):
+            where = f"core {section.core}, {section.bindings[number].label}"
+            raise ProgramError(where, f"macro {tile.macro} holds other weights", "a WLOAD before the MVM")
+
+
 Operation = Callable[[Machine, Section, Command, _Frame], None]
 OPERATIONS: dict[str, Operation] = {
+    "WLOAD": _load_weights,
     "MVM": _mvm, "MMA": _mma, "REQ": _rescale, "ADD": _binary, "MUL": _binary, "MAX": _reduce, "SUM": _reduce,
     "SOFTMAX": _softmax, "LUT": _lut, "FILL": _fill, "DMA": _copy, "ACC": _accumulate,
 }  # fmt: skip

@@ -78,7 +78,7 @@ class MacroModel:
         peak = _peak(binding, dtype)
         ideal = tuple(exact_matrix(weights[p], peak=peak, bias=bias) for p in parts)
         columns = _column_settings(program, binding)
-        stream = section.core << 16 | section.bindings.index(binding)
+        stream = self._core(section) << 16 | section.bindings.index(binding)
         slices = tuple(_sliced(binding, weights[p]) for p in parts) if binding.readout.kind == "adc" else ()
         bound = BoundMatrix(binding, bias, parts, ideal, columns[0], columns[1], stream, slices)
         if self.ideal or binding.readout.kind == "exact":
@@ -248,7 +248,11 @@ class MacroModel:
 
     def _macro(self, section: Section, tile: Tile) -> int:
         macros = getattr(getattr(self.chip, "core", None), "macros", 1)
-        return section.core * int(macros) + tile.macro
+        return self._core(section) * int(macros) + tile.macro
+
+    def _core(self, section: Section) -> int:
+        """The core's number over all chips."""
+        return section.chip * int(getattr(self.chip, "cores", 1)) + section.core
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from insitu.arch.spec import Chip
 from insitu.base.errors import ChipError, ProgramError
 from insitu.isa.program import Command, Program, Section, Tile
-from insitu.sim.counts import CONTROL, element_bytes, passes_of, traffic, vector_work, vectors_of, whole
+from insitu.sim.counts import CONTROL, command_link, element_bytes, passes_of, traffic, vector_work, vectors_of, whole
 
 SECOND = 10**12  # picoseconds
 WHOLE_OPERANDS = ("MMA", "SOFTMAX")  # start when all operands are in the core
@@ -73,18 +73,30 @@ def plan_section(program: Program, section: Section, chip: Chip, *, units: Units
     known: dict[Command, Plan] = {}
     for command in section.code:
         if command not in known:
-            known[command] = _plan(section, command, chip, widths=widths, units=units, reads=reads)
+            known[command] = _plan(program, section, command, chip, widths=widths, units=units, reads=reads)
     return [known[command] for command in section.code]
 
 
 def _plan(
-    section: Section, command: Command, chip: Chip, *, widths: Mapping[str, int], units: Units, reads: int | None
+    program: Program,
+    section: Section,
+    command: Command,
+    chip: Chip,
+    *,
+    widths: Mapping[str, int],
+    units: Units,
+    reads: int | None,
 ) -> Plan:
     issue = clock_period(chip)
     if command.op in CONTROL:
         args = tuple(_bound(section, a) for a in command.args)
         return Plan(command.op, args, issue=0 if command.op == "ENDL" else issue)
+    if command.op == "WLOAD":
+        return Plan(command.op, stages=_load_stages(section, command, chip, units), issue=issue)
     first, read, written = (whole(n) for n in traffic(section, command, chip, widths=widths))
+    if command.op == "DMA" and (away := command_link(program, section, command)) is not None:
+        link = _link_stage(chip, units, away, read)
+        return Plan(command.op, stages=(link,), write=_burst(chip, written, written), issue=issue)
     stages = _mvm_stages(section, command, chip, units, reads) if command.op == "MVM" else ()
     stages += _vector_stage(section, command, chip, units)
     vectors = stages[-1].count if stages else 1
@@ -118,6 +130,24 @@ def _mvm_stages(section: Section, command: Command, chip: Chip, units: Units, re
     return (
         _stage(arrays, array_work, count),
         _stage(adcs, [n * passes * picoseconds(macro.t_adc) for n in slots], count),
+    )
+
+
+def _load_stages(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
+    """The weight store and the arrays it fills, until the last bit is written."""
+    binding = section.bindings[int(command.args[0])]
+    held = [units.number(f"chip{section.chip}.store")]
+    held += [units.of_macro(section, m, "array") for m in dict.fromkeys(t.macro for t in binding.tiles)]
+    bits = binding.rows * binding.cols * chip.macro.weights.slices * chip.array.bits_per_cell
+    return (_stage(held, [-(-bits * SECOND // (8 * round(chip.store_bandwidth)))] * len(held), 1),)
+
+
+def _link_stage(chip: Chip, units: Units, away: int, count: int) -> Stage:
+    """The link out of chip `away`, and its memory port meanwhile."""
+    links = chip.system.links
+    time = picoseconds(links.latency) + -(-count * SECOND // round(links.bandwidth))
+    return _stage(
+        [units.number(f"chip{away}.link"), units.number(f"chip{away}.ram")], [time, port_time(chip, count)], 1
     )
 
 

@@ -127,8 +127,8 @@ def _layers(program: Program, machine: Machine) -> dict[str, LayerTime]:
     layers: dict[str, LayerTime] = {}
     for s, section in enumerate(program.sections):
         for i, label in enumerate(labels(section)):
-            if not machine.executed[s][i]:
-                continue
+            if not machine.executed[s][i] or section.code[i].op == "WLOAD":
+                continue  # what loads in advance is no part of a layer's time
             new = LayerTime(machine.first[s][i], machine.last[s][i], machine.elapsed[s][i])
             old = layers.get(label, LayerTime(new.start_ps, new.end_ps, 0))
             layers[label] = LayerTime(
