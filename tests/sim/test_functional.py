@@ -28,6 +28,7 @@ def random_program(draw):
         Symbol("b", "scratch", "ram", "i8", COUNT, COUNT),
         Symbol("c", "output", "ram", "i8", COUNT, COUNT + 48 if draw(st.booleans()) else 2 * COUNT),
         Symbol("w", "output", "ram", "i32", COUNT, 4 * COUNT),
+        Symbol("t", "weight", "ram", "i32", 24, 8 * COUNT, weight="t"),
     ]
     tables: dict[str, list] = {"descriptors": [], "vectors": []}
     code = []
@@ -37,7 +38,10 @@ def random_program(draw):
         for _ in range(draw(st.integers(1, 2))):
             code.append(command(draw, tables, loops))
         code += [Command("ENDL")] * len(loops)
-    built = program(symbols, "code\n  HALT\n", on=chip(memories={"ram": {"kind": "sram", "size": "4 KiB"}}))
+    table = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 9, 24).astype(np.int32)
+    built = program(
+        symbols, "code\n  HALT\n", weights={"t": table}, on=chip(memories={"ram": {"kind": "sram", "size": "4 KiB"}})
+    )
     section = replace(built.sections[0], code=(*code, Command("HALT")), **{k: tuple(v) for k, v in tables.items()})
     return replace(built, sections=(section,))
 
@@ -73,6 +77,13 @@ def command(draw, tables, loops):
     settings_ = Vector(zero, draw(st.integers(-5, 5)), draw(st.integers(-3, 9)), draw(st.integers(1, 9)), post)
     if op in ("MMA", "MUL", "MAX"):
         settings_ = replace(settings_, scale_a=1, scale_b=1)
+    for name in ("multiplier", "shift"):
+        if op != "MMA" and draw(st.integers(0, 2)) == 0:
+            shape = tuple(n if draw(st.booleans()) else 1 for n in shapes[0][draw(st.integers(0, 1)) :])
+            strides = [int(np.prod(shape[i + 1 :])) for i in range(len(shape))]
+            steps = tuple(draw(st.integers(0, 2)) for _ in loops)
+            tables["descriptors"].append(Descriptor("t", draw(st.integers(0, 3)), shape, tuple(strides), steps))
+            settings_ = replace(settings_, **{name: len(tables["descriptors"]) - 1})
     tables["vectors"].append(settings_)
     return Command(op, (*numbers, len(tables["vectors"]) - 1))
 

@@ -20,10 +20,14 @@ from insitu.isa.program import Command, Descriptor, Location, Program, Section, 
 from insitu.numeric.functions import lut_codes, softmax_codes
 from insitu.sim.code import Loop, Step, nest
 from insitu.sim.macro import BoundMatrix, MacroModel
+from insitu.sim.vector import NUMBERS, Numbers, bound_product, float_product, run_host_command
 
 Array = npt.NDArray[Any]
 Observer = Callable[[str, Array], None]
-DTYPES = {"i8": np.int8, "u8": np.uint8, "i16": np.int16, "u16": np.uint16, "i32": np.int32, "i64": np.int64}
+DTYPES: dict[str, Any] = {
+    "i8": np.int8, "u8": np.uint8, "i16": np.int16, "u16": np.uint16, "i32": np.int32, "i64": np.int64,
+    "u32": np.uint32, "u64": np.uint64, "bool": np.bool_, "f16": np.float16, "f32": np.float32, "f64": np.float64,
+}  # fmt: skip
 
 
 @dataclass
@@ -43,6 +47,7 @@ class Machine:
     )  # section -> macro -> binding and tile, for bindings that WLOAD brings
     pending: dict[str, int] = field(default_factory=dict[str, int])
     written: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    held: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])  # values that only the host holds
 
     def loading(self, section: Section) -> frozenset[Command]:
         """The WLOAD commands of a section."""
@@ -86,7 +91,7 @@ def run(
         section_steps()
     names = [v for v, at in program.values.items() if machine.symbols[at.symbol].kind in ("output", "state")]
     wanted = {*names, *output_values(program)}
-    return {v: value_view(machine, program.values[v]).copy() for v in wanted}
+    return {v: machine.held[v] if v in machine.held else value_view(machine, program.values[v]).copy() for v in wanted}
 
 
 def output_values(program: Program) -> tuple[str, ...]:
@@ -101,7 +106,7 @@ def value_view(machine: Machine, at: Location) -> Array:
 
 def _reset(machine: Machine, inputs: Mapping[str, Array], states: Mapping[str, Array], first_sample: int) -> None:
     program = machine.program
-    counts = {len(a) for a in inputs.values()}
+    counts = {len(a) for a in inputs.values()} or {1}  # a program without inputs runs once
     if len(counts) != 1:
         raise DataError("inputs", f"sample counts {sorted(counts)}", "the same number of samples for every input")
     machine.samples, machine.first_sample = counts.pop(), first_sample
@@ -111,8 +116,10 @@ def _reset(machine: Machine, inputs: Mapping[str, Array], states: Mapping[str, A
             _flat(machine, symbol)[:] = program.weight(symbol.weight).reshape(-1)
         elif symbol.kind == "state":
             _flat(machine, symbol)[:] = symbol.initial
+    machine.held = {n: list(a) for n, a in inputs.items() if n in program.meta.get("host_values", ())}
     for name, codes in {**inputs, **states}.items():
-        value_view(machine, program.values[name])[...] = codes
+        if name not in machine.held:
+            value_view(machine, program.values[name])[...] = codes
     machine.pending = _write_counts(program)
     machine.loaded = {}
 
@@ -126,15 +133,24 @@ def _write_counts(program: Program) -> dict[str, int]:
     counts: dict[str, int] = {}
     for section in program.sections:
         for command in section.code:
-            if (out := _target(section, command)) is not None:
+            for out in _targets(section, command):
                 counts[out.symbol] = counts.get(out.symbol, 0) + 1
     return counts
 
 
 def _target(section: Section, command: Command) -> Descriptor | None:
-    if command.op in OPERATIONS and command.op != "WLOAD":
+    if command.op in OPERATIONS and command.op not in ("WLOAD", "HOST"):
         return section.descriptors[int(command.args[0])]
     return None
+
+
+def _targets(section: Section, command: Command) -> list[Descriptor]:
+    """What a command writes in memory; a host operator may write several values."""
+    if command.op == "HOST":
+        values = section.hosts[int(command.args[0])].outputs
+        return [section.descriptors[v.descriptor] for v in values if v.descriptor >= 0]
+    target = _target(section, command)
+    return [] if target is None else [target]
 
 
 def _strided(machine: Machine, symbol: str, offset: int, sizes: tuple[int, ...], strides: tuple[int, ...]) -> Array:
@@ -253,13 +269,11 @@ def _leaves(item: Step | Loop) -> Iterator[Step]:
 
 
 def _finish(machine: Machine, section: Section, command: Command, observe: Observer | None) -> None:
-    out = _target(section, command)
-    if out is None:
-        return
-    machine.pending[out.symbol] -= 1
-    if machine.pending[out.symbol] == 0 and observe is not None:
-        for value in machine.written.get(out.symbol, ()):
-            observe(value, value_view(machine, machine.program.values[value]))
+    for out in _targets(section, command):
+        machine.pending[out.symbol] -= 1
+        if machine.pending[out.symbol] == 0 and observe is not None:
+            for value in machine.written.get(out.symbol, ()):
+                observe(value, value_view(machine, machine.program.values[value]))
 
 
 @dataclass(frozen=True)
@@ -329,7 +343,7 @@ def _read_operands(section: Section, command: Command) -> tuple[int, ...]:
         return tuple(int(a) for a in command.args[:2])
     count = READS.get(command.op, 0)
     read = tuple(int(a) for a in command.args[1 : 1 + count])
-    if command.op in ("MVM", "DMA", "FILL"):
+    if command.op in ("SEL", "CVT", "GATHER", "MVM", "DMA", "FILL"):
         return read
     settings = section.vectors[int(command.args[1 + count])]
     return (*read, *(d for d in (settings.multiplier, settings.shift) if d is not None))
@@ -356,6 +370,9 @@ def _mvm(machine: Machine, section: Section, command: Command, frame: _Frame) ->
     out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
     number = int(command.args[2])
     binding = section.bindings[number]
+    if x.dtype.kind == "f":
+        out[...] = bound_product(machine.program, binding, x.reshape(-1, binding.rows)).reshape(out.shape)
+        return
     _check_loaded(machine, section, number)
     key = (section.chip, section.core, number)
     matrix = machine.matrices.get(key)
@@ -379,6 +396,9 @@ def _loop_trips(section: Section, command: Command, frame: _Frame) -> tuple[int,
 def _mma(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
     out, a, b = (_operand(machine, section, command, i, frame) for i in (0, 1, 2))
     settings = section.vectors[int(command.args[3])]
+    if out.dtype.kind == "f":
+        out[...] = float_product(a, b)
+        return
     acc = (a.astype(np.float64) - settings.zero_a) @ (b.astype(np.float64) - settings.zero_b)
     _store(machine, section, settings, acc, out, frame)
 
@@ -393,7 +413,7 @@ def _store(machine: Machine, section: Section, settings: Vector, acc: Array, out
         out[...] = narrow_scalar(acc, post)
         return
     tables = [
-        default if d is None else _view(machine, section.descriptors[d], frame)
+        default if d is None else _table(machine, section.descriptors[d], frame, rank=out.ndim)
         for d, default in ((settings.multiplier, post.multiplier), (settings.shift, post.shift))
     ]
     wide = np.asarray(acc).astype(np.int64)
@@ -402,6 +422,13 @@ def _store(machine: Machine, section: Section, settings: Vector, acc: Array, out
     out[...] = requantize(
         wide, tables[0], tables[1], zero_point=post.zero_point, lo=post.lo, hi=post.hi, rounding=post.rounding
     )
+
+
+def _table(machine: Machine, d: Descriptor, frame: _Frame, *, rank: int) -> Array:
+    """A table's elements, its dimensions aligned with the last ones of a result of `rank` dimensions."""
+    view = _view(machine, d, frame)
+    lead = 1 + len(frame.trips)
+    return view.reshape(*view.shape[:lead], *(1,) * (rank - view.ndim), *view.shape[lead:])
 
 
 def _rescale(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
@@ -488,10 +515,28 @@ def _check_loaded(machine: Machine, section: Section, number: int) -> None:
             raise ProgramError(where, f"macro {tile.macro} holds other weights", "a WLOAD before the MVM")
 
 
+def _numbers(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    def view(index: int) -> Array:
+        return _operand(machine, section, command, index, frame)
+
+    NUMBERS[command.op](Numbers(section, command, view, 1 + len(frame.trips)))
+
+
+def _host(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    def view(index: int) -> Array:
+        return _view(machine, section.descriptors[index], frame)
+
+    run_host_command(section.hosts[int(command.args[0])], machine.held, view, machine.samples)
+
+
 Operation = Callable[[Machine, Section, Command, _Frame], None]
 OPERATIONS: dict[str, Operation] = {
     "WLOAD": _load_weights,
     "MVM": _mvm, "MMA": _mma, "REQ": _rescale, "ADD": _binary, "MUL": _binary, "MAX": _reduce, "SUM": _reduce,
     "SOFTMAX": _softmax, "LUT": _lut, "FILL": _fill, "DMA": _copy, "ACC": _accumulate,
+    "HOST": _host, **dict.fromkeys(NUMBERS, _numbers),
 }  # fmt: skip
-READS = {"MVM": 1, "MMA": 2, "REQ": 1, "ADD": 2, "MUL": 2, "MAX": 1, "SUM": 1, "SOFTMAX": 1, "LUT": 1, "DMA": 1}
+READS = {
+    "MVM": 1, "MMA": 2, "REQ": 1, "ADD": 2, "MUL": 2, "MAX": 1, "SUM": 1, "SOFTMAX": 1, "LUT": 1, "DMA": 1,
+    "V1": 1, "V2": 2, "SEL": 3, "RED": 1, "CVT": 1, "GATHER": 2,
+}  # fmt: skip
