@@ -108,6 +108,44 @@ def vectors() -> Program:
     )
 
 
+TOPK = """
+        d0 = f +0 [2:4, 4:1]
+        d1 = g +0 [2:4, 4:1]
+        d2 = c +0 [2:4, 4:1]
+        d3 = f +0 [2:4, 2:2, 2:1]
+        d4 = n +0 [2:1]
+        d5 = g +0 [2:1]
+        h0 = host label=cut operator=Abs model=""
+          input name=f dtype=f32 shape=(8) descriptor=0
+          input name=words dtype=host shape=() descriptor=-1
+          output name=g dtype=f32 shape=(8) descriptor=1
+        code
+        V1 d1, d0, v0
+        V2 d2, d0, d1, v1
+        SEL d1, d2, d0, d1
+        RED d5, d0, v2
+        CVT d2, d0
+        GATHER d3, d3, d4
+        HOST h0
+        HALT
+"""
+
+
+def numbers() -> Program:
+    """One core with operands that are no codes, and a host operator."""
+    symbols = [
+        Symbol("f", "scratch", "ram", "f32", 8, 0),
+        Symbol("g", "output", "ram", "f32", 8, 32),
+        Symbol("c", "scratch", "ram", "bool", 8, 64),
+        Symbol("n", "scratch", "ram", "i32", 2, 72),
+    ]
+    settings = (Vector(fn="exp"), Vector(fn="less"), Vector(fn="sum"))
+    built = program([*symbols[:2], symbols[3]], "code\nHALT", vectors=settings)
+    text = TOPK.replace("shape=(8)", "shape=(2, 4)")
+    only = replace(parse_section(text), vectors=settings)
+    return replace(built, symbols=tuple(symbols), sections=(only,), spaces={"ram": 80})
+
+
 def looped() -> Program:
     """A loop of run-time length around a copy."""
     symbols = [Symbol("x", "input", "ram", "i8", 8, 0), Symbol("y", "output", "ram", "i8", 8, 8)]
@@ -157,6 +195,7 @@ SOUND: dict[str, Callable[[], Program]] = {
     "pipeline": pipeline,
     "vectors": vectors,
     "looped": looped,
+    "numbers": numbers,
     "adc": lambda: read_by(READ_ADC, ADC),
     "wtm2101": lambda: read_by(Readout(kind="wtm2101", gain=1024, k=2, parts=(0, 3, 6)), WTM),
     "a chip that says nothing": lambda: replace(pipeline(), chip={}),
@@ -338,6 +377,22 @@ BROKEN: list[tuple[str, str, Callable[[], Program]]] = [
     ),
     ("V4", "a window in front", lambda: descriptor(vectors(), 7, sizes=(4,), strides=(1,))),
     ("V5", "a narrow sum", lambda: code(vectors(), "ACC d1, d0\nHALT")),
+    ("S6", "numbers on a chip of codes", lambda: replace(numbers(), chip=chip(capabilities={"floats": False}))),
+    (
+        "S2",
+        "a host operand that is not there",
+        lambda: section(numbers(), descriptors=numbers().sections[0].descriptors[:1]),
+    ),
+    ("V6", "a function nobody knows", lambda: section(numbers(), vectors=(Vector(fn="sing"),) * 3)),
+    (
+        "V6",
+        "truth in a number",
+        lambda: section(numbers(), vectors=(Vector(fn="isnan"), *numbers().sections[0].vectors[1:])),
+    ),
+    ("V7", "a choice that is a number", lambda: symbol(numbers(), "c", dtype="u8")),
+    ("X4", "too few indices", lambda: descriptor(numbers(), 4, sizes=(1,))),
+    ("H1", "a host operand of another type", lambda: symbol(numbers(), "g", dtype="i32")),
+    ("H1", "a host operator in a loop", lambda: code(numbers(), "LOOP 2\nHOST h0\nENDL\nHALT")),
     ("X1", "other positions", lambda: descriptor(pipeline(), 1, sizes=(2, 4), strides=(0, 1))),
     ("X2", "other rows", lambda: descriptor(pipeline(), 0, sizes=(5,))),
     ("X2", "other columns", lambda: descriptor(pipeline(), 1, sizes=(3,))),

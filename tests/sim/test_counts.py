@@ -30,6 +30,7 @@ def test_matrix_events_equal_their_closed_forms(toy):
         "adc_conversions": n * 3 * 6 * 4 * 8,
         "shift_adds": n * 3 * 6 * (4 * 8 - 1), "vector_operations": n * 3 * 6, "ram_read_bytes": n * 30,
         "ram_write_bytes": n * 6, "weight_bits": 0, "store_read_bytes": 0, "link_bytes": 0, "commands": 1 + 5 + 1,
+        "host_values": 0,
     }  # fmt: skip
 
 

@@ -57,6 +57,7 @@ class Capabilities(Config):
     wload: bool = Field(description="weights can be loaded while a program runs")
     mma: bool = Field(description="matrix products of two run-time operands")
     scales: Literal["any", "power_of_two"] = "any"
+    floats: bool = Field(default=False, description="macros and vector unit also compute with fp32 numbers")
 
 
 class Links(Config):

@@ -7,6 +7,8 @@ b0 = binding label=conv weight=w bias=b rows=72 cols=16 zero_in=-3
   post multiplier=m shift=20
   tile macro=0 row0=0 rows=72 col0=0 cols=16 x=0 y=0
 v0 = vector zero_a=3
+h0 = host label=top operator=TopK model="..."         one operator for the host
+  input name=x dtype=f32 shape=(2, 3) descriptor=0     descriptor=-1: only the host holds it
 code
   LOOP 16
     MVM d1, d0, b0                                   # a comment runs to the end of the line
@@ -23,11 +25,24 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, cast, get_type_hints
 
 from insitu.base.errors import ProgramError, did_you_mean
-from insitu.isa.program import Binding, Command, Descriptor, Post, Program, Readout, Section, Size, Tile, Vector
+from insitu.isa.program import (
+    Binding,
+    Command,
+    Descriptor,
+    Host,
+    HostValue,
+    Post,
+    Program,
+    Readout,
+    Section,
+    Size,
+    Tile,
+    Vector,
+)
 from insitu.isa.records import from_plain
 from insitu.isa.table import Operand, instruction, table
 
-_PREFIX = {"descriptor": "d", "binding": "b", "vector": "v", "token": "t"}
+_PREFIX = {"descriptor": "d", "binding": "b", "vector": "v", "host": "h", "token": "t"}
 _TOKEN = re.compile(r'\s*(?:(#.*$)|("(?:[^"\\]|\\.)*")|([A-Za-z_][\w./-]*)|([+-]?\d+)|(.))')
 _NAME = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
 _WORDS = {"true": True, "false": False, "none": None}
@@ -44,6 +59,8 @@ def print_section(section: Section) -> str:
         lines += [f"b{i} = binding{_fields(binding)}", *_nested(binding)]
     for i, vector in enumerate(section.vectors):
         lines += [f"v{i} = vector{_fields(vector)}", *_nested(vector)]
+    for i, host in enumerate(section.hosts):
+        lines += [f"h{i} = host{_fields(host)}", *_nested(host)]
     return "\n".join([*lines, "code", *_code(section)]) + "\n"
 
 
@@ -76,7 +93,11 @@ def _fields(record: Any) -> str:
     return "".join(f" {f.name}={_value(v)}" for f, v in shown if f.default is MISSING or f.default != v)
 
 
-def _nested(record: Binding | Vector) -> Iterator[str]:
+def _nested(record: Binding | Vector | Host) -> Iterator[str]:
+    if isinstance(record, Host):
+        yield from (f"  input{_fields(value)}" for value in record.inputs)
+        yield from (f"  output{_fields(value)}" for value in record.outputs)
+        return
     if isinstance(record, Binding) and record.readout != Readout():
         yield f"  readout{_fields(record.readout)}"
     if record.post != Post():
@@ -85,7 +106,7 @@ def _nested(record: Binding | Vector) -> Iterator[str]:
         yield from (f"  tile{_fields(tile)}" for tile in record.tiles)
 
 
-_NESTED = ("readout", "post", "tiles")
+_NESTED = ("readout", "post", "tiles", "inputs", "outputs")
 
 
 def _value(value: object) -> str:
@@ -121,7 +142,7 @@ def _comment(section: Section, command: Command) -> str:
     """The label of the layer a command serves."""
     row = instruction(command.op)
     kind = row.operands[-1].kind if row and row.operands else ""
-    records = {"binding": section.bindings, "vector": section.vectors}.get(kind, ())
+    records = {"binding": section.bindings, "vector": section.vectors, "host": section.hosts}.get(kind, ())
     index = command.args[-1] if command.args else 0
     label = records[index].label if isinstance(index, int) and 0 <= index < len(records) else ""
     return f"  # {json.dumps(label)[1:-1]}" if label else ""
@@ -157,7 +178,7 @@ class _Parsed:
 
     place: tuple[int, int] | None = None
     descriptors: list[Descriptor] = field(default_factory=list[Descriptor])
-    records: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"binding": [], "vector": []})
+    records: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"binding": [], "vector": [], "host": []})
     last: str = ""
     code: list[Command] = field(default_factory=list[Command])
     in_code: bool = False
@@ -165,7 +186,8 @@ class _Parsed:
     def section(self) -> Section:
         bindings = tuple(Binding(**row) for row in self.records["binding"])
         vectors = tuple(Vector(**row) for row in self.records["vector"])
-        return Section(*(self.place or (0, 0)), tuple(self.descriptors), bindings, vectors, tuple(self.code))
+        hosts = tuple(Host(**row) for row in self.records["host"])
+        return Section(*(self.place or (0, 0)), tuple(self.descriptors), bindings, vectors, tuple(self.code), hosts)
 
 
 def _declaration(parsed: _Parsed, line: _Line) -> None:
@@ -177,18 +199,18 @@ def _declaration(parsed: _Parsed, line: _Line) -> None:
         chip = line.number()
         line.expect("core")
         parsed.place = (chip, line.number())
-    elif word in ("readout", "post", "tile") and parsed.last:
+    elif word in NESTS and parsed.last:
         _nest(parsed, word, line)
-    elif word[0] in "dbv" and word[1:].isdigit():
+    elif word[0] in "dbvh" and word[1:].isdigit():
         _definition(parsed, word, line)
     else:
-        raise line.fault(word, "section, d0 =, b0 =, v0 =, readout, post, tile or code")
+        raise line.fault(word, "section, d0 =, b0 =, v0 =, h0 =, readout, post, tile, input, output or code")
     line.end()
 
 
 def _definition(parsed: _Parsed, word: str, line: _Line) -> None:
     line.expect("=")
-    kind = {"d": "descriptor", "b": "binding", "v": "vector"}[word[0]]
+    kind = {"d": "descriptor", "b": "binding", "v": "vector", "h": "host"}[word[0]]
     rows = parsed.descriptors if kind == "descriptor" else parsed.records[kind]
     if int(word[1:]) != len(rows):
         raise line.fault(word, f"{word[0]}{len(rows)}, the next of its kind")
@@ -197,18 +219,25 @@ def _definition(parsed: _Parsed, word: str, line: _Line) -> None:
         parsed.last = ""
         return
     line.expect(kind)
-    row = _read_fields(Binding if kind == "binding" else Vector, line)
-    parsed.records[kind].append(row | ({"tiles": ()} if kind == "binding" else {}))
+    row = _read_fields({"binding": Binding, "vector": Vector, "host": Host}[kind], line)
+    parsed.records[kind].append(row | dict.fromkeys(LISTS.get(kind, ()), ()))
     parsed.last = kind
 
 
+NESTS: dict[str, tuple[type, tuple[str, ...]]] = {
+    "readout": (Readout, ("binding",)), "post": (Post, ("binding", "vector")), "tile": (Tile, ("binding",)),
+    "input": (HostValue, ("host",)), "output": (HostValue, ("host",)),
+}  # fmt: skip
+LISTS = {"binding": ("tiles",), "host": ("inputs", "outputs")}
+
+
 def _nest(parsed: _Parsed, word: str, line: _Line) -> None:
-    record, kind = parsed.records[parsed.last][-1], {"readout": Readout, "post": Post, "tile": Tile}[word]
-    if word in record or (parsed.last == "vector" and word != "post"):
+    record, (kind, owners) = parsed.records[parsed.last][-1], NESTS[word]
+    if word in record or parsed.last not in owners:
         raise line.fault(word, f"one that belongs to this {parsed.last}, once")
     nested = kind(**_read_fields(kind, line))
-    if word == "tile":
-        record["tiles"] = (*record["tiles"], nested)
+    if f"{word}s" in record:
+        record[f"{word}s"] = (*record[f"{word}s"], nested)
     else:
         record[word] = nested
 

@@ -106,6 +106,11 @@ def _table_faults(program: Program, section: Section) -> Iterator[Fault]:
     for i, binding in enumerate(section.bindings):
         for name in (n for n in _weights_of(binding) if n not in program.weights):
             yield Fault("S5", f"{core_name(section)} b{i} ({binding.label})", f"weight {name!r}")
+    for i, host in enumerate(section.hosts):
+        for value in (*host.inputs, *host.outputs):
+            if not -1 <= value.descriptor < len(section.descriptors):
+                where = f"{core_name(section)} h{i} ({host.label})"
+                yield Fault("S2", where, f"{value.name} d{value.descriptor} of {len(section.descriptors)}")
     for i, vector in enumerate(section.vectors):
         where = f"{core_name(section)} v{i} ({vector.label})"
         if vector.lut and vector.lut not in program.weights:
@@ -154,15 +159,30 @@ def _command_faults(
         return
     row = instruction(command.op)
     assert row is not None, "encode_command knows it"
-    tables = {"descriptor": section.descriptors, "binding": section.bindings, "vector": section.vectors}
+    tables = {
+        "descriptor": section.descriptors,
+        "binding": section.bindings,
+        "vector": section.vectors,
+        "host": section.hosts,
+    }
     for operand, value in zip(row.operands, command.args, strict=True):
         if operand.kind in tables and int(value) >= len(tables[operand.kind]):
             yield Fault("S2", where, f"{operand.kind} {value} of {len(tables[operand.kind])}")
         if operand.kind in ("count", "size") and value == 0:
             yield Fault("S3" if operand.kind == "size" else "S2", where, f"{operand.name} 0")
+    yield from _float_faults(program, section, command, where)
     needed = {"MMA": "mma", "WLOAD": "wload"}.get(command.op)
     if needed and not _can(program.chip, needed):
         yield Fault("S6", where, f"chip {program.chip.get('name', '')} without capability {needed}")
+
+
+FLOAT_OPS = ("V1", "V2", "SEL", "RED", "CVT")
+
+
+def _float_faults(program: Program, section: Section, command: Command, where: str) -> Iterator[Fault]:
+    """Commands on numbers without quantization, on a chip that has no unit for them."""
+    if command.op in FLOAT_OPS and not _can(program.chip, "floats"):
+        yield Fault("S6", where, f"chip {program.chip.get('name', '')} without capability floats")
 
 
 def _can(chip: Mapping[str, Any], capability: str) -> bool:

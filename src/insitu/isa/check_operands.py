@@ -10,6 +10,7 @@ from insitu.isa.elements import Element, element
 from insitu.isa.fault import Fault, command_name, core_name
 from insitu.isa.program import Binding, Command, Descriptor, Post, Program, Section, Size, Symbol, Vector
 from insitu.isa.walk import nest, operands
+from insitu.numeric.vector import BINARY, FOLD, UNARY, result_dtype
 
 Sizes = tuple[Size, ...]
 
@@ -33,7 +34,9 @@ def operand_faults(program: Program) -> Iterator[Fault]:
     for section in program.sections:
         yield from _vector_faults(program, section)
         seen: set[Command] = set()
-        for index, command, _ in nest(section.code):
+        for index, command, trips in nest(section.code):
+            if command.op == "HOST":
+                yield from _host_faults(section, index, command, symbols, trips)
             check = _CHECKS.get(command.op)
             if check and command not in seen:
                 seen.add(command)
@@ -97,6 +100,55 @@ def _mma(use: _Use) -> Iterator[Fault]:
     yield from _holds(use, use.vector.post.lo, use.vector.post.hi)
 
 
+def _host_faults(
+    section: Section, index: int, command: Command, symbols: Mapping[str, Symbol], trips: tuple[Size, ...]
+) -> Iterator[Fault]:
+    host, where = section.hosts[int(command.args[0])], command_name(section, index, command)
+    if trips:
+        yield Fault("H1", where, f"a host operator in {len(trips)} loops")
+    for value in (v for v in (*host.inputs, *host.outputs) if v.descriptor >= 0):
+        descriptor = section.descriptors[value.descriptor]
+        kind = _element(descriptor, symbols)
+        count = prod(int(n) for n in descriptor.sizes)
+        if kind != element(value.dtype) or count != prod(value.shape):
+            got = f"{value.name} as {value.dtype} {_show(value.shape)} in {count} elements of {kind.name}"
+            yield Fault("H1", where, got)
+
+
+def _function(use: _Use) -> Iterator[Fault]:
+    """V1, V2 and RED: a known function, and the element type it gives."""
+    fn, source = use.vector.fn, use.elements.get("in") or use.elements["a"]
+    known = {"V1": UNARY, "V2": BINARY, "RED": FOLD}[use.command.op]
+    if fn not in known:
+        yield Fault("V6", use.where, f"function {fn!r}")
+    elif use.elements["out"].name != result_dtype(fn, source.name):
+        yield Fault("V6", use.where, f"{fn} of {source.name} in {use.elements['out'].name}")
+    if use.command.op == "RED":
+        if use.sizes["in"][: len(use.sizes["out"])] != use.sizes["out"]:
+            yield Fault("V4", use.where, f"in {_show(use.sizes['in'])}, out {_show(use.sizes['out'])}")
+    else:
+        yield from _same_sizes(use)
+    if "b" in use.elements and use.elements["a"] != use.elements["b"] and fn != "pow":
+        yield Fault("V7", use.where, f"a {use.elements['a'].name}, b {use.elements['b'].name}")
+
+
+def _choice(use: _Use) -> Iterator[Fault]:
+    yield from _same_sizes(use)
+    kinds = {use.elements[n].name for n in ("a", "b", "out")}
+    if len(kinds) > 1 or use.elements["choice"].name != "bool":
+        yield Fault("V7", use.where, f"choice {use.elements['choice'].name}, others {', '.join(sorted(kinds))}")
+
+
+def _picked(use: _Use) -> Iterator[Fault]:
+    out, source, index = use.sizes["out"], use.sizes["in"], use.sizes["index"]
+    if len(source) != 3 or len(index) != 1 or out != (source[0], index[0], source[2]):
+        yield Fault("X4", use.where, f"in {_show(source)}, index {_show(index)}, out {_show(out)}")
+    if use.elements["index"].name not in ("i32", "i64"):
+        yield Fault("X4", use.where, f"index of {use.elements['index'].name}")
+    if use.elements["in"] != use.elements["out"]:
+        yield Fault("V7", use.where, f"in {use.elements['in'].name}, out {use.elements['out'].name}")
+
+
 def _elementwise(use: _Use) -> Iterator[Fault]:
     yield from _same_sizes(use)
     yield from _posted(use)
@@ -155,6 +207,12 @@ _CHECKS: Mapping[str, Callable[[_Use], Iterator[Fault]]] = {
     "LUT": _lut,
     "FILL": _fill,
     "DMA": _copy,
+    "V1": _function,
+    "V2": _function,
+    "RED": _function,
+    "SEL": _choice,
+    "CVT": lambda use: _same_sizes(use),
+    "GATHER": _picked,
     "ACC": _accumulate,
 }
 
@@ -186,6 +244,8 @@ def _plain(post: Post) -> bool:
 
 
 def _holds(use: _Use, lo: int, hi: int) -> Iterator[Fault]:
+    if use.command.op in ("MVM", "MMA") and len(set(use.elements.values())) == 1 and not use.elements["out"].integer:
+        return  # sums of float products, rounded to their type
     if not use.elements["out"].holds(lo, hi):
         yield Fault("V2", use.where, f"results {lo}..{hi} in {use.elements['out'].name}")
     floats = [name for name, kind in use.elements.items() if not kind.integer]

@@ -25,6 +25,7 @@ from insitu.isa.encoding import decode, encode
 from insitu.isa.program import (
     Binding,
     Descriptor,
+    Host,
     Location,
     Program,
     Section,
@@ -160,7 +161,8 @@ def _tables(section: Section, index: Mapping[str, int]) -> dict[str, Any]:
         if descriptor.symbol not in index:
             raise ProgramError(f"core {section.core}", f"symbol {descriptor.symbol!r}", "a symbol of the program")
         rows.append([index[descriptor.symbol], *to_plain(descriptor)[1:]])
-    return {"descriptors": rows, "bindings": to_plain(section.bindings), "vectors": to_plain(section.vectors)}
+    return {"descriptors": rows, "bindings": to_plain(section.bindings), "vectors": to_plain(section.vectors),
+            "hosts": to_plain(section.hosts)}  # fmt: skip
 
 
 def _weights_bytes(weights: Mapping[str, WeightRef]) -> bytes:
@@ -205,7 +207,7 @@ def _program(blocks: dict[str, bytes], where: str) -> Program:
 
 
 _META = frozenset(("name", "chip", "meta", "sizes", "spaces", "symbols", "values", "weights", "sections"))
-_TABLES = frozenset(("descriptors", "bindings", "vectors"))
+_TABLES = frozenset(("descriptors", "bindings", "vectors", "hosts"))
 
 
 def _section(
@@ -223,6 +225,7 @@ def _section(
         bindings=from_plain(tuple[Binding, ...], tables["bindings"], where=f"{at}: bindings"),
         vectors=from_plain(tuple[Vector, ...], tables["vectors"], where=f"{at}: vectors"),
         code=decode(np.frombuffer(code, "<u8"), sizes=sizes, where=at),
+        hosts=from_plain(tuple[Host, ...], tables["hosts"], where=f"{at}: hosts"),
     )
 
 

@@ -26,6 +26,8 @@ class Element:
     @property
     def numpy(self) -> str:
         """The little-endian NumPy type."""
+        if self.name == "bool":
+            return "|b1"
         kind = "f" if not self.integer else "u" if self.lo == 0 else "i"
         return f"<{kind}{self.width}"
 
@@ -37,7 +39,7 @@ def element(dtype: str) -> Element | None:
         return Element("bool", 1, 0, 1)
     if short in ("f16", "f32", "f64"):
         return Element(short, int(short[1:]) // 8)
-    if short not in ("i8", "i16", "i32", "i64", "u8", "u16", "u32"):
+    if short not in ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"):
         return None
     bits = int(short[1:])
     lo, hi = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if short[0] == "i" else (0, (1 << bits) - 1)

@@ -179,6 +179,28 @@ class Vector:
     shift: int | None = None  # likewise for post.shift
     lut: str = ""  # weight that holds the table of SOFTMAX or LUT
     label: str = ""
+    fn: str = ""  # function of V1, V2 and RED (numeric/vector.py)
+
+
+@dataclass(frozen=True)
+class HostValue:
+    """An operand of a host operator: in memory by descriptor, in row-major order, or (-1) held by the host alone."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    descriptor: int = -1
+
+
+@dataclass(frozen=True)
+class Host:
+    """One operator that the host runs; `model` is the ONNX model of that one operator in base64 (isa/host.py)."""
+
+    label: str
+    operator: str
+    model: str
+    inputs: tuple[HostValue, ...]
+    outputs: tuple[HostValue, ...]
 
 
 @dataclass(frozen=True)
@@ -191,6 +213,7 @@ class Section:
     bindings: tuple[Binding, ...]
     vectors: tuple[Vector, ...]
     code: tuple[Command, ...]
+    hosts: tuple[Host, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from insitu.isa.elements import Element, element
 from insitu.isa.fault import command_name, core_name
 from insitu.isa.program import Location, Program, Section, Symbol
 from insitu.isa.semantics_ops import EXECUTE, Machine, Operand
-from insitu.numeric.affine import Ints
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -31,7 +30,7 @@ def run(
     observe: Sequence[str] = (),
     sizes: Mapping[str, int] | None = None,
     order: Sequence[int] = (),
-) -> dict[str, Ints]:
+) -> dict[str, npt.NDArray[Any]]:
     """The program's outputs, value name -> codes, for one sample.
 
     `inputs` and `states` hold codes by value (or symbol) name; a state that is not given starts as its symbol says.
@@ -66,7 +65,8 @@ class Memory:
         for s in program.symbols:
             ends[s.space] = max(ends[s.space], s.address + s.count * kind_of(s).width)
         self._spaces = {space: bytearray(max(end, program.spaces.get(space, 0))) for space, end in ends.items()}
-        self._written: dict[str, dict[int, int]] = {s.name: {} for s in program.symbols}
+        self.held: dict[str, Any] = {}  # values that only the host holds
+        self._written: dict[str, dict[int, Any]] = {s.name: {} for s in program.symbols}
         for s in program.symbols:
             if s.kind in ("weight", "state"):
                 self._fill(s)
@@ -75,32 +75,38 @@ class Memory:
         data = (
             self._program.weight(symbol.weight).ravel().tolist() if symbol.weight else [symbol.initial] * symbol.count
         )
-        if kind_of(symbol).integer:
-            for index, value in enumerate(data):
-                self._store(symbol, index, int(value))
+        for index, value in enumerate(data):
+            self._store(symbol, index, value)
 
     def symbol(self, name: str) -> Symbol:
         """The symbol of a name."""
         return self._symbols[name]
 
-    def load(self, symbol: Symbol, index: int) -> int:
+    def load(self, symbol: Symbol, index: int) -> Any:
         """The element `index` of a symbol."""
         kind = self._element(symbol, index)
         at = symbol.address + index * kind.width
+        if not kind.integer:
+            return float(np.frombuffer(self._spaces[symbol.space], kind.numpy, 1, at)[0])
         return int.from_bytes(self._spaces[symbol.space][at : at + kind.width], "little", signed=kind.lo < 0)
 
-    def store(self, symbol: Symbol, index: int, value: int) -> None:
+    def store(self, symbol: Symbol, index: int, value: Any) -> None:
         """Write the element `index` of a symbol."""
         if symbol.kind == "weight":
             raise ProgramError(f"symbol {symbol.name}", "a write", "no writes to weight symbols")
         self._store(symbol, index, value)
 
-    def _store(self, symbol: Symbol, index: int, value: int) -> None:
+    def _store(self, symbol: Symbol, index: int, value: Any) -> None:
         kind = self._element(symbol, index)
-        if not kind.holds(value, value):
-            raise ProgramError(f"symbol {symbol.name}", f"value {value}", f"{kind.lo} to {kind.hi}")
         at = symbol.address + index * kind.width
-        self._spaces[symbol.space][at : at + kind.width] = value.to_bytes(kind.width, "little", signed=kind.lo < 0)
+        if kind.integer and not kind.holds(int(value), int(value)):
+            raise ProgramError(f"symbol {symbol.name}", f"value {value}", f"{kind.lo} to {kind.hi}")
+        if kind.integer:
+            data = int(value).to_bytes(kind.width, "little", signed=kind.lo < 0)
+        else:
+            with np.errstate(all="ignore"):
+                data = np.array(value, kind.numpy).tobytes()
+        self._spaces[symbol.space][at : at + kind.width] = data
         self._written[symbol.name][index] = value
 
     def _element(self, symbol: Symbol, index: int) -> Element:
@@ -109,26 +115,34 @@ class Memory:
         return kind_of(symbol)
 
     def put(self, name: str, codes: npt.NDArray[Any]) -> None:
-        """Place the codes of an input or state."""
+        """Place the codes of an input or state, or what only the host holds."""
+        if name in self._program.meta.get("host_values", ()):
+            self.held[name] = codes
+            return
         at = self._location(name)
         shape = tuple(int(n) for n in at.shape)
-        if codes.shape != shape or codes.dtype.kind not in "iub":
-            raise DataError(f"value {name}", f"{codes.dtype} {list(codes.shape)}", f"integers {list(shape)}")
+        kind = kind_of(self._symbols[at.symbol])
+        if codes.shape != shape or codes.dtype.kind not in ("iub" if kind.integer else "f"):
+            need = f"{'integers' if kind.integer else kind.name} {list(shape)}"
+            raise DataError(f"value {name}", f"{codes.dtype} {list(codes.shape)}", need)
         for index in np.ndindex(shape):
-            self._store(self._symbols[at.symbol], _address(at, index), int(codes[index]))
+            self._store(self._symbols[at.symbol], _address(at, index), codes[index].item())
 
-    def get(self, name: str) -> Ints:
-        """The codes of a value as memory holds them now."""
+    def get(self, name: str) -> Any:
+        """The codes of a value as memory (or the host) holds them now."""
+        if name in self.held:
+            return self.held[name]
         at = self._location(name)
         symbol = self._symbols[at.symbol]
-        return _gather(at, lambda index: self.load(symbol, index))
+        return _gather(at, lambda index: self.load(symbol, index), kind_of(symbol))
 
-    def seen(self, name: str) -> Ints:
+    def seen(self, name: str) -> npt.NDArray[Any]:
         """The codes of a value as last written through its symbol."""
         at = self._location(name)
         symbol = self._symbols[at.symbol]
         written = self._written[at.symbol]
-        return _gather(at, lambda index: written[index] if index in written else self.load(symbol, index))
+        kind = kind_of(symbol)
+        return _gather(at, lambda index: written[index] if index in written else self.load(symbol, index), kind)
 
     def _location(self, name: str) -> Location:
         if name in self._program.values:
@@ -146,8 +160,9 @@ def kind_of(symbol: Symbol) -> Element:
     return kind
 
 
-def _gather(at: Location, load: Any) -> Ints:
-    values = np.zeros(tuple(int(n) for n in at.shape), np.int64)
+def _gather(at: Location, load: Any, kind: Element) -> npt.NDArray[Any]:
+    plain = kind.integer and kind.name != "bool" and kind.hi < 1 << 63
+    values = np.zeros(tuple(int(n) for n in at.shape), np.int64 if plain else kind.numpy)
     for index in np.ndindex(values.shape):
         values[index] = load(_address(at, index))
     return values
@@ -195,7 +210,7 @@ def _interleave(program: Program, memory: Memory, order: Sequence[int]) -> None:
 
 def _execute(program: Program, section: Section, memory: Memory, sync: _Sync) -> Iterator[str]:
     """Run one section; yields what it waits for."""
-    machine = Machine(program, section)
+    machine = Machine(program, section, memory.held)
     at, loops = 0, list[tuple[int, int]]()  # (index of LOOP, trips done)
     while at < len(section.code):
         command = section.code[at]

@@ -7,11 +7,15 @@ from itertools import pairwise, product
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from insitu.base.errors import ProgramError
+from insitu.isa.elements import element
+from insitu.isa.host import run_host
 from insitu.isa.loads import Loads
 from insitu.isa.program import Binding, Command, Descriptor, Post, Program, Section, Symbol, Vector
 from insitu.isa.walk import accesses, operands
+from insitu.numeric import vector
 from insitu.numeric.affine import requantize
 from insitu.numeric.functions import softmax_codes
 from insitu.numeric.readout import adc_code, wtm2101_code, wtm2101_join
@@ -23,8 +27,8 @@ class Bytes(Protocol):
     """Memory by symbol and element."""
 
     def symbol(self, name: str) -> Symbol: ...
-    def load(self, symbol: Symbol, index: int) -> int: ...
-    def store(self, symbol: Symbol, index: int, value: int) -> None: ...
+    def load(self, symbol: Symbol, index: int) -> Any: ...
+    def store(self, symbol: Symbol, index: int, value: Any) -> None: ...
 
 
 class Operand:
@@ -35,17 +39,29 @@ class Operand:
         self._symbol = memory.symbol(descriptor.symbol)
         self._strides = descriptor.strides
         self._base = descriptor.offset + sum(c * s for c, s in zip(counters, descriptor.steps, strict=False))
-        self._results: list[tuple[int, int]] = []
+        self._results: list[tuple[int, Any]] = []
         self.sizes: Index = tuple(int(n) for n in descriptor.sizes)
 
     def _at(self, index: Index) -> int:
         return self._base + sum(i * stride for i, stride in zip(index, self._strides, strict=True))
 
-    def __getitem__(self, index: Index) -> int:
+    def __getitem__(self, index: Index) -> Any:
         return self._memory.load(self._symbol, self._at(index))
 
-    def __setitem__(self, index: Index, value: int) -> None:
+    def __setitem__(self, index: Index, value: Any) -> None:
         self._results.append((self._at(index), value))
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's type of its elements."""
+        kind = element(self._symbol.dtype)
+        assert kind is not None, "memory is checked first"
+        return kind.numpy
+
+    def array(self) -> npt.NDArray[Any]:
+        """All elements, in the shape of the descriptor."""
+        values = [self[index] for index in self.indices()]
+        return np.array(values, self.dtype).reshape(self.sizes)
 
     def write(self) -> None:
         """Put the results into memory, which happens after a command has read everything."""
@@ -60,8 +76,9 @@ class Operand:
 class Machine:
     """A section with its weights as lists of integers."""
 
-    def __init__(self, program: Program, section: Section) -> None:
+    def __init__(self, program: Program, section: Section, held: dict[str, Any]) -> None:
         self.section = section
+        self.held = held  # values that only the host holds
         self._program = program
         self._lists: dict[str, list[Any]] = {}
         self.loads = Loads.of(section)
@@ -132,11 +149,32 @@ def _mvm(machine: Machine, command: Command, named: Named) -> None:
     if not machine.loads.readable(number := _last(command, "binding")):
         raise ProgramError(binding.label, f"binding {number} not loaded, or written over", "a WLOAD before the MVM")
     where = out.sizes[:-1]
+    if np.dtype(out.dtype).kind == "f":
+        _float_mvm(machine, binding, out, source)
+        return
     for position in positions(where):
         window = positions(source.sizes[len(where) :])
         x = [_driven(machine, binding, source[position + w]) for w in window]
         for column in range(binding.cols):
             out[(*position, column)] = column_code(machine, binding, x, column)
+
+
+def _float_mvm(machine: Machine, binding: Binding, out: Operand, source: Operand) -> None:
+    """Numbers in floating point: sums exact and rounded once, then the bias."""
+    weights = np.array(machine.weight(binding.weight), source.dtype)
+    bias = np.array(machine.weight(binding.bias), source.dtype) if binding.bias else None
+    x = source.array().reshape(*out.sizes[:-1], binding.rows)
+    for index in out.indices():
+        value = _exact_dot(x[index[:-1]], weights[:, index[-1]])
+        with np.errstate(all="ignore"):
+            out[index] = value if bias is None else value + bias[index[-1]]
+
+
+def _exact_dot(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Any:
+    """sum(a * b), exact, rounded once to their type."""
+    with np.errstate(all="ignore"):
+        found = vector.terms(a, b)
+        return np.asarray(vector.exact_sum(found) if np.isfinite(found).all() else found.sum(), a.dtype)[()]
 
 
 def _driven(machine: Machine, binding: Binding, q: int) -> int:
@@ -230,10 +268,10 @@ def _twos_complement_digit(value: int, at: int, width: int, top: bool) -> int:
 # vector unit
 
 
-def _finish_vector(vector: Vector, acc: int, named: Named, index: Index) -> int:
-    post, multiplier, shift = vector.post, vector.post.multiplier, vector.post.shift
+def _finish_vector(settings: Vector, acc: int, named: Named, index: Index) -> int:
+    post, multiplier, shift = settings.post, settings.post.multiplier, settings.post.shift
     if isinstance(multiplier, str) or isinstance(shift, str):
-        raise ProgramError(vector.label, "a multiplier per column", "a number, outside MVM")
+        raise ProgramError(settings.label, "a multiplier per column", "a number, outside MVM")
     if "multiplier" in named:
         multiplier = named["multiplier"][_broadcast(index, named["multiplier"].sizes)]
     if "shift" in named:
@@ -254,56 +292,61 @@ def _same(named: Named, *names: str) -> None:
 
 
 def _mma(machine: Machine, command: Command, named: Named) -> None:
-    out, a, b, vector = named["out"], named["a"], named["b"], machine.vector(command)
+    out, a, b, settings = named["out"], named["a"], named["b"], machine.vector(command)
+    if np.dtype(out.dtype).kind == "f":
+        left, right = a.array(), b.array()
+        for index in out.indices():
+            out[index] = _exact_dot(left[index[:-1]], right[(*index[:-2], slice(None), index[-1])])
+        return
     for index in out.indices():
         *lead, m, n = index
         inner = range(a.sizes[-1])
-        acc = sum((a[(*lead, m, k)] - vector.zero_a) * (b[(*lead, k, n)] - vector.zero_b) for k in inner)
-        out[index] = _finish_vector(vector, _narrow(acc), named, index)
+        acc = sum((a[(*lead, m, k)] - settings.zero_a) * (b[(*lead, k, n)] - settings.zero_b) for k in inner)
+        out[index] = _finish_vector(settings, _narrow(acc), named, index)
 
 
 def _requantize(machine: Machine, command: Command, named: Named) -> None:
-    out, source, vector = named["out"], named["in"], machine.vector(command)
+    out, source, settings = named["out"], named["in"], machine.vector(command)
     _same(named, "out", "in")
     for index in out.indices():
-        out[index] = _finish_vector(vector, (source[index] - vector.zero_a) * vector.scale_a, named, index)
+        out[index] = _finish_vector(settings, (source[index] - settings.zero_a) * settings.scale_a, named, index)
 
 
 def _add(machine: Machine, command: Command, named: Named) -> None:
-    out, a, b, vector = named["out"], named["a"], named["b"], machine.vector(command)
+    out, a, b, settings = named["out"], named["a"], named["b"], machine.vector(command)
     _same(named, "out", "a", "b")
     for index in out.indices():
-        acc = (a[index] - vector.zero_a) * vector.scale_a + (b[index] - vector.zero_b) * vector.scale_b
-        out[index] = _finish_vector(vector, acc, named, index)
+        acc = (a[index] - settings.zero_a) * settings.scale_a + (b[index] - settings.zero_b) * settings.scale_b
+        out[index] = _finish_vector(settings, acc, named, index)
 
 
 def _mul(machine: Machine, command: Command, named: Named) -> None:
-    out, a, b, vector = named["out"], named["a"], named["b"], machine.vector(command)
+    out, a, b, settings = named["out"], named["a"], named["b"], machine.vector(command)
     _same(named, "out", "a", "b")
     for index in out.indices():
-        out[index] = _finish_vector(vector, (a[index] - vector.zero_a) * (b[index] - vector.zero_b), named, index)
+        out[index] = _finish_vector(settings, (a[index] - settings.zero_a) * (b[index] - settings.zero_b), named, index)
 
 
 def _max(machine: Machine, command: Command, named: Named) -> None:
-    out, source, vector = named["out"], named["in"], machine.vector(command)
+    out, source, settings = named["out"], named["in"], machine.vector(command)
     for index in out.indices():
         window = positions(source.sizes[len(index) :])
-        out[index] = _finish_vector(vector, max(source[index + w] for w in window), named, index)
+        out[index] = _finish_vector(settings, max(source[index + w] for w in window), named, index)
 
 
 def _sum(machine: Machine, command: Command, named: Named) -> None:
-    out, source, vector = named["out"], named["in"], machine.vector(command)
+    out, source, settings = named["out"], named["in"], machine.vector(command)
     for index in out.indices():
         window = positions(source.sizes[len(index) :])
-        acc = sum((source[index + w] - vector.zero_a) * vector.scale_a for w in window)
-        out[index] = _finish_vector(vector, acc, named, index)
+        acc = sum((source[index + w] - settings.zero_a) * settings.scale_a for w in window)
+        out[index] = _finish_vector(settings, acc, named, index)
 
 
 def _softmax(machine: Machine, command: Command, named: Named) -> None:
-    out, source, vector = named["out"], named["in"], machine.vector(command)
+    out, source, settings = named["out"], named["in"], machine.vector(command)
     _same(named, "out", "in")
-    lut = np.array(machine.weight(vector.lut), np.int64).ravel()
-    post = vector.post
+    lut = np.array(machine.weight(settings.lut), np.int64).ravel()
+    post = settings.post
     for row in positions(out.sizes[:-1]):
         codes = np.array([source[(*row, i)] for i in range(out.sizes[-1])], np.int64)
         shares = softmax_codes(codes, lut, zero_point=post.zero_point, lo=post.lo, hi=post.hi)
@@ -312,12 +355,65 @@ def _softmax(machine: Machine, command: Command, named: Named) -> None:
 
 
 def _lut(machine: Machine, command: Command, named: Named) -> None:
-    out, source, vector = named["out"], named["in"], machine.vector(command)
+    out, source, settings = named["out"], named["in"], machine.vector(command)
     _same(named, "out", "in")
-    table = machine.weight(vector.lut)
+    table = machine.weight(settings.lut)
     for index in out.indices():
-        entry = int(table[(source[index] - vector.zero_a) * vector.scale_a % len(table)])
-        out[index] = min(max(entry, vector.post.lo), vector.post.hi)
+        entry = int(table[(source[index] - settings.zero_a) * settings.scale_a % len(table)])
+        out[index] = min(max(entry, settings.post.lo), settings.post.hi)
+
+
+# numbers without quantization
+
+
+def _function(machine: Machine, command: Command, named: Named) -> None:
+    """V1 and V2, one element after the other."""
+    out, fn = named["out"], machine.vector(command).fn
+    sources = [named[n] for n in ("in", "a", "b") if n in named]
+    for index in out.indices():
+        values = [np.array([s[index]], s.dtype) for s in sources]
+        result = vector.unary(fn, *values) if len(values) == 1 else vector.binary(fn, *values)
+        out[index] = result[0].item()
+
+
+def _select(_: Machine, command: Command, named: Named) -> None:
+    for index in named["out"].indices():
+        named["out"][index] = named["a" if named["choice"][index] else "b"][index]
+
+
+def _reduced(machine: Machine, command: Command, named: Named) -> None:
+    out, source, fn = named["out"], named["in"], machine.vector(command).fn
+    for index in out.indices():
+        window = [source[index + w] for w in positions(source.sizes[len(index) :])]
+        out[index] = vector.fold(fn, np.array([window], source.dtype), 1)[0].item()
+
+
+def _convert(_: Machine, command: Command, named: Named) -> None:
+    out, source = named["out"], named["in"]
+    for index in out.indices():
+        out[index] = vector.convert(np.array([source[index]], source.dtype), out.dtype)[0].item()
+
+
+def _pick(_: Machine, command: Command, named: Named) -> None:
+    out, source, places = named["out"], named["in"], named["index"]
+    for o, c, i in out.indices():
+        at = int(places[(c,)])
+        out[(o, c, i)] = source[(o, at + source.sizes[1] if at < 0 else at, i)]
+
+
+def _host(machine: Machine, command: Command, named: Named) -> None:
+    host = machine.section.hosts[int(command.args[0])]
+    feeds: list[Any] = []
+    for v in host.inputs:
+        feeds.append(machine.held[v.name] if v.descriptor < 0 else named[v.name].array().reshape(v.shape))
+    for value, found in zip(host.outputs, run_host(host.model, feeds), strict=True):
+        if value.descriptor < 0:
+            machine.held[value.name] = found
+            continue
+        out = named[value.name]
+        flat = np.asarray(found, out.dtype).reshape(out.sizes)
+        for index in out.indices():
+            out[index] = flat[index].item()
 
 
 # memory
@@ -357,5 +453,12 @@ EXECUTE: Mapping[str, Callable[[Machine, Command, Named], None]] = {
     "LUT": _lut,
     "FILL": _fill,
     "DMA": _copy,
+    "V1": _function,
+    "V2": _function,
+    "SEL": _select,
+    "RED": _reduced,
+    "CVT": _convert,
+    "GATHER": _pick,
+    "HOST": _host,
     "ACC": _accumulate,
 }

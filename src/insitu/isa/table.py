@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 from insitu.base.yaml import load_yaml
 
-Kind = Literal["descriptor", "binding", "vector", "token", "count", "signed", "size"]
+Kind = Literal["descriptor", "binding", "vector", "host", "token", "count", "signed", "size"]
 Role = Literal["", "read", "write", "update"]
 WORD_BITS = 64
 

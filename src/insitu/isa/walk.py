@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from insitu.isa.program import Command, Descriptor, Section, Size, Vector
+from insitu.isa.program import Command, Descriptor, Host, Section, Size, Vector
 from insitu.isa.table import Operand, instruction
 
 
@@ -35,8 +35,16 @@ def accesses(section: Section, command: Command) -> Iterator[Access]:
     for operand, value in zip(operands(command.op), command.args, strict=True):
         if operand.kind == "descriptor":
             yield Access(operand.name, int(value), operand.role)
+        elif operand.kind == "host":
+            yield from _host(section.hosts[int(value)])
         elif operand.kind == "vector":
             yield from _tables(section.vectors[int(value)])
+
+
+def _host(host: Host) -> Iterator[Access]:
+    """Operands of a host operator that lie in memory."""
+    for role, values in (("read", host.inputs), ("write", host.outputs)):
+        yield from (Access(v.name, v.descriptor, role) for v in values if v.descriptor >= 0)
 
 
 def _tables(vector: Vector) -> Iterator[Access]:

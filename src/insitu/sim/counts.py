@@ -23,6 +23,7 @@ EVENTS = (
     "adc_conversions",  # one slice of one column of a tile, one input pass, one read
     "shift_adds",  # additions that join the conversions of one column of a tile to one number
     "vector_operations",  # one lane, one result
+    "host_values",  # elements that host operators read and write in memory
     "ram_read_bytes",
     "ram_write_bytes",
     "weight_bits",  # bits of cells written by WLOAD
@@ -190,6 +191,8 @@ def labels(section: Section) -> list[str]:
 
 
 def _own_label(section: Section, command: Command) -> str:
+    if command.op == "HOST":
+        return section.hosts[int(command.args[0])].label
     bindings, vectors = _places(command.op, "binding"), _places(command.op, "vector")
     owners = [section.bindings[int(command.args[i])].label for i in bindings]
     return "".join([*owners, *(section.vectors[int(command.args[i])].label for i in vectors)])
@@ -218,12 +221,20 @@ def command_events(
         return events | _load_events(section, command, chip)
     _, read, write = traffic(section, command, chip, widths=widths)
     events |= {"ram_read_bytes": read, "ram_write_bytes": write}
+    if command.op == "HOST":
+        return events | {"host_values": host_values(section, command)}
     if command.op == "MVM":
         return events | _mvm_events(program, section, command, chip, reads)
     if command.op == "DMA" and command_link(program, section, command) is not None:
         events["link_bytes"] = read
     work = vector_work(section, command)
     return events | {"vector_operations": work, "mma_macs": work if command.op == "MMA" else 0}
+
+
+def host_values(section: Section, command: Command) -> Number:
+    """Elements in memory that a host operator reads or writes."""
+    host = section.hosts[int(command.args[0])]
+    return sum(prod(v.shape) for v in (*host.inputs, *host.outputs) if v.descriptor >= 0)
 
 
 def _load_events(section: Section, command: Command, chip: Chip) -> dict[str, Number]:
@@ -259,6 +270,8 @@ def traffic(
     section: Section, command: Command, chip: Chip, *, widths: Mapping[str, int]
 ) -> tuple[Number, Number, Number]:
     """Bytes over the memory port: (read before the first vector, read in all, written)."""
+    if command.op == "HOST":
+        return _host_traffic(section, command, widths)
     out, sources = operands(section, command)
     written = product(out.sizes) * widths[out.symbol]
     if command.op == "MVM":
@@ -270,19 +283,30 @@ def traffic(
     return read, read, written
 
 
+def _host_traffic(section: Section, command: Command, widths: Mapping[str, int]) -> tuple[Number, Number, Number]:
+    host = section.hosts[int(command.args[0])]
+    read, written = (
+        sum(prod(v.shape) * widths[section.descriptors[v.descriptor].symbol] for v in values if v.descriptor >= 0)
+        for values in (host.inputs, host.outputs)
+    )
+    return read, read, written
+
+
 def vector_work(section: Section, command: Command) -> Number:
     """Lane operations of a vector command or, per input vector, of what follows an MVM's readout."""
+    if command.op == "HOST":
+        return 0
     out, sources = operands(section, command)
     match command.op:
         case "MVM":  # each tile's sums: the first is requantized, the others are added before
             return sum(tile.cols for tile in section.bindings[int(command.args[2])].tiles)
         case "MMA":
             return product(out.sizes) * number(sources[0].sizes[-1])
-        case "MAX" | "SUM":
+        case "MAX" | "SUM" | "RED":
             return product(sources[0].sizes)
         case "SOFTMAX":
             return product(out.sizes) * SOFTMAX_PASSES
-        case "FILL" | "DMA":
+        case "FILL" | "DMA" | "GATHER":
             return 0
         case _:
             return product(out.sizes)
@@ -380,7 +404,7 @@ def _distinct(operand: Descriptor) -> list[Size]:
 
 
 def element_bytes(dtype: str) -> int:
-    """Bytes of an element: "int8", "i8" and "uint8" take 1."""
+    """Bytes of an element: "int8", "i8", "uint8" and "bool" take 1."""
     return int("".join(c for c in dtype if c.isdigit()) or "8") // 8
 
 

@@ -26,6 +26,13 @@ CHARGES: Mapping[str, tuple[str, str]] = {
     "link_bytes": ("link_byte", "link"),
     "commands": ("control", "control"),
 }
+HOST_VALUE = Metric(
+    "host_value",
+    100e-12,
+    "J",
+    "assumed",
+    "assumption: 8 cycles of a microcontroller core for each element, any operator",
+)
 RARE = ("weights", "link")  # components of programs that load weights, or run on several chips
 _WEAKEST: tuple[Source, ...] = ("assumed", "modelled", "measured")
 
@@ -55,6 +62,8 @@ def energy(counts: Counts, timing: Timing, chip: Chip) -> Energy:
     parts = _dynamic(counts.total, costs)
     for name, power in (("leakage", leakage(chip)), ("host", host_idle(chip))):
         parts[name] = Metric(name, (power.value or 0.0) * timing.latency, "J", power.source, power.note)
+    if counts.total["host_values"]:
+        parts["host"] = _joined("host", [parts["host"], _host_work(counts.total)])
     joules = math.fsum(part.value or 0.0 for part in parts.values())
     source, note = _origin(parts, joules)
     watts = joules / timing.latency if timing.latency else None
@@ -66,6 +75,11 @@ def energy(counts: Counts, timing: Timing, chip: Chip) -> Energy:
         power=Metric("power_w", watts, "W", source, f"energy over latency; {note}"),
         tops_per_w=Metric("tops_per_w", rate, "TOPS/W", source, f"2 operations a MAC of the network; {note}"),
     )
+
+
+def _host_work(events: Mapping[str, Number]) -> Metric:
+    joules = whole(events["host_values"]) * (HOST_VALUE.value or 0.0)
+    return Metric("host_values", joules, "J", HOST_VALUE.source, HOST_VALUE.note)
 
 
 def _dynamic(events: Mapping[str, Number], costs: Mapping[str, Metric]) -> dict[str, Metric]:
@@ -88,7 +102,8 @@ def _joined(name: str, metrics: list[Metric]) -> Metric:
 
 
 def _joules(events: Mapping[str, Number], costs: Mapping[str, Metric]) -> float:
-    return math.fsum(whole(events[event]) * (costs[cost].value or 0.0) for event, (cost, _) in CHARGES.items())
+    own = [whole(events[event]) * (costs[cost].value or 0.0) for event, (cost, _) in CHARGES.items()]
+    return math.fsum([*own, _host_work(events).value or 0.0])
 
 
 def _origin(parts: Mapping[str, Metric], joules: float) -> tuple[Source, str]:

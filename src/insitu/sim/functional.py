@@ -79,7 +79,7 @@ def run(
     states: Mapping[str, Array] | None = None,
     observe: Observer | None = None,
     first_sample: int = 0,
-) -> dict[str, Array]:
+) -> dict[str, Any]:
     """Codes of every output and state after one step, for input codes (samples, *shape).
 
     `observe` gets the name and codes of every value the program wrote, as soon as its last command has run.

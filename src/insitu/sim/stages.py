@@ -8,10 +8,21 @@ from dataclasses import dataclass, field
 from insitu.arch.spec import Chip
 from insitu.base.errors import ChipError, ProgramError
 from insitu.isa.program import Command, Program, Section, Tile
-from insitu.sim.counts import CONTROL, command_link, element_bytes, passes_of, traffic, vector_work, vectors_of, whole
+from insitu.sim.counts import (
+    CONTROL,
+    command_link,
+    element_bytes,
+    host_values,
+    passes_of,
+    traffic,
+    vector_work,
+    vectors_of,
+    whole,
+)
 
 SECOND = 10**12  # picoseconds
-WHOLE_OPERANDS = ("MMA", "SOFTMAX")  # start when all operands are in the core
+HOST_CYCLES = 8  # of the chip's clock per element of a host operator; assumed, whatever the operator is
+WHOLE_OPERANDS = ("MMA", "SOFTMAX", "GATHER", "HOST")  # start when all operands are in the core
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ def _plan(
         link = _link_stage(chip, units, away, read)
         return Plan(command.op, stages=(link,), write=_burst(chip, written, written), issue=issue)
     stages = _mvm_stages(section, command, chip, units, reads) if command.op == "MVM" else ()
-    stages += _vector_stage(section, command, chip, units)
+    stages += _vector_stage(section, command, chip, units) + _host_stage(section, command, chip, units)
     vectors = stages[-1].count if stages else 1
     if command.op != "MVM":
         first = read if command.op in WHOLE_OPERANDS else -(-read // vectors)
@@ -160,6 +171,14 @@ def _vector_stage(section: Section, command: Command, chip: Chip, units: Units) 
     if command.op == "MVM":
         return (_stage([unit], [-(-work // lanes) * period], whole(vectors_of(section, command))),)
     return (_stage([unit], [period], -(-work // lanes)),)
+
+
+def _host_stage(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
+    """The host: an assumed number of its cycles for each element it reads or writes."""
+    if command.op != "HOST":
+        return ()
+    work = whole(host_values(section, command)) * HOST_CYCLES * clock_period(chip)
+    return (_stage([units.number(f"chip{section.chip}.host")], [max(work, clock_period(chip))], 1),)
 
 
 def _stage(units: Sequence[int], work: Sequence[int], count: int) -> Stage:
