@@ -84,3 +84,13 @@ def test_calibration_data_must_be_finite(bad):
     data[0, 0, 0, 0, 0] = bad
     with pytest.raises(InsituError, match="finite"):
         ptq.plan(graph, chip_of("exact"), data={"x": data})
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_a_clipped_activation_stays_clipped_where_channels_have_scales_of_their_own(chip):
+    net = Net(1, 3, 8, 8, seed=3)
+    v = net.conv(
+        net.conv("x", 8), 16, kernel=1, weight=net.rng.standard_normal((16, 8, 1, 1)) * 6, act_lo=0.0, act_hi=6.0
+    )
+    v = net.conv(v, 16, group=16, act_lo=0.0, act_hi=6.0)
+    assert min(quality(net.graph(net.conv(v, 4)), chip, net.data(), check=net.data(16, seed=4)).values()) > 25

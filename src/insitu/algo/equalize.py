@@ -6,7 +6,7 @@ output.  Steps lie between a common one (share 0) and each channel's own (share 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,25 @@ class Channels:
     variance: Floats
     worth: Floats
     readers: tuple[tuple[Reader, float], ...]  # with 1 / power of the layer's output
+    bound: float  # largest number the activation lets through
+    bounded: Floats  # share of positions at the bound
+    above: int  # largest code
 
     def blend(self, share: float) -> Floats:
         """Steps between the common one and each channel's own."""
         least = self.steps.least
         return least**share * least.max() ** (1 - share)
+
+    def cost(self, steps: Floats, *, inner: Floats | float = 0.0) -> float:
+        """Error at these steps, `inner` squared steps of other noise included, weighed by what it does behind.
+
+        Channels share the largest code, so that a step above the finest one lets more through than the bound.
+        """
+        own = self.steps.cost(steps) + inner * steps**2
+        if np.isfinite(self.bound):
+            top = min(float(np.rint(self.bound / steps.min())), float(self.above))
+            own = own + self.bounded * np.maximum(top * steps - self.bound, 0) ** 2
+        return float((self.worth * own).sum())
 
 
 def channels_of(graph: Graph, seen: Calibration, value: str, *, below: int, above: int) -> Channels | None:
@@ -43,8 +57,14 @@ def channels_of(graph: Graph, seen: Calibration, value: str, *, below: int, abov
     if found is None or stats.peak == 0:
         return None
     behind = tuple((r, 1 / max(_power(seen, r), 1e-30)) for r in found)
-    worth = np.sum([r.energy * w for r, w in behind], axis=0)
-    return Channels(channel_steps(stats, below=below, above=above), stats.var_of, worth, behind)
+    live = np.maximum(np.abs(stats.low_of), np.abs(stats.high_of)) > 0  # what is always 0 may clip as it likes
+    behind = tuple((replace(r, peak=r.peak * live), w) for r, w in behind)
+    worth = np.sum([r.energy * live * w for r, w in behind], axis=0)
+    made = graph.producer(value)
+    bound = float(made.attr("act_hi", np.inf)) if made is not None else np.inf
+    steps = channel_steps(stats, below=below, above=above, bound=bound)
+    bounded = (stats.rows >= bound).mean(axis=0)
+    return Channels(steps, stats.var_of, worth, behind, bound, bounded, above)
 
 
 def _power(seen: Calibration, reader: Reader) -> float:
@@ -65,9 +85,7 @@ def behind(channels: Channels, steps: Any, *, limit: int) -> float:
 
 def equalized(channels: Channels, *, limit: int) -> tuple[float, Floats]:
     """(error, steps per channel) of least error between nearly common steps and each channel's own."""
-    options = [(channels.blend(share), share) for share in OWN]
-    costs = [
-        float((channels.worth * channels.steps.cost(s)).sum()) + behind(channels, s, limit=limit) for s, _ in options
-    ]
+    options = [channels.blend(share) for share in OWN]
+    costs = [channels.cost(s) + behind(channels, s, limit=limit) for s in options]
     at = int(np.argmin(costs))
-    return costs[at], options[at][0]
+    return costs[at], options[at]

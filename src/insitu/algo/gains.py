@@ -7,6 +7,7 @@ weights.  Three errors are weighed per column: rounding and clipping of the outp
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,6 @@ from insitu.algo.calibrate import Calibration, Range
 from insitu.algo.equalize import OWN, Channels, behind
 from insitu.algo.search import Steps, channel_steps
 from insitu.arch.spec import Chip
-from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.plan import LayerPlan
 from insitu.compiler.quantize_layers import effective_weight, out_axis, weight_rows
 from insitu.compiler.tile import balanced
@@ -26,6 +26,7 @@ from insitu.numeric.affine import Ints, QuantSpec
 from insitu.numeric.readout import WTM_BIAS_UNIT
 
 Floats = npt.NDArray[np.float64]
+FEWEST = 2  # bias rows a layer may always take
 BLOCKS = 4  # most column blocks with gains of their own
 WORTH = 1.06  # a block more must lower the error by this factor (a quarter of a dB)
 SCALES = tuple(2.0 ** (i / 4) for i in range(-8, 13))  # output scales tried, of the one that clips nothing
@@ -48,7 +49,7 @@ class Columns:
     gains: tuple[int, ...]
     cells: tuple[int, int]
     bias_rows: int
-    active: npt.NDArray[np.bool_]  # columns whose output was ever other than 0
+    live: npt.NDArray[np.bool_]  # rows whose input was ever other than 0, [columns or 1, rows]
 
     @property
     def bias_limit(self) -> int:
@@ -77,15 +78,22 @@ class Columns:
         lost = (((q * sw[:, None] - self.weights) * self.sx) ** 2 * self.variance).sum(axis=1)
         total = self.bias / (self.sx * sw) - self.zero * q.sum(axis=1)
         over = np.maximum(np.abs(total) - self.bias_limit, 0) * self.sx * sw
-        return lost + np.where(self.active, over, 0.0) ** 2 + self.rounding(gain) * sy**2
+        return lost + over**2 + self.rounding(gain) * sy**2
 
     def least_scale(self, gain: int) -> Floats:
         """The smallest output scale at which no cell and no bias row clips."""
-        cells = np.abs(self.weights).max(axis=1) * self.sx / self.cells[1]
-        return gain * np.maximum(cells, np.where(self.active, np.abs(self.fixed) / self.bias_limit, 0.0))
+        cells = np.where(self.live, np.abs(self.weights), 0.0).max(axis=1) * self.sx / self.cells[1]
+        return gain * np.maximum(cells, np.abs(self.fixed) / self.bias_limit)
+
+    def need(self, sy: Floats, gain: Ints) -> int:
+        """Bias rows that hold every column's bias, as far as the layer may take them."""
+        most = float((np.abs(self.fixed) * gain / sy).max()) / (self.cells[1] * WTM_BIAS_UNIT)
+        return int(np.clip(np.ceil(most), 1, self.bias_rows))
 
 
-def columns_of(graph: Graph, chip: Chip, node: Node, *, source: QuantSpec, seen: Calibration) -> Columns:
+def columns_of(
+    graph: Graph, chip: Chip, node: Node, *, source: QuantSpec, seen: Calibration, bias_rows: int
+) -> Columns:
     """A layer's columns for an input spec; codes of a ReLU are doubled, signed ones moved up by 128."""
     w = np.asarray(graph.constants[node.inputs[1]], np.float64)
     stats = seen.ranges[node.inputs[0]]
@@ -93,7 +101,7 @@ def columns_of(graph: Graph, chip: Chip, node: Node, *, source: QuantSpec, seen:
     shift = 1 if source.signed and not offset else 0
     real, sx = effective_weight(w, source, node)
     rows = weight_rows(real, node)
-    variance = _row_variance(w, node, source, stats) * 4.0**shift
+    variance = _per_row(stats.var_of / np.asarray(source.scale) ** 2, node, w) * 4.0**shift
     lo, hi = chip.macro.readout.gain or (256, 8192)
     gains = tuple(lo << i for i in range((hi // lo).bit_length()))
     tall = rows.shape[1] > chip.array.rows
@@ -108,30 +116,31 @@ def columns_of(graph: Graph, chip: Chip, node: Node, *, source: QuantSpec, seen:
         balanced(rows.shape[1], chip.array.rows) if tall else (),
         gains,
         chip.array.cell_range,
-        bias_rows(graph, chip),
-        np.broadcast_to(_active(seen.ranges[node.output]), (len(rows),)),
+        bias_rows,
+        _per_row(np.maximum(np.abs(stats.low_of), np.abs(stats.high_of)) > 0, node, w),
     )
 
 
-def _active(out: Range) -> npt.NDArray[np.bool_]:
-    return np.maximum(np.abs(out.low_of), np.abs(out.high_of)) > 0
+def affordable(graph: Graph, chip: Chip, layers: Mapping[str, LayerPlan]) -> int:
+    """Bias rows one layer may take so that all layers fit.
+
+    The columns of an array share them, and where layers overlap about half can be used.  What is there is filled from
+    below: layers that need few rows keep them.
+    """
+    sizes = {n.name: graph.constants[n.inputs[1]].shape[out_axis(n)] for n in graph.nodes if n.name in layers}
+    room = chip.macro.bias_rows * chip.array.cols * chip.macros // 2
+    for rows in range(chip.macro.bias_rows, FEWEST, -1):
+        if sum(size * min(rows, layers[name].bias_rows) for name, size in sizes.items()) <= room:
+            return rows
+    return FEWEST
 
 
-def bias_rows(graph: Graph, chip: Chip) -> int:
-    """Bias rows one layer may take: the arrays' columns share them, and about half can be used where layers overlap."""
-    columns = sum(graph.constants[n.inputs[1]].shape[out_axis(n)] for n in graph.nodes if is_weight_layer(graph, n))
-    share = chip.macro.bias_rows * chip.array.cols * chip.macros // (2 * max(columns, 1))
-    return int(np.clip(share, min(2, chip.macro.bias_rows), chip.macro.bias_rows))
-
-
-def _row_variance(w: npt.NDArray[Any], node: Node, source: QuantSpec, stats: Range) -> Floats:
-    """Variance of the input codes a column multiplies, [columns or 1, rows]."""
-    codes = stats.var_of / np.asarray(source.scale) ** 2
+def _per_row(channels: npt.NDArray[Any], node: Node, w: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A number per input channel as one per row that a column multiplies, [columns or 1, rows]."""
     if node.op == "MatMul":
-        return np.broadcast_to(codes, (w.shape[0],))[None].astype(np.float64)
+        return np.broadcast_to(channels, (w.shape[0],))[None]
     groups, (out, each), window = int(node.attr("group", 1)), w.shape[:2], int(np.prod(w.shape[2:]))
-    codes = np.broadcast_to(codes, (groups * each,)).reshape(groups, each)
-    rows = np.repeat(codes, window, axis=1)
+    rows = np.repeat(np.broadcast_to(channels, (groups * each,)).reshape(groups, each), window, axis=1)
     return rows if groups == 1 else rows[np.arange(out) // (out // groups)]
 
 
@@ -141,12 +150,12 @@ def free_scales(columns: Columns, channels: Channels) -> tuple[Floats, LayerPlan
     for gain in columns.gains:
         least = columns.least_scale(gain)
         inner = columns.spread / gain**2 / 12 + columns.rounding(gain)
-        for share in OWN:
-            sy = np.maximum(channels.blend(share), least)
-            cost = (channels.worth * (channels.steps.cost(sy) + inner * sy**2)).sum()
-            options.append((float(cost) + behind(channels, sy, limit=CELLS), sy, gain))
+        trials = [np.maximum(channels.blend(share), least) for share in OWN]
+        for sy in (*trials, np.full(len(least), trials[0].max())):
+            cost = channels.cost(sy, inner=inner) + behind(channels, sy, limit=CELLS)
+            options.append((cost, sy, gain))
     _, sy, gain = min(options, key=lambda o: o[0])
-    return sy, _plan(columns, np.full(len(sy), gain, np.int64))
+    return sy, _plan(columns, sy, np.full(len(sy), gain, np.int64))
 
 
 def one_scale(columns: Columns, seen: Range, *, relu: bool) -> tuple[float, LayerPlan]:
@@ -158,19 +167,19 @@ def one_scale(columns: Columns, seen: Range, *, relu: bool) -> tuple[float, Laye
         error, gain = _blocks(_errors(columns, np.full(len(columns.weights), sy), steps), columns.gains)
         options.append((error, sy, gain))
     _, sy, gain = min(options, key=lambda o: o[0])
-    return sy, _plan(columns, gain)
+    return sy, _plan(columns, np.full(len(gain), sy), gain)
 
 
 def given_scale(columns: Columns, sy: float) -> LayerPlan:
     """Gains by column block for an output scale that other values decide."""
     flat = np.full(len(columns.weights), sy)
     _, gain = _blocks(_errors(columns, flat, None), columns.gains)
-    return _plan(columns, gain)
+    return _plan(columns, flat, gain)
 
 
-def _plan(columns: Columns, gain: Ints) -> LayerPlan:
+def _plan(columns: Columns, sy: Floats, gain: Ints) -> LayerPlan:
     plan = LayerPlan(gain=tuple(int(g) for g in gain), input_shift=columns.shift, input_offset=columns.offset)
-    return replace(plan, parts=columns.parts, bias_rows=columns.bias_rows)
+    return replace(plan, parts=columns.parts, bias_rows=columns.need(sy, gain))
 
 
 def _errors(columns: Columns, sy: Floats, steps: Steps | None) -> Floats:

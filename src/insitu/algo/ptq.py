@@ -17,9 +17,9 @@ from insitu.algo.adc import adc_layer
 from insitu.algo.calibrate import Calibration, Range, calibrate
 from insitu.algo.channels import channel_axis
 from insitu.algo.equalize import behind, channels_of, equalized
-from insitu.algo.gains import CELLS, Columns, columns_of, free_scales, given_scale, one_scale
+from insitu.algo.gains import CELLS, Columns, affordable, columns_of, free_scales, given_scale, one_scale
 from insitu.algo.refine import refined
-from insitu.algo.search import asymmetric, error, few_rows, power_of_two, symmetric, top_code, unsigned
+from insitu.algo.search import asymmetric, error, few_rows, power_of_two, symmetric, unsigned
 from insitu.algo.ties import bases, carried
 from insitu.algo.weights import weight_scales
 from insitu.arch.spec import Chip
@@ -47,16 +47,12 @@ class _Choice:
     layers: dict[str, LayerPlan] = field(default_factory=dict[str, LayerPlan])
     real: Mapping[str, Array] = field(default_factory=dict[str, Array])
     carried: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    bias_rows: int = 0
 
     @property
     def kind(self) -> str:
         """The chip's readout."""
         return self.chip.macro.readout.kind
-
-    @property
-    def bits(self) -> int:
-        """Width of activations: what the rows can be driven with, at most 8."""
-        return min(8, self.chip.macro.input.bits)
 
     def range(self, value: str) -> Range:
         """What was seen of a value; values that become each other from step to step count as one."""
@@ -86,14 +82,24 @@ def plan(graph: Graph, chip: Chip, *, data: Mapping[str, Array], seed: int = 0) 
     """
     seen = calibrate(graph, data, seed=seed)
     shifts = chip.capabilities.scales == "power_of_two"
-    choice = _Choice(
-        graph, chip, seen, bases(graph, seen) if shifts else {}, real=_real(graph, chip, seen), carried=carried(graph)
-    )
-    for name in (*graph.inputs, *graph.state_inputs):
+    choice = _Choice(graph, chip, seen, bases(graph, seen) if shifts else {})
+    choice = replace(choice, real=_real(graph, chip, seen), carried=carried(graph), bias_rows=chip.macro.bias_rows)
+    values, layers = _decided(choice)
+    if choice.kind == "wtm2101":
+        rows = affordable(graph, chip, layers)
+        if rows < choice.bias_rows:
+            values, layers = _decided(replace(choice, bias_rows=rows))
+    return refined(graph, chip, QuantPlan(values, layers), data=seen.data)
+
+
+def _decided(start: _Choice) -> tuple[dict[str, QuantSpec], dict[str, LayerPlan]]:
+    """Specs of all values and choices of all layers, in execution order."""
+    choice = replace(start, values={}, layers={})
+    for name in (*choice.graph.inputs, *choice.graph.state_inputs):
         choice.values[name] = _input(choice, name)
-    for node in graph.nodes:
+    for node in choice.graph.nodes:
         _decide(choice, node)
-    return refined(graph, chip, QuantPlan(choice.values, choice.layers), data=seen.data)
+    return choice.values, choice.layers
 
 
 def _real(graph: Graph, chip: Chip, seen: Calibration) -> Mapping[str, Array]:
@@ -112,11 +118,10 @@ def _input(choice: _Choice, name: str) -> QuantSpec:
         return known
     signed = choice.chip.macro.input.signed
     if name in choice.bases:
-        either = seen.low < 0 or signed or _from_layer(choice, name)
-        return power_of_two(seen, base=choice.bases[name], signed=either, bits=choice.bits)
+        return power_of_two(seen, base=choice.bases[name], signed=seen.low < 0 or signed or _from_layer(choice, name))
     if state and choice.kind == "wtm2101" and _from_layer(choice, name):
         return symmetric(seen, relu=seen.low >= 0)
-    common = asymmetric(seen, signed=signed, bits=choice.bits)
+    common = asymmetric(seen, signed=signed)
     return common if state else _equalized(choice, name, common)
 
 
@@ -150,8 +155,9 @@ def _spec(choice: _Choice, node: Node) -> QuantSpec:
         assert moved is not None
         return moved
     if name in choice.bases:
-        either = seen.low < 0 or _fixed_sign(choice, node)
-        return power_of_two(seen, base=choice.bases[name], signed=either, default=default, bits=choice.bits)
+        return power_of_two(
+            seen, base=choice.bases[name], signed=seen.low < 0 or _fixed_sign(choice, node), default=default
+        )
     source = choice.values.get(node.inputs[0], SOFTMAX_SPEC)
     if node.op in ("AveragePool", "ReduceMean") and (source.axis is not None or choice.kind == "wtm2101"):
         return _average(choice, node, source)
@@ -160,9 +166,9 @@ def _spec(choice: _Choice, node: Node) -> QuantSpec:
     signed = choice.chip.macro.input.signed
     if choice.kind == "adc" and signed:
         # sums of mostly zero planes stay small in front of a converter, so 0 is the code 0
-        common = symmetric(seen, relu=seen.low >= 0, default=default, bits=choice.bits)
+        common = symmetric(seen, relu=seen.low >= 0, default=default)
     else:
-        common = asymmetric(seen, signed=signed, default=default, bits=choice.bits)
+        common = asymmetric(seen, signed=signed, default=default)
     return _equalized(choice, name, common) if is_weight_layer(choice.graph, node) else common
 
 
@@ -180,14 +186,11 @@ def _average(choice: _Choice, node: Node, source: QuantSpec) -> QuantSpec:
     reach = np.maximum(np.abs(seen.low_of), np.abs(seen.high_of))
     reach = reach if reach.size == scales.size else np.array([seen.peak])
     signed = source.signed if source.signed and choice.kind != "wtm2101" else seen.low < 0
-    base, top = scales / float(counts.max()), float(top_code(choice.bits, signed=signed))
+    base, top = scales / float(counts.max()), 127.0 if signed else 255.0
     need = float((reach / (top * base)).max())
     exponent = np.ceil(np.log2(need)) if need > 0 else np.ceil(np.log2(float(counts.max())))
     chosen = tuple(float(s) for s in base * 2.0**exponent)
-    if signed and choice.kind != "wtm2101" and not choice.chip.macro.input.signed:  # the same codes, moved up
-        middle = 1 << (choice.bits - 1)
-        return QuantSpec(choice.bits, signed=False, scale=chosen, zero_point=middle, axis=spec.axis)
-    return QuantSpec(choice.bits, signed=signed, scale=chosen, axis=spec.axis)
+    return QuantSpec(8, signed=signed, scale=chosen, axis=spec.axis)
 
 
 def _equalized(choice: _Choice, name: str, common: QuantSpec) -> QuantSpec:
@@ -223,7 +226,8 @@ def _zeros(common: QuantSpec, seen: Range) -> tuple[int, ...]:
 
 def _wtm_layer(choice: _Choice, node: Node, known: QuantSpec | None) -> tuple[QuantSpec, LayerPlan]:
     """Output spec and gains together: the gain ties the weight step to the output's scale."""
-    columns = columns_of(choice.graph, choice.chip, node, source=choice.values[node.inputs[0]], seen=choice.seen)
+    source = choice.values[node.inputs[0]]
+    columns = columns_of(choice.graph, choice.chip, node, source=source, seen=choice.seen, bias_rows=choice.bias_rows)
     seen, name = choice.range(node.output), node.output
     if known is not None or name in choice.bases:
         spec = known or power_of_two(seen, base=choice.bases[name], signed=True, default=choice.default(node))

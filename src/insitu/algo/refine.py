@@ -37,6 +37,7 @@ from insitu.numeric.affine import quantize as codes_of
 Array = npt.NDArray[Any]
 WORK = 6e7  # elements that one replay may touch; a product counts as a tenth of one
 SAMPLES = 64
+PATIENCE = 10  # a single sample may touch so many times as many, else there is no replay
 CLIPPED = 1e-4  # share of partial codes that may clip (DESIGN 2)
 
 
@@ -45,6 +46,8 @@ def refined(graph: Graph, chip: Chip, plan: QuantPlan, *, data: Mapping[str, Arr
     if graph.states or graph.symbols() or not any(is_weight_layer(graph, n) for n in graph.nodes):
         return plan
     count = _samples(graph, data, slow=chip.macro.readout.kind == "adc")
+    if count == 0:
+        return plan
     few = {k: v[:: max(1, len(v) // count)][:count] for k, v in data.items()}
     real = {**few, **float_session(graph, expose=[n.inputs[0] for n in graph.nodes if is_weight_layer(graph, n)])(few)}
     coded = quantize(graph, chip, plan=plan)
@@ -73,7 +76,7 @@ def _spec(graph: Graph, value: str) -> QuantSpec:
 
 
 def _samples(graph: Graph, data: Mapping[str, Array], *, slow: bool) -> int:
-    """How many samples a replay takes; a converter's planes and slices cost about 32 times as much."""
+    """How many samples a replay takes (0: none); a converter's planes and slices cost about 32 times as much."""
     work = 0.0
     for node in graph.nodes:
         if is_weight_layer(graph, node):
@@ -81,7 +84,8 @@ def _samples(graph: Graph, data: Mapping[str, Array], *, slow: bool) -> int:
             positions = prod(graph.type(node.output).sizes()) // columns
             rows = w.size // columns * int(node.attr("group", 1))
             work += positions * (rows + 4 * columns + w.size / 10) * (32 if slow else 1)
-    return max(1, min(len(next(iter(data.values()))), SAMPLES, int(WORK / max(work, 1.0))))
+    fits = int(WORK / max(work, 1.0))
+    return min(len(next(iter(data.values()))), SAMPLES, fits or (0 if work > WORK * PATIENCE else 1))
 
 
 class _Layer:
