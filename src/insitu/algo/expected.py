@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph, Node
+from insitu.graph.interpret import interpret
 from insitu.graph.ops.mvm import input_codes, patches
 from insitu.numeric.affine import quantize
 
@@ -24,13 +25,33 @@ def expected_inputs(captured: Graph, quantized: Graph, data: Mapping[str, Array]
     known = {*captured.inputs, *(n.output for n in captured.nodes)}
     wanted = [n.inputs[0] for n in layers if n.inputs[0] in known and n.inputs[0] not in captured.inputs]
     values = {**few, **float_session(captured, expose=list(dict.fromkeys(wanted)))(few)}
-    return {n.name: _means(quantized, n, values[n.inputs[0]]) for n in layers if n.inputs[0] in values}
+    return {n.name: _means(quantized, n, _codes(quantized, n, values)) for n in layers if n.inputs[0] in values}
 
 
-def _means(graph: Graph, node: Node, real: Array) -> Array:
+def _codes(graph: Graph, node: Node, values: Mapping[str, Array]) -> Array:
     quant = graph.type(node.inputs[0]).quant
     assert quant is not None
-    q = quantize(real, quant)
+    return quantize(values[node.inputs[0]], quant)
+
+
+def expected_codes(graph: Graph, data: Mapping[str, Array]) -> dict[str, Array]:
+    """The same for a network that came quantized; samples of one with state are steps of one stream."""
+    layers = [n for n in graph.nodes if n.op in ("Conv", "MatMul") and n.inputs[1] in graph.constants]
+    seen: dict[str, list[Array]] = {n.inputs[0]: [] for n in layers}
+    states = {s.input: np.zeros((1, *graph.type(s.input).sizes()), np.int64) for s in graph.states}
+    for row in range(min(FRAMES, len(next(iter(data.values()))))):
+        step = {n: np.rint(np.asarray(a[row : row + 1], np.float64)).astype(np.int64) for n, a in data.items()}
+        values = {**states, **step}
+        ends = interpret(graph, values, observe=values.__setitem__)
+        states = {s.input: ends[s.output] for s in graph.states}
+        for name, rows in seen.items():
+            rows.append(values[name])
+    return {n.name: _means(graph, n, np.concatenate(seen[n.inputs[0]])) for n in layers}
+
+
+def _means(graph: Graph, node: Node, q: Array) -> Array:
+    quant = graph.type(node.inputs[0]).quant
+    assert quant is not None
     if node.op == "MatMul":
         return np.rint(input_codes(q, node).reshape(-1, q.shape[-1]).mean(axis=0))[None].astype(np.int16)
     w = graph.constants[node.inputs[1]]

@@ -10,7 +10,7 @@ from typing import Any
 
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
-from insitu.base.errors import DataError, ModelError, UsageError
+from insitu.base.errors import ConfigError, DataError, ModelError, UsageError
 from insitu.base.store import hash_file
 from insitu.base.units import parse_time
 from insitu.cli.plans import read_plan, try_plan
@@ -18,10 +18,13 @@ from insitu.compiler.plan import QuantPlan
 from insitu.flow.chain import capture
 from insitu.flow.data import shapes_of_data
 from insitu.frontend.load import model_path
+from insitu.frontend.wtm2101 import Reading
+from insitu.frontend.wtm2101_options import read_options
 from insitu.graph.graph import Graph
 from insitu.graph.text import print_graph
 from insitu.tasks.registry import Task, calibration_data, evaluation_data, task_models, tasks
 
+SIDE_FILES = (".protobuf", ".pbtxt", ".prototxt", ".textproto")
 Shapes = dict[str, tuple[int | str, ...]]  # the commands give numbers only
 
 
@@ -73,7 +76,7 @@ def load(given: ModelInputs) -> Loaded:
     task, graph = _model(given)
     data: Any = given.data or (evaluation_data(task) if task is not None else None)
     calib: Any = given.calib or (calibration_data(task) if task is not None else None)
-    plan = read_plan(given.plan, graph) if given.plan is not None else None
+    plan = read_plan(given.plan, graph) if given.plan is not None and not _is_side_file(given.plan) else None
     if given.plan is not None and plan is not None and chip is not None and graph.level == "captured":
         try_plan(given.plan, plan, graph, chip)
     return Loaded(graph.name, graph, chip, data, calib, plan, task)
@@ -87,11 +90,20 @@ def _model(given: ModelInputs) -> tuple[Task | None, Graph]:
         shapes = {**shapes_of_data(path, given.data, given=shapes), **shapes}
     if shapes and path.suffix.lower() == ".graph":
         raise UsageError("--shape", "the sizes of a .graph file are fixed", "an .onnx file")
-    graph = capture(path, shapes=shapes)
+    reading = Reading(read_options(given.plan)) if given.plan is not None and _is_side_file(given.plan) else None
+    graph = capture(path, shapes=shapes, reading=reading, sources=(given.data, given.calib))
+    if reading is not None and not graph.meta.get("dialect"):
+        got = "an optimisation file of the WTM2101 toolchain"
+        raise ConfigError(f"--plan {given.plan}", got, "a plan.json: the model is not in that dialect")
     if graph.symbols():
         got = f"the sizes {', '.join(graph.symbols())} left open"
         raise ModelError(given.model, got, "a number for each", try_=("Session(program, sizes={...}) from Python",))
     return task, graph if task is None else replace(graph, name=task.name)
+
+
+def _is_side_file(path: str) -> bool:
+    """Whether --plan names an optimisation file of the vendor's toolchain, by its suffix."""
+    return Path(path).suffix.lower() in SIDE_FILES
 
 
 def parse_shapes(texts: Sequence[str]) -> Shapes:
@@ -127,8 +139,8 @@ def only_fresh(text: str) -> None:
 
 
 def captured_only(graph: Graph, model: str) -> None:
-    """Refuse a graph that has been quantized before: accuracy is measured against the float network."""
-    if graph.level != "captured":
+    """Refuse a graph that we have quantized before: accuracy is measured against the float network."""
+    if graph.level != "captured" and not graph.meta.get("dialect"):
         way = f"insitu compile {model} --chip CHIP -o P.insitu, then insitu simulate"
         raise ModelError(model, f"a graph at level {graph.level}", "a float model to compare with", try_=(way,))
 

@@ -53,7 +53,12 @@ Shapes = Annotated[
     typer.Option("--shape", metavar="NAME=1,1,64,64", help="sizes of an input that the model leaves open"),
 ]
 PlanFile = Annotated[
-    str | None, typer.Option("--plan", metavar="F.json", help="a quantization plan, as a run folder holds it")
+    str | None,
+    typer.Option(
+        "--plan",
+        metavar="F.json",
+        help="a quantization plan of a run folder, or a vendor network's .protobuf",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else, on standard output")]
 

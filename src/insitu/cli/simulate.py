@@ -21,7 +21,7 @@ from insitu.flow.data import Samples, load_samples, read_npz
 from insitu.flow.quality import Closeness, accuracy
 from insitu.graph.graph import Graph
 from insitu.isa.program import Program
-from insitu.numeric.affine import dequantize, quantize
+from insitu.numeric.affine import dequantize
 from insitu.report.text import metric_text, percent, quantity
 from insitu.runtime.session import Session
 from insitu.sim.trace import write_trace
@@ -88,21 +88,15 @@ def _sizes(program: Program, graph: Graph, data: str) -> dict[str, int]:
 def _simulated(sessions: list[Session], samples: Samples, *, steps: bool) -> list[Codes]:
     """Output codes of every instance."""
     codes, progress = sessions[0].codes(samples.inputs), console.Progress()
+    steps = steps or bool(sessions[0].graph.meta.get("frames"))  # such a network takes frame after frame
     if sessions[0].graph.states and not steps:
         console.note("This program has states; its samples run as first steps. --steps makes them one stream.")
     found: list[Codes] = []
     for index, session in enumerate(sessions):
-        found.append(_stream(session, codes) if steps else session.run_codes(codes))
+        found.append(session.stream(codes) if steps else session.run_codes(codes))
         progress("simulate", index + 1, len(sessions))
     progress.end()
     return found
-
-
-def _stream(session: Session, codes: Codes) -> Codes:
-    """Outputs of the samples as steps, one after the other, states carried over."""
-    session.reset()
-    rows = [session.step({n: c[i : i + 1] for n, c in codes.items()}) for i in range(len(next(iter(codes.values()))))]
-    return {n: quantize(np.concatenate([row[n] for row in rows]), session.spec(n)) for n in session.outputs}
 
 
 def _arrays(session: Session, found: list[Codes]) -> Codes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.algo import ptq
-from insitu.algo.expected import expected_inputs
+from insitu.algo.expected import expected_codes, expected_inputs
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
-from insitu.base.errors import InfeasibleError
+from insitu.base.errors import InfeasibleError, ModelError
 from insitu.base.metrics import Metric
 from insitu.circuit.effects import Physics
 from insitu.compiler import canonicalize, fuse
@@ -26,6 +26,7 @@ from insitu.flow import data as data_
 from insitu.flow import physics as physics_
 from insitu.frontend.inputs import Shapes
 from insitu.frontend.load import load_model
+from insitu.frontend.wtm2101 import Reading
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph
 from insitu.graph.ops.macs import macs
@@ -89,9 +90,26 @@ def silent(stage: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-def capture(model: str | Path | Graph, *, shapes: Shapes | None = None, tasks: Any = None) -> Graph:
-    """The canonical captured graph of a model, verified."""
-    graph = model if isinstance(model, Graph) else load_model(model, shapes=shapes, tasks=tasks)
+def capture(
+    model: str | Path | Graph,
+    *,
+    shapes: Shapes | None = None,
+    tasks: Any = None,
+    reading: Reading | None = None,
+    sources: Sequence[Source | None] = (),
+) -> Graph:
+    """The canonical captured graph of a model, verified; a model that came quantized stays as it is.
+
+    Inputs of a vendor network are bytes; those with negative codes in `sources` are signed ones.
+    """
+    if isinstance(model, Graph):
+        graph = model
+    else:
+        graph = load_model(model, shapes=shapes, tasks=tasks, reading=reading)
+        signed = data_.negative_inputs(graph, sources) if graph.meta.get("dialect") else ()
+        if signed:
+            reading = replace(reading or Reading(), signed_inputs=signed)
+            graph = load_model(model, shapes=shapes, tasks=tasks, reading=reading)
     if graph.level != "captured":
         return verify(graph)
     return verify(fuse.run(canonicalize.run(graph)))
@@ -99,14 +117,33 @@ def capture(model: str | Path | Graph, *, shapes: Shapes | None = None, tasks: A
 
 def build(
     graph: Graph, chip: Chip, *, calibration: Mapping[str, Array], seed: int = 0, plan: QuantPlan | None = None
-) -> tuple[QuantPlan, Graph, Program]:
-    """Plan, quantized graph and checked Program of a captured graph.  InfeasibleError where it does not fit."""
+) -> tuple[QuantPlan | None, Graph, Program]:
+    """Plan, quantized graph and checked Program of a captured graph.  InfeasibleError where it does not fit.
+
+    A graph that came quantized has no plan.
+    """
+    if graph.level == "quantized":
+        check_readouts(graph, chip)
+        expected = expected_codes(graph, calibration) if chip.calibration.column_offset else {}
+        program = compile_graph(graph, chip, expected=expected)
+        check_program(program)
+        return None, graph, program
     plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed)
     quantized = verify(quantize(graph, chip, plan=plan))
     expected = expected_inputs(graph, quantized, calibration) if chip.calibration.column_offset else {}
     program = compile_graph(quantized, chip, expected=expected)
     check_program(program)
     return plan, quantized, program
+
+
+def check_readouts(graph: Graph, chip: Chip) -> None:
+    """A quantized graph was made for one kind of readout; ModelError where the chip has another."""
+    kind = chip.macro.readout.kind
+    wrong = [n for n in graph.nodes if n.op in ("Conv", "MatMul") and n.attr("readout", kind) != kind]
+    if wrong:
+        got = f"quantized for a readout of kind {wrong[0].attr('readout')}"
+        need = f"one quantized for {chip.name}, whose readout is {kind}"
+        raise ModelError(f"{graph.name}: {wrong[0].name}", got, need, try_=("compile the model itself",))
 
 
 def deploy(
@@ -121,11 +158,13 @@ def deploy(
     options: Options | None = None,
     plan: QuantPlan | None = None,
     shapes: Shapes | None = None,
+    reading: Reading | None = None,
     progress: Progress = silent,
     name: str = "",
 ) -> Deployment:
     """Quantize, map, compile, check and simulate a model on a chip.
 
+    A network in the WTM2101 dialect came quantized (`reading` says how it is read) and is taken as it is.
     A task ("task:kws") brings its own data.  A network that does not fit comes back as a Deployment whose result says
     so; broken input raises InsituError.
     """
@@ -137,8 +176,10 @@ def deploy(
         model, name = task.model, name or task.name
     chip = chip if isinstance(chip, Chip) else load_chip(chip)
     effects = Physics.parse(options.physics, chip, calibrated=options.calibrated)
-    captured = capture(model, shapes=shapes, tasks=task_models())
+    captured = capture(model, shapes=shapes, tasks=task_models(), reading=reading, sources=(data, calib))
     prepared = data_.prepare(captured, data=data, calib=calib, samples=options.samples, seed=options.seed)
+    if captured.level == "quantized":
+        prepared = replace(prepared, source="model")
     facts = ModelFacts(name or captured.name, parameters(captured), sum(macs(captured, n) for n in captured.nodes))
     progress("quantize and compile", 0, 1)
     try:
@@ -158,6 +199,14 @@ def deploy(
     session = Session(program, graph=quantized)
     made = _Measured(captured, chip, session, prepared, options, effects, progress)
     return Deployment(made.result(facts), chip, captured, plan, program, session)
+
+
+def run_samples(
+    session: Session, codes: Mapping[str, Array], *, done: Callable[[int], None] | None = None
+) -> dict[str, Array]:
+    """Output codes of all samples; those of a network that takes frame after frame are one stream."""
+    streamed = bool(session.graph.states) and bool(session.graph.meta.get("frames"))
+    return session.stream(codes, done=done) if streamed else session.run_codes(codes, done=done)
 
 
 def parameters(graph: Graph) -> int:
@@ -225,8 +274,10 @@ class _Measured:
         inputs = samples.inputs if samples is not None else self.prepared.calibration
         codes = self.session.codes(inputs)
         total = len(next(iter(codes.values())))
+        outputs = run_samples(self.session, codes, done=lambda n: self.progress("run on the ideal chip", n, total))
+        if self.captured.level == "quantized":
+            return self._integer_accuracy(outputs, total), outputs, {}
         floats = float_session(self.captured)({n: np.asarray(a, np.float32) for n, a in inputs.items()})
-        outputs = self.session.run_codes(codes, done=lambda n: self.progress("run on the ideal chip", n, total))
         near = quality.Closeness()
         for name in self.session.outputs:
             near.add(floats[name], dequantize(outputs[name], self.session.spec(name)))
@@ -241,6 +292,14 @@ class _Measured:
                 self.options.note,
             )
         return metrics, outputs, floats
+
+    def _integer_accuracy(self, outputs: Mapping[str, Array], total: int) -> dict[str, Metric]:
+        """Of a network that came quantized: there is no float network to compare with."""
+        labels = self._labels()
+        if labels is None:
+            return {}
+        found = quality.accuracy(outputs[self.session.outputs[0]], labels)
+        return figures.accuracies(None, found, total, self.options.note)
 
     def _labels(self) -> Array | None:
         samples = self.prepared.evaluation
@@ -265,7 +324,7 @@ class _Measured:
         values: list[float] = []
         for instance in range(self.options.instances):
             session = physics_.instance_session(self.session, effects, instance=instance, seed=self.options.seed)
-            scores = session.run_codes(codes)[self.session.outputs[0]]
+            scores = run_samples(session, codes)[self.session.outputs[0]]
             values.append(quality.accuracy(scores, labels))
             self.progress("run with physics", instance + 1, self.options.instances)
         return AccuracyPoint(0.0, tuple(values))
@@ -274,9 +333,11 @@ class _Measured:
         samples = self.prepared.evaluation
         inputs = samples.inputs if samples is not None else self.prepared.calibration
         count = len(self.session.graph.nodes)
-        near = quality.layer_quality(
-            self.captured, self.session, inputs, done=lambda n: self.progress("compare layers", n, count)
-        )
+        near: Mapping[str, quality.LayerQuality] = {}
+        if self.captured.level != "quantized":
+            near = quality.layer_quality(
+                self.captured, self.session, inputs, done=lambda n: self.progress("compare layers", n, count)
+            )
         return figures.layers(self.session.graph, near, cost)
 
     def _confusion(self, codes: Mapping[str, Array]) -> dict[str, Any]:

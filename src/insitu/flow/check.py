@@ -16,6 +16,7 @@ from insitu.runtime.session import Session
 Array = npt.NDArray[Any]
 ENOUGH = 100_000
 BLOCK = 4
+STEPS = 8  # of a network with state, at least
 
 
 def values_per_sample(graph: Graph) -> int:
@@ -25,18 +26,24 @@ def values_per_sample(graph: Graph) -> int:
 
 def samples_needed(graph: Graph, *, least: int = 1) -> int:
     """Samples whose values make up at least 10**5."""
-    return max(least, -(-ENOUGH // max(1, values_per_sample(graph))))
+    return max(least, STEPS if graph.states else 1, -(-ENOUGH // max(1, values_per_sample(graph))))
 
 
 def compare(session: Session, codes: Mapping[str, Array], *, done: Callable[[int], None] | None = None) -> BitExact:
-    """Every value the program writes against the interpreter, on all samples of `codes`."""
+    """Every value the program writes against the interpreter, on all samples of `codes`.
+
+    The samples of a network with state are steps of one stream: each starts from the state that the last one left.
+    """
     total, mismatches, first = 0, 0, None
     samples = len(next(iter(codes.values())))
     graph = session.graph
-    for start in range(0, samples, BLOCK):
-        block = {n: c[start : start + BLOCK] for n, c in codes.items()}
-        wanted = reference(graph, block)
+    size, states = (1, start_states(graph, 1)) if graph.states else (BLOCK, None)
+    session.reset()
+    for start in range(0, samples, size):
+        block = {n: c[start : start + size] for n, c in codes.items()}
+        wanted = reference(graph, block, states=states)
         got = observed(session, block)
+        states = {s.input: wanted[s.output] for s in graph.states if s.output in wanted} if graph.states else None
         for node in graph.nodes:
             value = node.output
             mine = got.get(value, wanted[value] if _is_view_of_input(graph, value) else None)
@@ -46,24 +53,39 @@ def compare(session: Session, codes: Mapping[str, Array], *, done: Callable[[int
                 mismatches += int(bad.sum())
                 first = first or _first(value, bad, wanted[value], mine, start)
         if done is not None:
-            done(min(samples, start + BLOCK))
+            done(min(samples, start + size))
+    session.reset()
     return BitExact(total, mismatches, 0, first)
 
 
 def observed(session: Session, codes: Mapping[str, Array]) -> dict[str, Array]:
     """Every value the program writes, by the functional simulator."""
     values: dict[str, Array] = {}
-    session.run_codes(codes, observe=lambda name, value: values.__setitem__(name, value.copy()))
+
+    def keep(name: str, value: Array) -> None:
+        values[name] = value.copy()
+
+    if session.graph.states:
+        session.step_codes(codes, observe=keep)
+    else:
+        session.run_codes(codes, observe=keep)
     return values
 
 
-def reference(graph: Graph, codes: Mapping[str, Array]) -> dict[str, Array]:
-    """Every computed value by the interpreter; states start at their zero points."""
+def start_states(graph: Graph, samples: int) -> dict[str, Array]:
+    """The states of a first step: their zero points."""
+    return {s.input: np.full((samples, *graph.type(s.input).sizes()), _zero(graph, s.input)) for s in graph.states}
+
+
+def reference(
+    graph: Graph, codes: Mapping[str, Array], *, states: Mapping[str, Array] | None = None
+) -> dict[str, Array]:
+    """Every computed value by the interpreter; without `states` it is a first step."""
     samples = len(next(iter(codes.values())))
-    start = {s.input: np.full((samples, *graph.type(s.input).sizes()), _zero(graph, s.input)) for s in graph.states}
+    start = start_states(graph, samples) if states is None else states
     values: dict[str, Array] = {}
-    interpret(graph, {**start, **codes}, observe=lambda name, value: values.__setitem__(name, value))
-    return values
+    ends = interpret(graph, {**start, **codes}, observe=lambda name, value: values.__setitem__(name, value))
+    return {**ends, **values}
 
 
 def _zero(graph: Graph, value: str) -> int:

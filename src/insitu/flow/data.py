@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -142,6 +142,7 @@ def _fitted(where: str, graph: Graph, name: str, array: Array) -> Array:
     label = f"{where}: {'x' if len(graph.inputs) == 1 else name}"
     if array.dtype.kind not in "fiub":
         raise DataError(label, f"type {array.dtype}", "numbers")
+    array = _as_frames(graph, array, shape)
     if array.ndim == 0 or tuple(array.shape[1:]) not in _accepted(shape):
         text = " x ".join(map(str, array.shape)) or "a single number"
         raise DataError(
@@ -155,11 +156,50 @@ def _fitted(where: str, graph: Graph, name: str, array: Array) -> Array:
             label, f"NaN or infinity in row {row}", "finite numbers", try_=["numpy.nan_to_num, or leave those rows out"]
         )
     array = array.reshape(len(array), *shape)
+    if kind.quant is not None and graph.meta.get("dialect"):
+        return _codes(label, kind, array)
     if kind.quant is not None and array.dtype.kind in "iu":
         return array
     if array.size and float(np.abs(array.astype(np.float64)).max()) > float(np.finfo(np.float32).max):
         raise DataError(label, f"numbers up to {np.abs(array).max():.3g}", "numbers that float32 holds")
     return array.astype(np.float32)
+
+
+def _codes(label: str, kind: TensorType, array: Array) -> Array:
+    """Codes of an input whose integers stand for themselves, whatever the type they are stored in."""
+    whole = np.rint(array)
+    assert kind.quant is not None
+    if array.dtype.kind == "f" and not np.array_equal(whole, array):
+        raise DataError(label, "numbers that are no integers", "the integers that the quantized network takes")
+    if whole.min(initial=kind.quant.lo) < kind.quant.lo or whole.max(initial=kind.quant.hi) > kind.quant.hi:
+        got = f"codes {int(whole.min())} to {int(whole.max())}"
+        ways = ("compile the model with this file as --data: inputs with negative codes are then signed",)
+        raise DataError(label, got, f"codes {kind.quant.lo} to {kind.quant.hi}", try_=ways)
+    return whole.astype(np.int32)
+
+
+def negative_inputs(graph: Graph, sources: Sequence[str | Path | Mapping[str, Array] | None]) -> tuple[str, ...]:
+    """Inputs that hold negative numbers in any of these files or arrays."""
+    found: set[str] = set()
+    for source in sources:
+        if source is None:
+            continue
+        arrays = read_npz(source) if isinstance(source, str | Path) else source
+        for name in graph.inputs:
+            array = arrays.get(name, arrays.get("x") if len(graph.inputs) == 1 else None)
+            if array is not None and np.asarray(array).dtype.kind in "fi" and np.any(np.asarray(array) < 0):
+                found.add(name)
+    return tuple(n for n in graph.inputs if n in found)
+
+
+def _as_frames(graph: Graph, array: Array, shape: tuple[int, ...]) -> Array:
+    """A record of all frames, time last, as rows of single frames, where a network takes frame after frame."""
+    if not graph.meta.get("frames") or len(shape) < 3 or array.shape[-1:] == (1,):
+        return array
+    lead = array.shape[:-1]
+    if lead in (shape[:-1], shape[1:-1], (1, *shape[:-1])):
+        return np.moveaxis(array, -1, 0).reshape(array.shape[-1], *shape)
+    return array
 
 
 def _accepted(shape: tuple[int, ...]) -> set[tuple[int, ...]]:

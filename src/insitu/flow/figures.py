@@ -46,11 +46,12 @@ def closeness(near: Closeness, samples: int) -> dict[str, Metric]:
     }
 
 
-def accuracies(float_: float, quantized: float, samples: int, note: str) -> dict[str, Metric]:
-    """Top-1 accuracy before and after quantization."""
+def accuracies(float_: float | None, quantized: float, samples: int, note: str) -> dict[str, Metric]:
+    """Top-1 accuracy before and after quantization; no float one where the network came quantized."""
     tail = f"{samples} samples" + (f", {note}" if note else "")
+    origin = "the network came quantized" if float_ is None else f"ONNX Runtime, {tail}"
     return {
-        "accuracy_float": Metric("accuracy_float", float_, "1", "measured", f"ONNX Runtime, {tail}"),
+        "accuracy_float": Metric("accuracy_float", float_, "1", "measured", origin),
         "accuracy_quantized": Metric("accuracy_quantized", quantized, "1", "measured", f"ideal chip, bit-true, {tail}"),
     }
 

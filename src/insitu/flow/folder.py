@@ -61,10 +61,11 @@ def fill_run(
     run.write_text("report.html", render(result, audio=playback_copies(audio)))
     run.write_json("result.json", result.to_json())
     run.write_text("summary.txt", "\n".join(summary_lines(result)) + "\n")
-    if deployment.program is not None and deployment.plan is not None and deployment.session is not None:
+    if deployment.program is not None and deployment.session is not None:
         run.write_bytes("program.insitu", program_bytes(deployment.program))
         run.write_text("quantized.graph", print_graph(deployment.session.graph, weights=False))
-        run.write_text("plan.json", plan_to_json(deployment.plan))
+        if deployment.plan is not None:
+            run.write_text("plan.json", plan_to_json(deployment.plan))
         timing = simulate_time(deployment.program, deployment.chip, trace=True)
         write_trace(run.file("trace.json"), deployment.program, timing)
     for path in audio:

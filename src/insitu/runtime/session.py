@@ -167,13 +167,30 @@ class Session:
 
     def step(self, inputs: Mapping[str, Array] | Array) -> dict[str, Array]:
         """One step of a program with state, for all samples at once; the state goes on to the next call."""
-        codes = self.codes(inputs)
+        values = self.step_codes(self.codes(inputs))
+        return {n: dequantize(values[n], self.spec(n)) for n in self.outputs}
+
+    def step_codes(
+        self, codes: Mapping[str, Array], *, observe: Callable[[str, Array], None] | None = None
+    ) -> dict[str, Array]:
+        """One step in codes: outputs and states by name; the state goes on to the next call."""
         held, given = (len(next(iter(c.values()))) for c in (self.states or codes, codes))
         if held != given:
             raise DataError("inputs", f"{given} samples", f"{held}, those whose state is kept", try_=["reset() first"])
-        values = run(self._machine(codes), codes, states=self.states)
+        values = run(self._machine(codes), codes, states=self.states, observe=observe)
         self.states = {s.input: values[s.input].copy() for s in self.graph.states}
-        return {n: dequantize(values[n], self.spec(n)) for n in self.outputs}
+        return values
+
+    def stream(self, codes: Mapping[str, Array], *, done: Callable[[int], None] | None = None) -> dict[str, Array]:
+        """Output codes where the samples are steps of one stream, from the initial state on."""
+        self.reset()
+        rows: list[dict[str, Array]] = []
+        for t in range(len(next(iter(codes.values())))):
+            rows.append(self._outputs(self.step_codes({n: c[t : t + 1] for n, c in codes.items()})))
+            if done is not None:
+                done(t + 1)
+        self.reset()
+        return {n: np.concatenate([r[n] for r in rows]) for n in self.outputs}
 
     def reset(self) -> None:
         """Back to the initial state."""
