@@ -28,7 +28,7 @@ from insitu.numeric.readout import WTM_BIAS_UNIT
 Floats = npt.NDArray[np.float64]
 FEWEST = 2  # bias rows a layer may always take
 BLOCKS = 4  # most column blocks with gains of their own
-WORTH = 1.06  # a block more must lower the error by this factor (a quarter of a dB)
+WORTH = 2.0  # a block more costs an array read for each vector, so it must halve the error
 SCALES = tuple(2.0 ** (i / 4) for i in range(-8, 13))  # output scales tried, of the one that clips nothing
 CELLS = 200  # steps to the largest cell of a layer whose gain is not known yet (they lie between 137 and 275)
 JOIN_SHIFT = 2  # assumed shift k of joined row parts; the real one is chosen by clipping afterwards
