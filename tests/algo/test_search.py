@@ -115,3 +115,11 @@ def test_values_around_an_add_share_a_base():
     adds = [n for n in graph.nodes if n.op == "Add"]
     assert {found[v] for n in adds for v in (*n.inputs, n.output)} == {found[adds[0].output]}
     assert all(not absolute for _, absolute in groups(graph))
+
+
+@pytest.mark.parametrize("bits", [4, 6])
+def test_codes_are_no_wider_than_the_rows_take(bits: int) -> None:
+    stats = seen(np.random.default_rng(0).normal(size=(400, 10)))
+    for spec in (asymmetric(stats, signed=True, bits=bits), symmetric(stats, relu=False, bits=bits)):
+        assert spec.bits == bits
+    assert power_of_two(stats, base=1.0, signed=True, bits=bits).bits == bits

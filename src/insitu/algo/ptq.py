@@ -19,7 +19,7 @@ from insitu.algo.channels import channel_axis
 from insitu.algo.equalize import behind, channels_of, equalized
 from insitu.algo.gains import CELLS, Columns, affordable, columns_of, free_scales, given_scale, one_scale
 from insitu.algo.refine import refined
-from insitu.algo.search import asymmetric, error, few_rows, power_of_two, symmetric, unsigned
+from insitu.algo.search import asymmetric, error, few_rows, power_of_two, symmetric, top_code, unsigned
 from insitu.algo.ties import bases, carried
 from insitu.algo.weights import weight_scales
 from insitu.arch.spec import Chip
@@ -53,6 +53,11 @@ class _Choice:
     def kind(self) -> str:
         """The chip's readout."""
         return self.chip.macro.readout.kind
+
+    @property
+    def bits(self) -> int:
+        """Width of activations: what the rows can be driven with, at most 8."""
+        return min(8, self.chip.macro.input.bits)
 
     def range(self, value: str) -> Range:
         """What was seen of a value; values that become each other from step to step count as one."""
@@ -118,10 +123,11 @@ def _input(choice: _Choice, name: str) -> QuantSpec:
         return known
     signed = choice.chip.macro.input.signed
     if name in choice.bases:
-        return power_of_two(seen, base=choice.bases[name], signed=seen.low < 0 or signed or _from_layer(choice, name))
+        either = seen.low < 0 or signed or _from_layer(choice, name)
+        return power_of_two(seen, base=choice.bases[name], signed=either, bits=choice.bits)
     if state and choice.kind == "wtm2101" and _from_layer(choice, name):
         return symmetric(seen, relu=seen.low >= 0)
-    common = asymmetric(seen, signed=signed)
+    common = asymmetric(seen, signed=signed, bits=choice.bits)
     return common if state else _equalized(choice, name, common)
 
 
@@ -155,9 +161,8 @@ def _spec(choice: _Choice, node: Node) -> QuantSpec:
         assert moved is not None
         return moved
     if name in choice.bases:
-        return power_of_two(
-            seen, base=choice.bases[name], signed=seen.low < 0 or _fixed_sign(choice, node), default=default
-        )
+        either = seen.low < 0 or _fixed_sign(choice, node)
+        return power_of_two(seen, base=choice.bases[name], signed=either, default=default, bits=choice.bits)
     source = choice.values.get(node.inputs[0], SOFTMAX_SPEC)
     if node.op in ("AveragePool", "ReduceMean") and (source.axis is not None or choice.kind == "wtm2101"):
         return _average(choice, node, source)
@@ -166,9 +171,9 @@ def _spec(choice: _Choice, node: Node) -> QuantSpec:
     signed = choice.chip.macro.input.signed
     if choice.kind == "adc" and signed:
         # sums of mostly zero planes stay small in front of a converter, so 0 is the code 0
-        common = symmetric(seen, relu=seen.low >= 0, default=default)
+        common = symmetric(seen, relu=seen.low >= 0, default=default, bits=choice.bits)
     else:
-        common = asymmetric(seen, signed=signed, default=default)
+        common = asymmetric(seen, signed=signed, default=default, bits=choice.bits)
     return _equalized(choice, name, common) if is_weight_layer(choice.graph, node) else common
 
 
@@ -186,11 +191,14 @@ def _average(choice: _Choice, node: Node, source: QuantSpec) -> QuantSpec:
     reach = np.maximum(np.abs(seen.low_of), np.abs(seen.high_of))
     reach = reach if reach.size == scales.size else np.array([seen.peak])
     signed = source.signed if source.signed and choice.kind != "wtm2101" else seen.low < 0
-    base, top = scales / float(counts.max()), 127.0 if signed else 255.0
+    base, top = scales / float(counts.max()), float(top_code(choice.bits, signed=signed))
     need = float((reach / (top * base)).max())
     exponent = np.ceil(np.log2(need)) if need > 0 else np.ceil(np.log2(float(counts.max())))
     chosen = tuple(float(s) for s in base * 2.0**exponent)
-    return QuantSpec(8, signed=signed, scale=chosen, axis=spec.axis)
+    if signed and choice.kind != "wtm2101" and not choice.chip.macro.input.signed:  # the same codes, moved up
+        middle = 1 << (choice.bits - 1)
+        return QuantSpec(choice.bits, signed=False, scale=chosen, zero_point=middle, axis=spec.axis)
+    return QuantSpec(choice.bits, signed=signed, scale=chosen, axis=spec.axis)
 
 
 def _equalized(choice: _Choice, name: str, common: QuantSpec) -> QuantSpec:

@@ -60,25 +60,32 @@ def peak_of(seen: Range, *, relu: bool, default: float) -> float:
     return peak * headroom(seen.rows.shape[1] * seen.positions) if peak > TINY else default
 
 
-def asymmetric(seen: Range, *, signed: bool, default: float = 1.0) -> QuantSpec:
-    """8 bits, any scale and zero point; the range always holds 0."""
+def top_code(bits: int, *, signed: bool) -> int:
+    """The largest code of a width."""
+    return (1 << (bits - signed)) - 1
+
+
+def asymmetric(seen: Range, *, signed: bool, default: float = 1.0, bits: int = 8) -> QuantSpec:
+    """Any scale and zero point; the range always holds 0."""
     if seen.peak <= TINY:
-        return QuantSpec(8, signed=signed, scale=(default / 255,), zero_point=-128 if signed else 0)
+        zero = -(1 << (bits - 1)) if signed else 0
+        return QuantSpec(bits, signed=signed, scale=(default / top_code(bits, signed=False),), zero_point=zero)
     wide = headroom(seen.rows.shape[1] * seen.positions)
-    return best(seen, (_asymmetric(seen, signed=signed, shrink=s * wide) for s in SHRINK))
+    return best(seen, (_asymmetric(seen, signed=signed, shrink=s * wide, bits=bits) for s in SHRINK))
 
 
-def _asymmetric(seen: Range, *, signed: bool, shrink: float) -> QuantSpec:
+def _asymmetric(seen: Range, *, signed: bool, shrink: float, bits: int) -> QuantSpec:
     low, high = min(seen.low, 0.0) * shrink, max(seen.high, 0.0) * shrink
-    scale, base = (high - low) / 255, -128 if signed else 0
-    zero = int(np.clip(np.rint(base - low / scale), base, base + 255))
-    return QuantSpec(8, signed=signed, scale=(scale,), zero_point=zero)
+    codes, base = top_code(bits, signed=False), -(1 << (bits - 1)) if signed else 0
+    scale = (high - low) / codes
+    zero = int(np.clip(np.rint(base - low / scale), base, base + codes))
+    return QuantSpec(bits, signed=signed, scale=(scale,), zero_point=zero)
 
 
-def symmetric(seen: Range, *, relu: bool, default: float = 1.0) -> QuantSpec:
-    """Zero point 0, signed 8 bits; with a ReLU only codes 0..127 occur."""
-    peak = peak_of(seen, relu=relu, default=default)
-    return best(seen, (QuantSpec(8, signed=True, scale=(peak * s / 127,)) for s in SHRINK))
+def symmetric(seen: Range, *, relu: bool, default: float = 1.0, bits: int = 8) -> QuantSpec:
+    """Zero point 0, signed; with a ReLU only half of the codes occur."""
+    peak, top = peak_of(seen, relu=relu, default=default), top_code(bits, signed=True)
+    return best(seen, (QuantSpec(bits, signed=True, scale=(peak * s / top,)) for s in SHRINK))
 
 
 def unsigned(seen: Range, *, default: float = 1.0) -> QuantSpec:
@@ -87,11 +94,11 @@ def unsigned(seen: Range, *, default: float = 1.0) -> QuantSpec:
     return best(seen, (QuantSpec(8, signed=False, scale=(peak * s / 255,)) for s in SHRINK))
 
 
-def power_of_two(seen: Range, *, base: float, signed: bool, default: float = 1.0) -> QuantSpec:
+def power_of_two(seen: Range, *, base: float, signed: bool, default: float = 1.0, bits: int = 8) -> QuantSpec:
     """Zero point 0 and a scale of `base` times a power of two."""
-    peak, top = peak_of(seen, relu=not signed, default=default), 127 if signed else 255
+    peak, top = peak_of(seen, relu=not signed, default=default), top_code(bits, signed=signed)
     exponent = int(np.ceil(np.log2(peak / top / base)))
-    return best(seen, (QuantSpec(8, signed=signed, scale=(base * 2.0 ** (exponent - e),)) for e in range(7)))
+    return best(seen, (QuantSpec(bits, signed=signed, scale=(base * 2.0 ** (exponent - e),)) for e in range(7)))
 
 
 @dataclass(frozen=True)
