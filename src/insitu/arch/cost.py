@@ -18,6 +18,7 @@ from insitu.circuit.cost import (
     sram_area,
     tile_events,
 )
+from insitu.circuit.model import Operands
 
 EVENTS = (
     "mac", "dac", "adc", "shift_add", "vector_op", "ram_read_byte", "ram_write_byte", "weight_bits", "store_read_byte",
@@ -26,16 +27,17 @@ EVENTS = (
 COMMAND_BYTES = 8
 
 
-def event_energy(chip: Chip) -> dict[str, Metric]:
+def event_energy(chip: Chip, operands: Operands | None = None) -> dict[str, Metric]:
     """Joules of one event of each component: what the chip file gives, else what the models say; `note` is the source.
 
     mac, dac, adc, shift_add: see circuit.cost.tile_events.  vector_op: one element through one vector operation, the
     operands' registers included; a product of run-time operands (MMA) is one vector_op a MAC.  ram_*_byte: the memory
     called ram.  weight_bits: one bit written; store_read_byte: one byte out of the weight store; link_byte: one byte
-    from one chip to another.  control: one command, fetched, decoded and issued.
+    from one chip to another.  control: one command, fetched, decoded and issued.  `operands` moves `mac`
+    where it is modelled (insitu.circuit.model).
     """
     models = {
-        **macro_energy(chip),
+        **macro_energy(chip, operands),
         "vector_op": _vector_op(chip),
         "ram_read_byte": _ram(chip, "ram_read_byte", 1.0),
         "ram_write_byte": _ram(chip, "ram_write_byte", facts()["memory_write"]["ratio"]),
@@ -98,8 +100,13 @@ def area_breakdown(chip: Chip) -> dict[str, Metric]:
     lane += 128 * register["area_um2"] * area_scale(technology.node, from_node=register["node_nm"] * NM)
     held = sum(memory.size for memory in chip.memories.values() if memory.kind == "sram") + chip.cores * chip.core.sram
     host = components["host"]["area_mm2"] * MM2 if chip.chip.host else 0.0
+    macros = Metric("macros", chip.macros * (macro.value or 0.0), "m2", macro.source, macro.note)
+    if chip.components:  # a published table holds everything but the macros
+        kind, note = _origin(chip, "components")
+        parts = {name: c.area * c.count * chip.count_of(c.level) for name, c in chip.components.items()}
+        return {"macros": macros, **{n: Metric(n, value, "m2", kind, note) for n, value in parts.items()}}
     return {
-        "macros": Metric("macros", chip.macros * (macro.value or 0.0), "m2", macro.source, macro.note),
+        "macros": macros,
         "vector": Metric(
             "vector", chip.cores * chip.core.vector.lanes * lane * UM2, "m2", "modelled", digital["source"]
         ),
@@ -115,13 +122,26 @@ def peak_tops(chip: Chip) -> Metric:
     return Metric("peak_tops", chip.peak_tops, "TOPS", "modelled", "from the arrays' size and the time of a read")
 
 
-def peak_efficiency(chip: Chip) -> Metric:
+def peak_efficiency(chip: Chip, operands: Operands | None = None) -> Metric:
     """TOPS/W of macros busy with full arrays, reads averaged as the chip does; nothing but the macros counted."""
-    energy = event_energy(chip)
+    energy = event_energy(chip, operands)
     events = tile_events(chip, rows=chip.array.rows, cols=chip.array.cols)
     joules = sum(count * (energy[name].value or 0.0) for name, count in events.items())
     operations = 2.0 * chip.array.rows * chip.array.cols
     return Metric("peak_tops_per_w", operations / joules * 1e-12, "TOPS/W", "modelled", "macros only, full arrays")
+
+
+def peak_power(chip: Chip) -> dict[str, Metric]:
+    """Watts at the peak rate: the macros' events, and the blocks beside them where a table of them is published."""
+    vectors = chip.peak_tops * 1e12 / (2.0 * chip.array.rows * chip.array.cols)
+    energy = event_energy(chip)
+    events = tile_events(chip, rows=chip.array.rows, cols=chip.array.cols)
+    once = vectors / chip.calibration.reads
+    parts = {name: (energy[name], once * n * (energy[name].value or 0.0)) for name, n in events.items()}
+    watts = {name: Metric(name, value, "W", unit.source, unit.note) for name, (unit, value) in parts.items()}
+    kind, note = _origin(chip, "components")
+    blocks = {name: c.power * c.count * chip.count_of(c.level) for name, c in chip.components.items()}
+    return {**watts, **{name: Metric(name, value, "W", kind, note) for name, value in blocks.items() if value}}
 
 
 def _given(chip: Chip, name: str, unit: str) -> Metric | None:

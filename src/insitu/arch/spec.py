@@ -98,6 +98,15 @@ class Area(Config):
     die: SquareMetres | None = Field(default=None, gt=0)
 
 
+class Component(Config):
+    """A block that a level has beside its macros, for chips whose table of components is published."""
+
+    level: Literal["chip", "tile", "core", "macro"]
+    count: int = Field(default=1, ge=1, description="of them in one unit of that level")
+    power: Watts = Field(default=0.0, ge=0, description="one of them, busy")
+    area: SquareMetres = Field(default=0.0, ge=0, description="one of them")
+
+
 class Chip(Config):
     """A chip description, complete: the single source of what the compiler may use and the simulators cost."""
 
@@ -116,6 +125,7 @@ class Chip(Config):
     system: System = System()
     energy: Energy = Energy()
     area: Area = Area()
+    components: dict[str, Component] = Field(default_factory=dict[str, Component])
     physics: PhysicsSpec = PhysicsSpec()
     sources: dict[str, str] = Field(default_factory=dict[str, str])
 
@@ -141,6 +151,10 @@ class Chip(Config):
     def macros(self) -> int:
         """Macros of the whole chip; macro m belongs to core m // core.macros."""
         return self.cores * self.core.macros
+
+    def count_of(self, level: Literal["chip", "tile", "core", "macro"]) -> int:
+        """How many units of a level the chip has."""
+        return {"chip": 1, "tile": self.chip.tiles, "core": self.cores, "macro": self.macros}[level]
 
     @property
     def rows_per_region(self) -> int:
@@ -182,6 +196,8 @@ class Chip(Config):
     def plane_bits(self) -> tuple[int, ...]:
         """Bits applied in each input pass, least significant first."""
         given = self.macro.input
+        if self.macro.integrate:
+            return (given.bits,)
         return tuple(min(given.bits_per_pass, given.bits - at) for at in range(0, given.bits, given.bits_per_pass))
 
     @property

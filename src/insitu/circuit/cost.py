@@ -10,6 +10,7 @@ from typing import Any
 
 from insitu.base.metrics import Metric, Source
 from insitu.base.schema import load_yaml
+from insitu.circuit.model import Operands, cell_energy, constants, convert_energy, pitch, product_energy
 from insitu.circuit.spec import MacroChip, Technology
 
 PJ, FJ, UM2, MM2, NM = 1e-12, 1e-15, 1e-12, 1e-6, 1e-9
@@ -65,20 +66,18 @@ def sram_area(size: float, technology: Technology) -> float:
     return 8.0 * size * sram["cell_f2"] * technology.node**2 / sram["array_efficiency"]
 
 
-def macro_energy(chip: MacroChip) -> dict[str, Metric]:
-    """Joules of one `mac`, `dac`, `adc` and `shift_add` event of a macro."""
+def macro_energy(chip: MacroChip, operands: Operands | None = None) -> dict[str, Metric]:
+    """Joules of one `mac`, `dac`, `adc` and `shift_add` event of a macro; what the operands look like moves `mac`."""
     if chip.macro.readout.kind == "exact":
-        return _digital_energy(chip)
+        return _digital_energy(chip, operands or Operands())
     components, technology = facts(), chip.technology
     add = components["shift_add"]
+    kind = constants()["kinds"][chip.cell.kind]
+    adc = float(convert_energy(converter_bits(chip), technology.node, technology.supply, kind=chip.cell.kind))
     return {
-        "mac": _cell_read(chip),
-        "dac": _modelled(
-            "dac",
-            components["dac"]["linear_fj"] * chip.macro.input.bits * technology.supply**2 * FJ,
-            components["dac"]["source"],
-        ),
-        "adc": _modelled("adc", adc_energy(converter_bits(chip), technology), components["adc"]["source"]),
+        "mac": _cell_read(chip, operands or Operands()),
+        "dac": _driver(chip),
+        "adc": _modelled("adc", adc, f"sense and 2^bits of {constants()['walden']['source']}; {kind['source']}"),
         "shift_add": _modelled("shift_add", add["energy_pj"] * PJ * _scaled(add, technology), add["source"]),
     }
 
@@ -122,36 +121,68 @@ def tile_events(chip: MacroChip, *, rows: int, cols: int) -> dict[str, int]:
     reads = chip.calibration.reads
     events = {"mac": rows * cols * reads, "dac": rows * reads, "adc": 0, "shift_add": 0}
     if chip.macro.readout.kind != "exact":
-        conversions = cols * chip.macro.weights.slices * chip.macro.passes * reads
+        conversions = cols * chip.macro.weights.slices * chip.macro.conversions * reads
         events |= {"adc": conversions, "shift_add": conversions - cols}
     return events
 
 
-def _digital_energy(chip: MacroChip) -> dict[str, Metric]:
-    cim = facts()["digital_cim"]
-    products = chip.macro.input.bits * chip.macro.weights.slices * chip.array.bits_per_cell
-    energy = products * cim["bit_product_fj"] * FJ * _scaled(cim, chip.technology)
+def _digital_energy(chip: MacroChip, operands: Operands) -> dict[str, Metric]:
+    model, technology, weights = constants()["digital"], chip.technology, chip.macro.weights
+    width = weights.slices * chip.array.bits_per_cell
+    each = float(product_energy(technology.node, technology.supply)) * operands.factor
+    note = str(model["source"])
+    if chip.macro.adder == "per_cell":  # sums ripple through the cells, which are as many as a result has bits
+        width += math.ceil(math.log2(chip.array.rows))
     included = {
         name: _modelled(name, 0.0, "in mac: digital macros are measured as a whole")
         for name in ("dac", "adc", "shift_add")
     }
-    return {"mac": _modelled("mac", energy, cim["source"]), **included}
+    return {"mac": _modelled("mac", chip.macro.input.bits * width * each, note), **included}
 
 
-def _cell_read(chip: MacroChip) -> Metric:
-    """Joules that the current of one weight's cells takes, for mean operands."""
+def _cell_read(chip: MacroChip, operands: Operands) -> Metric:
+    """Joules of one weight's cells: their share of drivers and lines, and the charge that a read draws."""
+    technology, kind = chip.technology, constants()["kinds"][chip.cell.kind]
+    planes = chip.macro.passes * chip.macro.weights.slices
+    wires = float(cell_energy(technology.node, technology.supply, kind=chip.cell.kind)) * switching_cells(chip)
+    drawn, note = drawn_energy(chip), _drawn_note(chip)
+    energy = planes * (wires * operands.factor + kind["current"] * drawn * operands.activity)
+    return _modelled("mac", energy, f"{note}; lines: {kind['source']}")
+
+
+def _driver(chip: MacroChip) -> Metric:
+    """Joules of one row's converter; one bit at a time needs none, its driver is in the cells' share."""
+    fact, technology, given = facts()["dac"], chip.technology, chip.macro.input
+    bits = given.bits if given.bits_per_pass > 1 else 0
+    scale = float(pitch(technology.node) / pitch(fact["node_nm"] * NM))
+    return _modelled("dac", fact["linear_fj"] * bits * technology.supply**2 * FJ * scale, fact["source"])
+
+
+def switching_cells(chip: MacroChip) -> int:
+    """Cells of one slice of one weight whose lines switch in a pass."""
+    return min(chip.macro.cells_per_slice, int(constants()["kinds"][chip.cell.kind]["pair"]))
+
+
+def drawn_energy(chip: MacroChip) -> float:
+    """Joules that the current of one slice of one weight takes in one pass, for mean operands."""
     cell, array = chip.cell, facts()["analog_array"]
     voltage = cell.read_voltage or chip.technology.supply
     pulse = cell.read_pulse or chip.macro.t_read
-    planes = chip.macro.passes * chip.macro.weights.slices
     if cell.conductance is not None:
         off, on = cell.conductance
         conductance = off + array["mean_digit"] * (on - off) + (chip.macro.cells_per_slice - 1) * off
-        energy = conductance * voltage**2 * pulse * array["mean_bit"] * planes
-        return Metric("mac", energy, "J", "modelled", f"G V^2 t of the cell {cell.name}; {array['digit_source']}")
+        return conductance * voltage**2 * pulse * array["mean_bit"]
     current = (cell.read_current or 0.0) * array["mean_weight"] * array["mean_input"]
-    note = f"I V t of the cell {cell.name} over t_read; {array['source']}"
-    return Metric("mac", current * voltage * pulse * planes, "J", "modelled", note)
+    return current * voltage * pulse
+
+
+def _drawn_note(chip: MacroChip) -> str:
+    cell, array = chip.cell, facts()["analog_array"]
+    if cell.conductance is not None:
+        return f"G V^2 t of the cell {cell.name}; {array['digit_source']}"
+    if cell.read_current is None:
+        return f"the cell {cell.name} draws no steady current"
+    return f"I V t of the cell {cell.name} over t_read; {array['source']}"
 
 
 def _scaled(fact: Mapping[str, Any], technology: Technology) -> float:

@@ -66,6 +66,12 @@ class Macro(Config):
     input: Input
     weights: Weights
     readout: Readout
+    integrate: bool = Field(
+        default=False, description="input planes add up in the array before one conversion, instead of one each"
+    )
+    adder: Literal["tree", "per_cell"] = Field(
+        default="tree", description="exact readouts: adder trees beside the cells, or an adder with registers in each"
+    )
     columns_per_adc: int = Field(default=1, ge=1, description="bitlines that share one converter")
     t_read: Seconds = Field(gt=0, description="one array read of one input pass, without t_adc")
     t_adc: Seconds | None = Field(default=None, gt=0, description="one conversion; omit where t_read includes it")
@@ -74,6 +80,11 @@ class Macro(Config):
     def passes(self) -> int:
         """Input planes of one vector."""
         return -(-self.input.bits // self.input.bits_per_pass)
+
+    @property
+    def conversions(self) -> int:
+        """Conversions of one bitline for one vector, read once."""
+        return 1 if self.integrate else self.passes
 
     @property
     def cells_per_slice(self) -> int:

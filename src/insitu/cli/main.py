@@ -262,6 +262,21 @@ def chips(
 
 
 @app.command()
+def validate(
+    chip: Annotated[str | None, typer.Option("--chip", metavar="F.yaml", help="a chip of yours")] = None,
+    published: Annotated[
+        str | None, typer.Option("--published", metavar="F.yaml", help="its published figures; enter no fit")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", metavar="F.html", help="a page with the scatter plot")] = None,
+    json: AsJson = False,
+) -> int:
+    """Hold the cost models against published silicon."""
+    from insitu.cli import validate as command
+
+    return command.run(chip, published, out, json=json)
+
+
+@app.command()
 def tasks(json: AsJson = False) -> int:
     """List the tasks that ship."""
     from insitu.cli import tasks as command

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from insitu.base.errors import ChipError, did_you_mean
 from insitu.base.schema import Amperes, Config, Seconds, Siemens, Volts, load_config
 
-CellKind = Literal["nor_flash", "reram", "pcm", "mram", "fefet", "sram", "dram", "gain_cell"]
+CellKind = Literal["nor_flash", "sonos", "nand", "reram", "pcm", "mram", "fefet", "sram", "dram", "gain_cell"]
 
 
 class Programming(Config):

@@ -1,0 +1,174 @@
+"""Modelled against published: every entry, the factor of each quantity, and the statistics of each split."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from insitu.arch.spec import Chip
+from insitu.circuit.model import Operands, constants
+from insitu.validate.entries import Entry, entries, quantity
+from insitu.validate.model import Point, modelled, point_of
+
+SUPPLY = re.compile(r"(?:^|_)(\d+(?:\.\d+)?)v(?:_|$)", re.IGNORECASE)
+CLOCKED = ("tops", "latency_s", "tops_per_mm2")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One quantity of one chip over its operating points; r = modelled / published."""
+
+    published: Mapping[str, float]
+    modelled: Mapping[str, float]
+    prediction: bool = True
+
+    @property
+    def ratio(self) -> float:
+        """Geometric mean of modelled / published."""
+        return math.exp(statistics.fmean(math.log(self.modelled[p] / self.published[p]) for p in self.modelled))
+
+    @property
+    def factor(self) -> float:
+        """Geometric mean of max(r, 1/r)."""
+        logs = (abs(math.log(self.modelled[p] / self.published[p])) for p in self.modelled)
+        return math.exp(statistics.fmean(logs))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One chip: what could be compared, and what was missing to compare the rest."""
+
+    entry: Entry
+    figures: Mapping[str, Figure] = field(default_factory=dict[str, Figure])
+    missing: tuple[str, ...] = ()
+    defaults: tuple[str, ...] = ()
+
+
+def compare(given: Iterable[Entry] | None = None, *, chip: Chip | None = None) -> tuple[Row, ...]:
+    """Rows of all entries (those that ship unless given); `chip` is the chip that given entries are figures of."""
+    return tuple(_row(entry, chip) for entry in (entries() if given is None else given))
+
+
+def summary(rows: Sequence[Row], name: str = "tops_per_w") -> dict[str, Any]:
+    """Per split: chips counted, median and 90 % factor, chips beyond 3, over measured chips and predictions only."""
+    return {split: _statistics(rows, split, name) for split in ("calibration", "holdout", "unseen")}
+
+
+def fitted_constants() -> list[str]:
+    """The calibration constants that were fitted, by their place in circuit/calibrated.yaml."""
+    model = constants()
+    names = [f"kinds.{kind}.{key}" for kind, row in model["kinds"].items() for key in row["fitted"]]
+    names += [f"digital.{key}" for key in model["digital"]["fitted"]]
+    names += ["walden.ff_per_um"] if model["walden"]["fitted"] else []
+    return names + [f"time.{key}" for key in model["time"]["fitted"]]
+
+
+def report(rows: Sequence[Row]) -> dict[str, Any]:
+    """The object that `insitu validate --json` prints."""
+    names = ("tops_per_w", "tops", "latency_s")
+    overall = summary(rows)
+    counts = {split: overall[split] for split in ("calibration", "holdout")}
+    unseen = {"unseen": overall["unseen"]} if overall["unseen"]["chips"] else {}
+    fitted = fitted_constants()
+    used = sum(1 for row in rows if row.entry.split == "calibration" and row.figures and row.entry.measured)
+    return {
+        "schema": 1,
+        "chips": [row_json(row) for row in rows],
+        "summary": {
+            **counts,
+            **unseen,
+            "by_quantity": {name: summary(rows, name) for name in names},
+            "constants": {"fitted": len(fitted), "names": fitted, "calibration_rows": used},
+        },
+    }
+
+
+def row_json(row: Row) -> dict[str, Any]:
+    """One chip of the report."""
+    entry = row.entry
+    return {
+        "name": entry.name,
+        "kind": entry.kind,
+        "split": entry.split,
+        "measured": entry.measured,
+        "quantities": {name: _figure_json(figure) for name, figure in row.figures.items()},
+        "missing": [f"not enough data: {field}" for field in row.missing],
+        "defaults": list(row.defaults),
+        "unfitted": kind_unfitted(row),
+        "source": entry.source,
+    }
+
+
+def kind_unfitted(row: Row) -> bool:
+    """Whether no calibration row stands behind the constants of this kind of cell."""
+    if "digital" in row.entry.chip or row.entry.preset:
+        return False
+    kinds = {"sram_analog": "sram", "edram_gain_cell": "gain_cell"}
+    model = constants()["kinds"].get(kinds.get(row.entry.kind, row.entry.kind))
+    return model is None or not model["fitted"]
+
+
+def _row(entry: Entry, chip: Chip | None) -> Row:
+    figures: dict[str, Figure] = {}
+    missing, defaults = list(entry.missing), list[str]()
+    for name, points in entry.published.items():
+        values, clocked = dict[str, float](), list[bool]()
+        for label in points:
+            point = _place(entry, label, chip)
+            if not isinstance(point, Point):
+                missing += [f"{label}: {part}" if label else part for part in point]
+                continue
+            value = modelled(point, name)
+            if value is not None and value > 0:
+                values[label] = value
+                clocked.append(point.whole if name == "latency_s" else point.clocked)
+                defaults += point.defaults
+        if values:
+            prediction = not (name in CLOCKED and all(clocked))
+            figures[name] = Figure({p: points[p] for p in values}, values, prediction)
+    return Row(entry, figures, tuple(dict.fromkeys(missing)), tuple(dict.fromkeys(defaults)))
+
+
+def _place(entry: Entry, label: str, chip: Chip | None) -> Point | tuple[str, ...]:
+    """A point of an entry; of a given chip, at the supply that the point or its name ("8b_0.85v") states."""
+    if chip is None:
+        return point_of(entry, label)
+    given = entry.points.get(label, {})
+    named = SUPPLY.search(label)
+    supply = given.get("supply", f"{named[1]} V" if named else None)
+    if supply is not None:
+        technology = chip.technology.model_copy(update={"supply": quantity(supply, "V")})
+        chip = chip.model_copy(update={"technology": technology})
+    operands = Operands(given.get("input_density"), given.get("weight_density"))
+    return Point(chip, operands, clocked=True, whole=True)
+
+
+def _figure_json(figure: Figure) -> dict[str, Any]:
+    single = len(figure.modelled) == 1
+    given, found = (next(iter(d.values())) if single else dict(d) for d in (figure.published, figure.modelled))
+    return {
+        "published": given,
+        "modelled": found,
+        "ratio": figure.ratio,
+        "factor": figure.factor,
+        "kind": "prediction" if figure.prediction else "consistency with the published clock",
+    }
+
+
+def _statistics(rows: Sequence[Row], split: str, name: str) -> dict[str, Any]:
+    counted = [
+        (row.entry.name, row.figures[name].factor)
+        for row in rows
+        if row.entry.split == split and row.entry.measured and name in row.figures and row.figures[name].prediction
+    ]
+    factors = sorted(factor for _, factor in counted)
+    return {
+        "chips": len(factors),
+        "median_factor": statistics.median(factors) if factors else None,
+        "p90_factor": factors[math.ceil(0.9 * len(factors)) - 1] if factors else None,
+        "beyond_3": [chip for chip, factor in counted if factor > 3],
+    }

@@ -1,0 +1,93 @@
+"""Published silicon: the split, the statistics, the bars, and a user's own chip."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from insitu.arch.load import load_chip
+from insitu.base.errors import ConfigError
+from insitu.circuit.model import constants
+from insitu.validate.compare import Figure, compare, report
+from insitu.validate.entries import entries, read_published, split_of
+from insitu.validate.fit import fit_all, shipped
+from insitu.validate.page import html, table
+
+ROWS = compare()
+
+
+def test_the_split_is_the_hash_of_the_name() -> None:
+    for entry in entries():
+        held = hashlib.sha256(entry.name.encode()).digest()[0] % 3 == 0
+        assert entry.split == split_of(entry.name) == ("holdout" if held else "calibration")
+
+
+def test_bars() -> None:
+    """At least 18 measured chips, 8 held out; median factors 1.2 and 1.5; all but one held-out chip within 3."""
+    found = report(ROWS)["summary"]
+    calibration, holdout = found["calibration"], found["holdout"]
+    assert calibration["chips"] + holdout["chips"] >= 18
+    assert holdout["chips"] >= 8
+    assert calibration["median_factor"] <= 1.2
+    assert holdout["median_factor"] <= 1.5
+    assert len(holdout["beyond_3"]) <= 1
+    timed = [r for r in ROWS if r.entry.measured and {"tops", "latency_s"} & set(r.figures)]
+    assert len(timed) >= 10
+
+
+def test_shipped_constants_are_the_fit_on_calibration_rows() -> None:
+    for name, value in fit_all().items():
+        assert shipped(name) == pytest.approx(value, rel=0.01), name
+
+
+def test_every_entry_is_compared_or_says_what_is_missing() -> None:
+    assert len(ROWS) == 40
+    for row in report(ROWS)["chips"]:
+        assert row["quantities"] or row["missing"], row["name"]
+        assert all(text.startswith("not enough data: ") for text in row["missing"])
+
+
+def test_constants_that_no_row_supports_are_marked() -> None:
+    marked = {row["name"] for row in report(ROWS)["chips"] if row["unfitted"] and row["quantities"]}
+    assert marked == {"samsung_mram_nature_2022", "fick_mythic_isscc_2022"}
+    assert constants()["kinds"]["mram"]["fitted"] == []
+
+
+def test_a_factor_is_the_same_for_twice_and_half() -> None:
+    figure = Figure({"a": 10.0, "b": 10.0}, {"a": 20.0, "b": 5.0})
+    assert figure.factor == pytest.approx(2.0)
+    assert figure.ratio == pytest.approx(1.0)
+
+
+def test_a_published_clock_predicts_nothing() -> None:
+    [jia] = [row for row in ROWS if row.entry.name == "jia_jssc_2020_cima"]
+    assert not jia.figures["tops"].prediction
+    assert jia.figures["tops_per_w"].prediction
+
+
+def test_a_chip_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text('name: mine\nenergy_efficiency_tops_per_w: {a: 20, "b": 22}\nthroughput_tops: 100\n')
+    [row] = compare(read_published(str(file)), chip=load_chip("dcim-28nm"))
+    assert row.entry.split == "unseen"
+    assert row.figures["tops_per_w"].factor == pytest.approx(1.05, abs=0.01)
+    found = report((row, *ROWS))["summary"]
+    assert found["unseen"]["chips"] == 1
+    assert found["holdout"] == report(ROWS)["summary"]["holdout"]
+
+
+@pytest.mark.parametrize("text", ["name: x\n", "tops: 3\n", "name: x\ntops_per_w: -1\n", "name: x\ntops: many\n"])
+def test_a_bad_file_says_what_it_needs(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError):
+        read_published(str(file))
+
+
+def test_table_and_page() -> None:
+    assert "median factor" in table(ROWS)
+    page = html(ROWS)
+    assert page.count("<circle") >= 18
+    assert "<script" not in page
