@@ -7,7 +7,7 @@ Grouped layers are packed as many groups to a block as fit; when the network doe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +33,7 @@ class Macro:
     bias: npt.NDArray[np.bool_]
     used: int = 0
     layers: dict[str, int] = field(default_factory=dict[str, int])  # rectangles of each
+    rows: int = 0  # of one of its arrays
 
     @classmethod
     def empty(cls, core: int, macro: int, chip: Chip) -> Macro:
@@ -40,7 +41,7 @@ class Macro:
         x, width, rows = chip.macro.reserved_columns, usable_columns(chip), chip.array.rows
         regions = [(x, r * rows, width, rows) for r in range(chip.macro.arrays)]
         bias = np.zeros((chip.macro.bias_rows, chip.array.cols), bool)
-        return cls(core, macro, width * rows * chip.macro.arrays, regions, bias)
+        return cls(core, macro, width * rows * chip.macro.arrays, regions, bias, rows=rows)
 
 
 Shelf = list[list[Macro]]  # by core
@@ -53,19 +54,37 @@ def place(graph: Graph, chip: Chip, *, nodes: Sequence[Node] | None = None) -> M
     """
     nodes = weight_nodes(graph) if nodes is None else list(nodes)
     failed = ""
-    for pack in packings(nodes):
+    for order, pack, cuts in _attempts(graph, chip, nodes):
         shelf = empty_shelf(chip)
         layers: dict[str, tuple[Placed, ...]] = {}
-        for node in nodes:
-            placed = _place_layer(graph, node, pieces(graph, node, chip, pack=pack), shelf, chip)
+        for node in order:
+            placed = _place_layer(graph, node, pieces(graph, node, chip, pack=pack), shelf, chip, cuts=cuts)
             if placed is None:
-                failed = node.name
+                failed = failed or node.name
                 break
             layers[node.name] = placed
         else:
             used = sum(m.used for core in shelf for m in core)
-            return Mapping(layers, used, chip.macros * chip.macro.arrays * chip.array.rows * chip.array.cols)
+            cells = chip.macros * chip.macro.arrays * chip.array.rows * chip.array.cols
+            return Mapping({n.name: layers[n.name] for n in nodes}, used, cells)
     raise InfeasibleError(shortage(graph, chip, nodes, failed), chip.name)
+
+
+def _attempts(graph: Graph, chip: Chip, nodes: Sequence[Node]) -> Iterator[tuple[Sequence[Node], int, int]]:
+    """(order of the layers, groups in a block, cuts of the columns) to try one after the other.
+
+    Where the cells are enough but the network's own order leaves no room, the largest layers go first, then in pieces.
+    """
+    packs = packings(nodes)
+    yield from ((nodes, pack, 1) for pack in packs)
+    sizes = {n.name: _cells(graph, n, chip) for n in nodes}
+    if sum(sizes.values()) <= chip.macros * chip.macro.arrays * chip.array.rows * usable_columns(chip):
+        larger = sorted(nodes, key=lambda n: -sizes[n.name])
+        yield from ((larger, packs[-1], cuts) for cuts in (1, 2, 3, 4, 8))
+
+
+def _cells(graph: Graph, node: Node, chip: Chip) -> int:
+    return sum(p.rows * p.cols for p in pieces(graph, node, chip, pack=1))
 
 
 def packings(nodes: Sequence[Node]) -> list[int]:
@@ -79,9 +98,11 @@ def empty_shelf(chip: Chip) -> Shelf:
     return [[Macro.empty(core, m, chip) for m in range(chip.core.macros)] for core in range(chip.cores)]
 
 
-def _place_layer(graph: Graph, node: Node, cut: list[Piece], shelf: Shelf, chip: Chip) -> tuple[Placed, ...] | None:
+def _place_layer(
+    graph: Graph, node: Node, cut: list[Piece], shelf: Shelf, chip: Chip, *, cuts: int = 1
+) -> tuple[Placed, ...] | None:
     """Places of all rectangles of a layer: on one core, else columns apart, else rows apart where sums can join."""
-    rects = [r for p in cut for r in rectangles(graph, node, p, chip)]
+    rects = [r for p in cut for r in rectangles(graph, node, p, chip, cuts=cuts)]
     placed = place_together(rects, node.name, shelf)
     if placed is not None or chip.cores == 1:
         return placed
@@ -158,6 +179,7 @@ def _best_spot(rect: Rect, layer: str, macros: Sequence[Macro]) -> tuple[Macro, 
     roomy.sort(key=lambda m: (m.layers.get(layer, 0), m.used, m.core, m.macro))
     for macro in roomy:
         fits = [f for f in macro.free if f[2] >= rect.cols and f[3] >= rect.rows]
+        fits = fits if rect.region is None else [f for f in fits if f[1] // macro.rows == rect.region]
         fits.sort(key=lambda f: (min(f[2] - rect.cols, f[3] - rect.rows), f[1], f[0]))
         for x0, y0, width, _ in fits:
             for x in dict.fromkeys((x0, x0 + width - rect.cols)):
@@ -224,9 +246,13 @@ def shortage(graph: Graph, chip: Chip, nodes: Sequence[Node], failed: str) -> li
     bias_bound = chip.macros * chip.macro.bias_rows * usable_columns(chip)
     if bias > bias_bound:
         return [Infeasible("bias rows", float(bias), float(bias_bound), "bias cells", biggest, ways)]
+    reserved = chip.macro.reserved_columns
+    beside = f" beside {reserved} reserved columns" if reserved and _fits_unreserved(graph, chip, nodes) else ""
+    if beside:
+        ways = ("use the reserved columns, with which it fits: --set macro.reserved_columns=0", *ways)
     return [
         Infeasible(
-            "array space in one rectangle",
+            f"array space in one rectangle{beside}",
             float(sizes[failed]),
             float(cells - sum(sizes.values()) + sizes[failed]),
             "cells",
@@ -234,3 +260,13 @@ def shortage(graph: Graph, chip: Chip, nodes: Sequence[Node], failed: str) -> li
             ways,
         )
     ]
+
+
+def _fits_unreserved(graph: Graph, chip: Chip, nodes: Sequence[Node]) -> bool:
+    """Whether the layers would fit if no column were reserved."""
+    macro = chip.macro.model_copy(update={"reserved_columns": 0})
+    try:
+        place(graph, chip.model_copy(update={"macro": macro}), nodes=nodes)
+    except InfeasibleError:
+        return False
+    return True

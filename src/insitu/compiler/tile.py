@@ -15,6 +15,9 @@ from insitu.arch.spec import Chip
 from insitu.graph.graph import Graph, Node
 from insitu.numeric.readout import WTM_BIAS_UNIT
 
+REGIONS = {"up": 0, "down": 1}
+NARROWEST = 16  # columns that placement cuts a layer to
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -38,6 +41,7 @@ class Rect:
     col0: int
     cols: int
     bias_rows: int
+    region: int | None = None  # the only array of a macro that it may lie on
 
 
 def weight_nodes(graph: Graph) -> list[Node]:
@@ -114,25 +118,27 @@ def rows_may_part(graph: Graph, node: Node, rects: Sequence[Rect]) -> bool:
     return kind == "exact" or (kind == "adc" and all(r.row0 % each == 0 for r in rects))
 
 
-def rectangles(graph: Graph, node: Node, piece: Piece, chip: Chip, *, apart: bool = False) -> list[Rect]:
-    """The grid of rectangles of one piece."""
-    rows, cols = row_bounds(graph, node, piece, chip, apart=apart), column_bounds(graph, node, piece, chip)
+def rectangles(graph: Graph, node: Node, piece: Piece, chip: Chip, *, apart: bool = False, cuts: int = 1) -> list[Rect]:
+    """The grid of rectangles of one piece; `cuts` parts its columns further, which changes no number."""
+    rows, cols = row_bounds(graph, node, piece, chip, apart=apart), column_bounds(graph, node, piece, chip, cuts)
+    region = REGIONS.get(str(node.attr("region", "")))
     rects: list[Rect] = []
     for part, (r0, r1) in enumerate(pairwise(rows)):
         for c0, c1 in pairwise(cols):
             need = bias_rows(graph, node, piece, chip, columns=(c0, c1)) if part == 0 else 0
-            rects.append(Rect(piece, r0, r1 - r0, c0, c1 - c0, need))
+            rects.append(Rect(piece, r0, r1 - r0, c0, c1 - c0, need, region))
     return rects
 
 
-def column_bounds(graph: Graph, node: Node, piece: Piece, chip: Chip) -> tuple[int, ...]:
+def column_bounds(graph: Graph, node: Node, piece: Piece, chip: Chip, cuts: int = 1) -> tuple[int, ...]:
     """Column boundaries of a piece: no wider than an array, and one gain to a rectangle, since a read has one."""
+    widest = min(usable_columns(chip), max(-(-piece.cols // cuts), NARROWEST))
     gain = np.zeros(piece.cols, np.int64)
     if node.attr("readout") == "wtm2101":
         table = np.asarray(graph.constants[node.inputs[5]], np.int64)
         gain = table[piece_columns(graph, node, piece)] if table.size > 1 else gain
     changes = (0, *(int(c) + 1 for c in np.flatnonzero(np.diff(gain))), piece.cols)
-    inner = [a + b for a, end in pairwise(changes) for b in balanced(end - a, usable_columns(chip))[:-1]]
+    inner = [a + b for a, end in pairwise(changes) for b in balanced(end - a, widest)[:-1]]
     return (*inner, piece.cols)
 
 
