@@ -137,11 +137,11 @@ def channel_steps(seen: Range, *, below: int, above: int, bound: float = np.inf)
     A channel's extremes are trusted as far as it was seen often; a seldom seen one leans on the whole value's.
     `bound` is the largest number an activation lets through.
     """
-    reach = np.maximum(seen.high_of, 0) / above
+    reach = np.maximum(seen.high_of, 0) / above if above else np.zeros_like(seen.high_of)
     if below:
         reach = np.maximum(reach, -seen.low_of / below)
     whole = float(reach.max()) * headroom(seen.positions * len(reach))
-    whole = min(whole, max(float(reach.max()), bound / above))
+    whole = min(whole, max(float(reach.max()), bound / above)) if above else whole
     own = np.minimum(reach * headroom(seen.positions), whole)
     natural = (seen.positions * own + DOUBT * whole) / (seen.positions + DOUBT)
     natural = np.maximum(natural, max(whole, TINY) * np.where(reach > 0, 2.0**-10, 2.0**-6))
