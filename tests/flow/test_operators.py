@@ -315,10 +315,9 @@ def test_row_tiles_on_several_cores_are_added_up(name, chip, tmp_path):
 @settings(max_examples=25)
 @example(seed=5266, chip="exact-small")  # a layer whose values are all negative
 @example(seed=1757, chip="exact-unsigned")  # a mean with negative values before a layer of unsigned inputs
-@example(seed=7, chip="adc")  # a value that is always zero
 @given(seed=st.integers(0, 100_000), chip=st.sampled_from(sorted(CHIPS)))
 def test_a_random_network_is_exact(tmp_path_factory, seed, chip):
-    proto, _ = random_model(seed, steps=5)
+    proto, _ = random_model(seed, steps=9)
     try:
         check_network(captured(proto), chip_of(chip), tmp_path_factory.mktemp("net"), seed=seed, slow=seed % 2 == 0)
     except InfeasibleError:
