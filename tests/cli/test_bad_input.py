@@ -176,7 +176,7 @@ def test_chip_files(insitu: Insitu, tmp_path: Path, model: Path, write: Write, n
         (("--physics", "fulll"), ("Try: full",)),
         (("--physics", "drift"), ("not modelled yet",)),
         (("--objective", "throughput"), ("not an objective yet",)),
-        (("--max-chips", "2"), ("not split over chips yet",)),
+        (("--max-chips", "0"), ("--max-chips",)),
         (("--samples", "few"), ("--samples few",)),
         (("--check", "-1"), ("--check -1",)),
         (("--seed", "x"), ("--seed",)),

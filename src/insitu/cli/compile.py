@@ -14,8 +14,8 @@ from insitu.base.registry import resolve
 from insitu.cli import console
 from insitu.cli.inputs import Loaded, ModelInputs, load
 from insitu.compiler.mapping import Mapping, Placed
+from insitu.compiler.partition import allot
 from insitu.compiler.pipeline import compile_graph
-from insitu.compiler.place import place
 from insitu.compiler.quantize import quantize
 from insitu.flow.data import prepare
 from insitu.graph.graph import LEVELS, Graph
@@ -43,7 +43,7 @@ class _Work:
         return self.loaded.chip
 
 
-def run(inputs: ModelInputs, output: str, *, stop_after: str | None, json: bool) -> int:
+def run(inputs: ModelInputs, output: str, *, stop_after: str | None, json: bool, max_chips: int = 1) -> int:
     """Compile and write one file; returns the exit code."""
     stage = resolve(stop_after, {level: level for level in LEVELS}, "--stop-after") if stop_after else "program"
     _check_names(output, stage)
@@ -51,7 +51,7 @@ def run(inputs: ModelInputs, output: str, *, stop_after: str | None, json: bool)
         raise UsageError("insitu compile: --chip", "not given", "a preset (`insitu chips` lists them) or a YAML file")
     loaded = load(inputs)
     work = _quantized(_entered(loaded, stage), stage, seed=inputs.seed)
-    facts = _written(work, output, stage)
+    facts = _written(work, output, stage, max_chips)
     text = f"{loaded.name}: {facts['text']}, {output}"
     given = loaded.chip.name if loaded.chip is not None else None
     shown = {"schema": 1, "model": loaded.name, "chip": given, "stage": stage, "calibration": work.calibration or None}
@@ -100,18 +100,21 @@ def _quantized(work: _Work, stage: str, *, seed: int) -> _Work:
     return replace(work, graph=quantized, calibration="file" if loaded.plan else prepared.source)
 
 
-def _written(work: _Work, output: str, stage: str) -> dict[str, Any]:
+def _written(work: _Work, output: str, stage: str, max_chips: int) -> dict[str, Any]:
     """Write the file of a stage; what it holds, for people and as JSON."""
     graph = work.graph
     if stage == "program":
-        program = compile_graph(graph, work.chip)
+        program = compile_graph(graph, work.chip, max_chips=max_chips)
         check_program(program)
         path = save_program(program, output)
         commands, cores, size = sum(len(s.code) for s in program.sections), len(program.sections), path.stat().st_size
-        text = f"{count(commands)} commands on {cores} core{'s' if cores > 1 else ''}, {size:,} bytes"
-        return {"text": text, "commands": commands, "sections": cores, "program_bytes": size}
+        chips = f" of {program.chips} chips" if program.chips > 1 else ""
+        text = f"{count(commands)} commands on {cores} core{'s' if cores > 1 else ''}{chips}, {size:,} bytes"
+        return {
+            "text": text, "commands": commands, "sections": cores, "chips": program.chips, "program_bytes": size
+        }  # fmt: skip
     if stage == "placed":
-        graph = placed_graph(graph, place(graph, work.chip))
+        graph = placed_graph(graph, allot(graph, work.chip, max_chips=max_chips)[1])
     save_graph(graph, output)
     return {"text": f"{len(graph.nodes)} nodes, {stage}", "nodes": len(graph.nodes)}
 
@@ -129,4 +132,5 @@ def _places(layers: Dict[str, tuple[Placed, ...]]) -> dict[str, tuple[str, ...]]
 def _place(placed: Placed) -> str:
     rect = placed.rect
     rows, cols = f"rows {rect.row0}+{rect.rows}", f"columns {rect.col0}+{rect.cols}"
-    return f"core {placed.core} macro {placed.macro} x {placed.x} y {placed.y}: {rows}, {cols}"
+    turn = f"load {placed.segment} " if placed.segment >= 0 else ""
+    return f"{turn}core {placed.core} macro {placed.macro} x {placed.x} y {placed.y}: {rows}, {cols}"

@@ -52,6 +52,9 @@ Shapes = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="NAME=1,1,64,64", help="sizes of an input that the model leaves open"),
 ]
+MaxChips = Annotated[
+    int, typer.Option("--max-chips", metavar="N", min=1, help="chips to spread over where one cannot hold the network")
+]
 PlanFile = Annotated[
     str | None,
     typer.Option(
@@ -96,9 +99,7 @@ def run(
     physics: Physics = "full",
     instances: Instances = 8,
     time: Times = "0s",
-    max_chips: Annotated[
-        int, typer.Option("--max-chips", metavar="N", min=1, help="chips to spread over; only 1 so far")
-    ] = 1,
+    max_chips: MaxChips = 1,
     objective: Annotated[
         str, typer.Option("--objective", metavar="NAME", help="what to optimize; only latency so far")
     ] = "latency",
@@ -148,6 +149,7 @@ def compile(
         str | None,
         typer.Option("--stop-after", metavar="STAGE", help="captured, quantized or placed: write that graph"),
     ] = None,
+    max_chips: MaxChips = 1,
     seed: Seed = 0,
     set_: Sets = None,
     shape: Shapes = None,
@@ -159,7 +161,7 @@ def compile(
     from insitu.cli.inputs import ModelInputs
 
     inputs = ModelInputs(model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, seed=seed)
-    return command.run(inputs, output, stop_after=stop_after, json=json)
+    return command.run(inputs, output, stop_after=stop_after, max_chips=max_chips, json=json)
 
 
 @app.command()

@@ -46,8 +46,12 @@ class Emitter:
         return self.storage.locations[value]
 
     def core_of(self, node: Node) -> int:
-        """The core of a node without weights: the one that wrote its first operand."""
-        return next((self.cores[v] for v in node.inputs if v in self.cores), 0)
+        """The core of a node without weights: the one that wrote its first operand, of those of the node's chip."""
+        cores = [self.cores[v] for v in node.inputs if v in self.cores]
+        home = self.mapping.homes.get(node.name)
+        if home is None:
+            return cores[0] if cores else 0
+        return next((c for c in cores if c // self.chip.cores == home), home * self.chip.cores)
 
     def task(self, node: Node, core: int, ops: Sequence[Op]) -> None:
         """Append a task; its output is now written by `core`."""
@@ -314,7 +318,9 @@ def _narrow_sums(
         descriptor(Operand(sums, 0, 1), loops, dims),
     ]
     table_descriptors = [descriptor(Operand(t, 0, 2), loops, dims) for t in tables]
-    settings = TableVector(Vector(post=replace(post, multiplier=1, shift=0), label=node.name), *table_descriptors)
+    settings = TableVector(
+        Vector(post=replace(post, multiplier=1, shift=0), label=node.attr("layer", node.name)), *table_descriptors
+    )
     return Op("REQ", (*operands, settings), tuple(a.size for a in loops))
 
 
@@ -397,7 +403,7 @@ def _binding(
         for p in chunk
     )
     binding = Binding(
-        label=node.name,
+        label=node.attr("layer", node.name),
         weight=emitter.weight(f"{prefix}.weight", np.ascontiguousarray(matrix)),
         bias=bias_name,
         rows=rows[1] - rows[0],
@@ -417,7 +423,7 @@ def _binding(
 
 def _expected(emitter: Emitter, node: Node, piece: Piece, rows: tuple[int, int], prefix: str) -> str:
     """Mean driven codes of these rows, where calibration gave them."""
-    codes = emitter.expected.get(node.name)
+    codes = emitter.expected.get(node.attr("layer", node.name))
     if codes is None:
         return ""
     return emitter.weight(
@@ -682,6 +688,12 @@ def _common_axes(y: Segment, x: Segment) -> list[Axis] | None:
     return axes
 
 
+def _transfer(emitter: Emitter, node: Node) -> None:
+    """A value of another chip, copied."""
+    x, y = emitter.at(node.inputs[0]), emitter.at(node.output)
+    _with_halo(emitter, node, [_copy(y, x, y.shape)])
+
+
 def _concat(emitter: Emitter, node: Node) -> None:
     y = emitter.at(node.output)
     axis, start, ops = int(node.attr("axis")) % len(y.shape), 0, list[Op]()
@@ -705,4 +717,5 @@ Rule = Callable[[Emitter, Node], None]
 RULES: dict[str, Rule] = {
     "Conv": _layer, "MatMul": _layer, "Add": _binary, "Mul": _binary, "Requantize": _rescale, "AveragePool": _pool,
     "MaxPool": _pool, "ReduceMean": _reduce, "Softmax": _softmax, "Lut": _lut, "Concat": _concat, "Pad": _pad,
+    "Transfer": _transfer,
 }  # fmt: skip

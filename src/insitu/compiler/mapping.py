@@ -32,6 +32,7 @@ class Mapping:
     cells_used: int  # at one time
     cells: int
     chips: int = 1
+    homes: Dict[str, int] = field(default_factory=dict[str, int])  # node: its chip, where there are several
     facts: Dict[str, int | float] = field(default_factory=dict[str, int | float])
 
     @property

@@ -2,20 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import ceil
+
 from insitu.arch.spec import Chip
-from insitu.base.errors import InfeasibleError
+from insitu.base.errors import Infeasible, InfeasibleError
 from insitu.compiler.mapping import Mapping
+from insitu.compiler.multichip import layer_cells, spread
 from insitu.compiler.place import place
 from insitu.compiler.segment import place_reloaded
+from insitu.compiler.tile import pieces, rectangles, rows_may_part, weight_nodes
 from insitu.graph.graph import Graph
 
+SEARCH = 4  # times the least number of chips, when looking for how many would do
 
-def allot(graph: Graph, chip: Chip) -> Mapping:
-    """Resident weights where they fit, else weights that take turns where the cell allows it, else InfeasibleError."""
+
+def allot(graph: Graph, chip: Chip, *, max_chips: int = 1) -> tuple[Graph, Mapping]:
+    """The graph as it is placed, and its places.
+
+    Resident weights on one chip where they fit, else on as few chips as `max_chips` allows, else weights that take
+    turns on one chip where its cells allow that; else InfeasibleError with resource, demand and bound.
+    """
     try:
-        return place(graph, chip)
-    except InfeasibleError:
+        return graph, place(graph, chip)
+    except InfeasibleError as error:
+        several = spread(graph, chip, most=max_chips) if max_chips > 1 else None
+        if several is not None:
+            return several
         reloaded = place_reloaded(graph, chip) if chip.capabilities.wload else None
         if reloaded is None:
-            raise
-        return reloaded
+            raise InfeasibleError([_shortage(graph, chip, error.items[0], max_chips)], chip.name) from None
+        return graph, reloaded
+
+
+def _shortage(graph: Graph, chip: Chip, item: Infeasible, max_chips: int) -> Infeasible:
+    """What is short: a layer that no chip holds, or chips, with the number that would do."""
+    cells = layer_cells(graph, chip)
+    alone = next((n.name for n in weight_nodes(graph) if not _fits_alone(graph, chip, n.name)), "")
+    if alone:
+        need, room = float(cells[alone]), float(chip.capacity)
+        resource = "cells of one chip" if need > room else "array space of one chip"
+        return Infeasible(resource, need, room, "cells", (alone,), item.ways_out)
+    least = max(max_chips + 1, ceil(sum(cells.values()) / chip.capacity))
+    found = spread(graph, chip, most=SEARCH * least)
+    if found is None:
+        return item
+    way = f"spread it over several chips: --max-chips {found[1].chips}"
+    ways = (way, *item.ways_out)
+    if max_chips == 1:
+        return replace(item, ways_out=ways)
+    return Infeasible("chips", float(found[1].chips), float(max_chips), "chips", item.filled_by, ways)
+
+
+def _fits_alone(graph: Graph, chip: Chip, name: str) -> bool:
+    """Whether a layer fits an empty chip, or its columns do one array's width at a time."""
+    node = next(n for n in graph.nodes if n.name == name)
+    if int(node.attr("group", 1)) == 1:
+        [piece] = pieces(graph, node, chip, pack=1)
+        rects = [r for r in rectangles(graph, node, piece, chip) if r.col0 == 0]
+        cores = chip.cores if rows_may_part(graph, node, rectangles(graph, node, piece, chip, apart=True)) else 1
+        return len(rects) <= cores * chip.core.macros * chip.macro.arrays
+    try:
+        place(graph, chip, nodes=[node])
+    except InfeasibleError:
+        return False
+    return True

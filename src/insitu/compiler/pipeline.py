@@ -12,7 +12,7 @@ import numpy.typing as npt
 from insitu.arch.load import chip_json
 from insitu.arch.spec import Chip
 from insitu.base.errors import ModelError
-from insitu.compiler.commands import Task
+from insitu.compiler.commands import Code, Task
 from insitu.compiler.emit import Emitter, axes_of, emit_node, fill_halo, operand_at, vector_op
 from insitu.compiler.loads import insert_loads
 from insitu.compiler.mapping import Mapping
@@ -23,7 +23,7 @@ from insitu.compiler.tile import weight_nodes
 from insitu.graph.graph import Graph, State
 from insitu.graph.ops.macs import fan_in
 from insitu.graph.text import print_graph
-from insitu.isa.program import Location, Program, Section, Symbol
+from insitu.isa.program import Location, Program, Section, Symbol, space_of
 
 SPACE = "ram"
 BYTES = {"i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "i64": 8}
@@ -35,11 +35,12 @@ def compile_graph(
     *,
     sizes: Dict[str, int] | None = None,
     expected: Dict[str, npt.NDArray[Any]] | None = None,
+    max_chips: int = 1,
 ) -> Program:
     """The Program of a quantized graph on a chip; `sizes` bounds every size that is bound at run time.
 
     `expected` holds, per layer, the mean driven codes [groups, rows] that the chip's own calibration plays.
-    Raises InfeasibleError where the network does not fit.
+    Raises InfeasibleError where the network does not fit, on `max_chips` chips if more than one is allowed.
     """
     missing = [n for n in graph.symbols() if n not in (sizes or {})]
     if missing:
@@ -49,15 +50,21 @@ def compile_graph(
     if products and not chip.capabilities.mma:
         got, need = "a product of two run-time operands", f"a chip with capability mma, which {chip.name} lacks"
         raise ModelError(f"node {products[0]!r} (MatMul)", got, need)
-    mapping = allot(graph, chip)
-    return emit(graph, chip, mapping=mapping, sizes=sizes or {}, expected=expected or {})
+    placed, mapping = allot(graph, chip, max_chips=max_chips)
+    return emit(placed, chip, source=graph, mapping=mapping, sizes=sizes or {}, expected=expected or {})
 
 
 def emit(
-    graph: Graph, chip: Chip, *, mapping: Mapping, sizes: Dict[str, int], expected: Dict[str, npt.NDArray[Any]]
+    graph: Graph,
+    chip: Chip,
+    *,
+    source: Graph,
+    mapping: Mapping,
+    sizes: Dict[str, int],
+    expected: Dict[str, npt.NDArray[Any]],
 ) -> Program:
-    """Commands, memory map and weights for a placed graph."""
-    source, graph = graph, split_pads(graph)
+    """Commands, memory map and weights for a placed graph; `source` is what it was before layers went to chips."""
+    graph = split_pads(graph)
     storage = lay_out(graph, sizes)
     emitter = Emitter(graph, chip, mapping, storage, expected)
     _fill_input_halos(emitter)
@@ -65,10 +72,11 @@ def emit(
         emit_node(emitter, node)
     _carry_states(emitter)
     symbols, used = _symbols(emitter, chip, sizes)
-    spans = {s.name: (s.address, s.address + s.count * BYTES[s.dtype]) for s in symbols}
+    spans = {s.name: (s.space, s.address, s.address + s.count * BYTES[s.dtype]) for s in symbols}
 
     def overlaps(a: str, b: str) -> bool:
-        return a != b and spans[a][0] < spans[b][1] and spans[b][0] < spans[a][1]
+        (left, low, high), (right, start, end) = spans[a], spans[b]
+        return a != b and left == right and low < end and start < high
 
     tasks = insert_loads(emitter.tasks, emitter.reloaded)
     codes = sections(tasks, sync_edges(tasks, overlaps))
@@ -77,28 +85,32 @@ def emit(
         chip=chip_json(chip),
         graph=print_graph(source, weights=True),
         symbols=symbols,
-        sections=tuple(
-            Section(0, core, tuple(code.descriptors), tuple(code.bindings), tuple(code.vectors), tuple(code.commands))
-            for core, code in sorted(codes.items())
-        ),
+        sections=tuple(_section(code, *divmod(core, chip.cores)) for core, code in sorted(codes.items())),
         weights=emitter.weights,
         values={v: at for v, at in storage.locations.items() if v not in graph.constants},
         sizes=dict(sizes),
-        spaces={SPACE: used},
-        meta=_facts(graph, mapping),
+        spaces=used,
+        meta=_facts(source, mapping),
     )
+
+
+def _section(code: Code, chip: int, core: int) -> Section:
+    tables = (tuple(code.descriptors), tuple(code.bindings), tuple(code.vectors))
+    return Section(chip, core, *tables, tuple(code.commands))
 
 
 def _facts(graph: Graph, mapping: Mapping) -> dict[str, Any]:
     """What the simulators and reports want to know beside the code."""
+    nodes = weight_nodes(graph)
     return {
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),
         "states": [[s.input, s.output] for s in graph.states],
-        "fan_in": {n.name: fan_in(graph, n) for n in weight_nodes(graph)},
         "cells_used": mapping.cells_used,
         "cells": mapping.cells,
         **mapping.facts,
+        "fan_in": {n.name: fan_in(graph, n) for n in nodes},
+        "weights": sum(int(graph.constants[n.inputs[1]].size) for n in nodes),
         "model": {k: list(v) if isinstance(v, tuple) else v for k, v in graph.meta.items()},
     }
 
@@ -133,11 +145,12 @@ def _carry(emitter: Emitter, state: State, target: Location, source: Location) -
     axes = axes_of(target.shape, target.strides, source.strides)
     op = vector_op("DMA", axes, [operand_at(target, 0), operand_at(source, 1)])
     core = emitter.cores.get(state.output, 0)
+    core = core if core < emitter.chip.cores else 0  # states live on the first chip
     emitter.tasks.append(Task(f"{target.symbol}.carry", core, (op,)))
 
 
-def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple[Symbol, ...], int]:
-    """Every piece of memory with its address: lifetimes come from the tasks that touch it."""
+def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple[Symbol, ...], dict[str, int]]:
+    """Every piece of memory with its address, and bytes by space: lifetimes come from the tasks that touch it."""
     graph, storage = emitter.graph, emitter.storage
     end = len(emitter.tasks)
     touched: dict[str, list[int]] = {}
@@ -158,9 +171,29 @@ def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple
             return -1, end
         return (-1 if symbol.kind == "input" else uses[0]), (end if symbol.name in outputs else uses[-1])
 
-    blocks = [Block(s.name, s.count * BYTES[s.dtype], *life(s)) for s in fresh]
-    addresses, used = allocate(blocks, space=SPACE, bound=int(chip.memories[SPACE].size), chip=chip.name)
-    return tuple(replace(s, address=addresses[s.name]) for s in fresh), used
+    homes = _homes(emitter, fresh)
+    addresses: dict[str, int] = {}
+    used: dict[str, int] = {}
+    for number in sorted({0, *homes.values()}):
+        blocks = [Block(s.name, s.count * BYTES[s.dtype], *life(s)) for s in fresh if homes[s.name] == number]
+        found, top = allocate(blocks, space=SPACE, bound=int(chip.memories[SPACE].size), chip=chip.name)
+        addresses |= found
+        used[space_of(number)] = top
+    placed = (replace(s, space=space_of(homes[s.name]), address=addresses[s.name]) for s in fresh)
+    return tuple(placed), used
+
+
+def _homes(emitter: Emitter, symbols: list[Symbol]) -> dict[str, int]:
+    """The chip of each symbol: of its first writer; tables lie where they are read, inputs and states on chip 0."""
+    homes: dict[str, int] = {}
+    for task in emitter.tasks:
+        for symbol in sorted(task.writes):
+            homes.setdefault(symbol, task.core // emitter.chip.cores)
+    for task in emitter.tasks:
+        for symbol in sorted(task.reads):
+            homes.setdefault(symbol, task.core // emitter.chip.cores)
+    first = ("input", "state")
+    return {s.name: 0 if s.kind in first else homes.get(s.name, 0) for s in symbols}
 
 
 def _value_symbol(graph: Graph, storage: Storage, value: str) -> Symbol:

@@ -113,7 +113,12 @@ def _place_layer(
     if placed is not None:
         return placed
     apart = [r for p in cut for r in rectangles(graph, node, p, chip, apart=True)]
-    return place_on(apart, node.name, [m for c in shelf for m in c]) if rows_may_part(graph, node, apart) else None
+    everywhere = [m for core in shelf for m in core]
+    for rows in (apart, rects):  # cut between channels where there is room for that: fewer commands
+        placed = place_on(rows, node.name, everywhere) if rows_may_part(graph, node, rows) else None
+        if placed is not None:
+            return placed
+    return None
 
 
 def place_together(rects: Sequence[Rect], layer: str, shelf: Shelf) -> tuple[Placed, ...] | None:

@@ -53,6 +53,7 @@ class Options:
     samples: int | None = None
     check: int | Literal["all"] | None = None  # samples compared bit by bit; None: as many as make 10**5 values
     calibrated: bool = True
+    max_chips: int = 1
     note: str = ""  # what the samples are, where that limits what an accuracy means
 
 
@@ -116,7 +117,13 @@ def capture(
 
 
 def build(
-    graph: Graph, chip: Chip, *, calibration: Mapping[str, Array], seed: int = 0, plan: QuantPlan | None = None
+    graph: Graph,
+    chip: Chip,
+    *,
+    calibration: Mapping[str, Array],
+    seed: int = 0,
+    plan: QuantPlan | None = None,
+    max_chips: int = 1,
 ) -> tuple[QuantPlan | None, Graph, Program]:
     """Plan, quantized graph and checked Program of a captured graph.  InfeasibleError where it does not fit.
 
@@ -125,13 +132,13 @@ def build(
     if graph.level == "quantized":
         check_readouts(graph, chip)
         expected = expected_codes(graph, calibration) if chip.calibration.column_offset else {}
-        program = compile_graph(graph, chip, expected=expected)
+        program = compile_graph(graph, chip, expected=expected, max_chips=max_chips)
         check_program(program)
         return None, graph, program
     plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed)
     quantized = verify(quantize(graph, chip, plan=plan))
     expected = expected_inputs(graph, quantized, calibration) if chip.calibration.column_offset else {}
-    program = compile_graph(quantized, chip, expected=expected)
+    program = compile_graph(quantized, chip, expected=expected, max_chips=max_chips)
     check_program(program)
     return plan, quantized, program
 
@@ -155,6 +162,7 @@ def deploy(
     physics: str = "full",
     instances: int = 8,
     seed: int = 0,
+    max_chips: int = 1,
     options: Options | None = None,
     plan: QuantPlan | None = None,
     shapes: Shapes | None = None,
@@ -168,7 +176,7 @@ def deploy(
     A task ("task:kws") brings its own data.  A network that does not fit comes back as a Deployment whose result says
     so; broken input raises InsituError.
     """
-    options = options or Options(physics=physics, instances=instances, seed=seed)
+    options = options or Options(physics=physics, instances=instances, seed=seed, max_chips=max_chips)
     task = named_task(model) if isinstance(model, str) else None
     if task is not None:
         options = options if data is not None else replace(options, note=options.note or task.note)
@@ -183,7 +191,9 @@ def deploy(
     facts = ModelFacts(name or captured.name, parameters(captured), sum(macs(captured, n) for n in captured.nodes))
     progress("quantize and compile", 0, 1)
     try:
-        plan, quantized, program = build(captured, chip, calibration=prepared.calibration, seed=options.seed, plan=plan)
+        plan, quantized, program = build(
+            captured, chip, calibration=prepared.calibration, seed=options.seed, plan=plan, max_chips=options.max_chips
+        )
     except InfeasibleError as error:
         result = Result(
             facts,

@@ -17,7 +17,7 @@ from insitu.flow.quality import Closeness, LayerQuality
 from insitu.graph.graph import Graph
 from insitu.graph.ops.macs import macs
 from insitu.isa.container import program_bytes
-from insitu.isa.program import Program
+from insitu.isa.program import Program, chip_of_space
 from insitu.report.result import AccuracyPoint, LayerResult
 from insitu.sim.energy import Energy, energy
 from insitu.sim.timing import Timing, simulate_time
@@ -74,7 +74,7 @@ def chip_accuracy(points: tuple[AccuracyPoint, ...], note: str, *, digital: bool
 def cost(program: Program, chip: Chip) -> Cost:
     """Run the timing simulator and count energy; derive rates and use of the chip."""
     timing = simulate_time(program, chip, trace=True)
-    spent = energy(timing.counts, timing, chip)
+    spent = energy(timing.counts, timing, chip, chips=program.chips)
     latency = timing.latency
     use = program.meta["cells_used"] / program.meta["cells"]
     metrics = {
@@ -83,16 +83,44 @@ def cost(program: Program, chip: Chip) -> Cost:
             "throughput_per_s", 1 / latency if latency else None, "1/s", "modelled", "one inference after another"
         ),
         **spent.metrics(),
-        "area_mm2": _square_millimetres(arch_cost.area(chip)),
-        "peak_tops": arch_cost.peak_tops(chip),
+        "area_mm2": _square_millimetres(_times(arch_cost.area(chip), program.chips)),
+        "peak_tops": _times(arch_cost.peak_tops(chip), program.chips),
         "array_utilization": Metric(
             "array_utilization", use, "1", "modelled", "cells that hold a weight rectangle over all cells"
         ),
         "program_bytes": Metric(
             "program_bytes", float(len(program_bytes(program))), "B", "measured", "the saved program, weights included"
         ),
+        **_fit(program, timing),
     }
     return Cost(timing, spent, metrics, _extra(program, chip, timing))
+
+
+def _times(metric: Metric, chips: int) -> Metric:
+    """A figure of one chip for all of them."""
+    if chips == 1 or metric.value is None:
+        return metric
+    return Metric(metric.name, chips * metric.value, metric.unit, metric.source, f"{chips} chips, each: {metric.note}")
+
+
+def _fit(program: Program, timing: Timing) -> dict[str, Metric]:
+    """Chips and loads a network takes, and how far cells and time are from what no compiler can beat."""
+    facts, bound = program.meta, timing.lower_bound_ps
+    weights = facts.get("weights", 0)
+    rows: list[tuple[str, float, str, str]] = [
+        ("chips", program.chips, "1", f"at least {facts.get('chips_at_least', 1)}, by cells")
+    ]
+    if "segments" in facts:
+        rows.append(("segments", facts["segments"], "1", "groups of layers whose weights take turns in the macros"))
+        rows.append(("load_s", facts["load_s"], "s", "to load all weights once, at the bandwidth of their store"))
+        rows.append(("exposed_load_s", facts["exposed_load_s"], "s", "of it, what compute cannot hide"))
+    elif weights:
+        note = f"cells taken over the {weights:,} weights that have to be held, less 1; 0 cannot be beaten"
+        rows.append(("cells_gap", facts["cells_used"] / weights - 1, "1", note))
+    if bound:
+        note = f"over the work of the busiest unit, {bound * PS:.4g} s, less 1; no order of these commands beats 0"
+        rows.append(("latency_gap", timing.latency_ps / bound - 1, "1", note))
+    return {name: Metric(name, float(value), unit, "modelled", note) for name, value, unit, note in rows}
 
 
 def _square_millimetres(area: Metric) -> Metric:
@@ -153,7 +181,14 @@ def _extra(program: Program, chip: Chip, timing: Timing) -> dict[str, Any]:
     """Rectangles, use of units, timeline, memory and constants for the report."""
     per_core = chip.core.macros
     plan = [
-        {"macro": s.core * per_core + t.macro, "label": b.label, "x": t.x, "y": t.y, "w": t.cols, "h": t.rows}
+        {
+            "macro": (s.chip * chip.cores + s.core) * per_core + t.macro,
+            "label": b.label,
+            "x": t.x,
+            "y": t.y,
+            "w": t.cols,
+            "h": t.rows,
+        }
         for s in program.sections
         for b in s.bindings
         for t in b.tiles
@@ -162,12 +197,16 @@ def _extra(program: Program, chip: Chip, timing: Timing) -> dict[str, Any]:
     macros = {
         "columns": chip.array.cols,
         "rows": chip.weight_rows,
-        "count": chip.macros,
+        "count": chip.macros * program.chips,
         "borders": borders,
         "reserved_columns": chip.macro.reserved_columns,
     }
     memory = [
-        {"space": name, "size": int(chip.memories[name].size), "used": [{"label": "values and tables", "bytes": used}]}
+        {
+            "space": name,
+            "size": int(chip.memories[chip_of_space(name)[0]].size),
+            "used": [{"label": "values and tables", "bytes": used}],
+        }
         for name, used in program.spaces.items()
     ]
     return {

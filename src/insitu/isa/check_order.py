@@ -9,7 +9,7 @@ whatever the interleaving, since the clocks do not depend on it: a token has one
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -22,7 +22,7 @@ from insitu.isa.program import Command, Descriptor, Program, Section, Symbol
 from insitu.isa.walk import accesses, executed, expand, nest, reach, runs
 
 LIMIT = 1_000_000  # commands; longer programs are checked by their totals only
-MAX_SHADOW = 1 << 28  # bytes of shared memory times sections; likewise
+MAX_SHADOW = 1 << 28  # bytes of shared memory; likewise
 SYNC = ("SIG", "AWAIT", "BAR")
 Clock = npt.NDArray[np.int64]
 
@@ -38,7 +38,7 @@ def order_faults(program: Program) -> Iterator[Fault]:
     if balance or not uses_sync or sum(executed(s.code) for s in program.sections) > LIMIT:
         return
     shared = _shared(program) if several else {}
-    if sum(high - low for low, high in shared.values()) * len(program.sections) <= MAX_SHADOW:
+    if sum(high - low for low, high in shared.values()) <= MAX_SHADOW:
         yield from _Run(program, sent, shared).faults()
 
 
@@ -107,26 +107,35 @@ def _width(symbol: Symbol) -> int:
     return kind.width
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What happened to a byte: who wrote it last, when and in which command, and until when sections have read it."""
+
+    writer: int = -1
+    epoch: int = -1
+    command: int = -1
+    reads: tuple[tuple[int, int], ...] = ()  # section, epoch
+
+
 @dataclass
 class _Shadow:
-    """For each byte of a range: who wrote it last, and until when each section has read it."""
+    """For each byte of a range the number of its history; bytes that went through the same share one."""
 
     start: int
-    writer: npt.NDArray[np.int16]
-    epoch: npt.NDArray[np.int64]
-    command: npt.NDArray[np.int32]
-    reads: npt.NDArray[np.int64]
+    held: npt.NDArray[np.int32]
+    histories: list[_Seen] = field(default_factory=lambda: [_Seen()])
+    numbers: dict[_Seen, int] = field(default_factory=lambda: {_Seen(): 0})
 
     @classmethod
-    def of(cls, low: int, high: int, sections: int) -> _Shadow:
-        count = high - low
-        return cls(
-            start=low,
-            writer=np.full(count, -1, np.int16),
-            epoch=np.full(count, -1, np.int64),
-            command=np.full(count, -1, np.int32),
-            reads=np.full((sections, count), -1, np.int64),
-        )
+    def of(cls, low: int, high: int) -> _Shadow:
+        return cls(low, np.zeros(high - low, np.int32))
+
+    def number(self, seen: _Seen) -> int:
+        """The number of a history."""
+        if seen not in self.numbers:
+            self.numbers[seen] = len(self.histories)
+            self.histories.append(seen)
+        return self.numbers[seen]
 
 
 @dataclass(frozen=True)
@@ -140,7 +149,7 @@ class _Footprint:
 
     def bytes(self, counters: tuple[int, ...], shadow: _Shadow) -> npt.NDArray[np.int64] | slice:
         """Indices into the shadow, cut to its range."""
-        count = len(shadow.writer)
+        count = len(shadow.held)
         starts = self.starts + (sum(c * s for c, s in zip(counters, self.steps, strict=False)) - shadow.start)
         if len(starts) == 1:
             return slice(min(max(int(starts[0]), 0), count), min(max(int(starts[0]) + self.run, 0), count))
@@ -180,7 +189,7 @@ class _Run:
         count = len(program.sections)
         self._sent = sent
         self._symbols = {s.name: s for s in program.symbols}
-        self._shadows = {space: _Shadow.of(low, high, count) for space, (low, high) in shared.items()}
+        self._shadows = {space: _Shadow.of(low, high) for space, (low, high) in shared.items()}
         self._signals: dict[int, list[list[Clock]]] = {}  # token -> producer -> clocks of its signals so far
         self._found: dict[tuple[Any, ...], Fault] = {}
         self._cores: list[_Core] = []
@@ -277,7 +286,7 @@ class _Run:
         if shadow is None:
             return False
         low, high = (symbol.address + at * _width(symbol) for at in reach(descriptor, trips))
-        return high + _width(symbol) > shadow.start and low < shadow.start + len(shadow.writer)
+        return high + _width(symbol) > shadow.start and low < shadow.start + len(shadow.held)
 
     def _touch(
         self,
@@ -290,24 +299,35 @@ class _Run:
         writes: bool,
         name: str,
     ) -> None:
-        shadow = self._shadows[footprint.space]
+        shadow, me = self._shadows[footprint.space], core.number
         at = footprint.bytes(counters, shadow)
-        writers, me = shadow.writer[at], core.number
-        unknown = (writers >= 0) & (writers != me) & (core.clock[writers] <= shadow.epoch[at])
-        if unknown.any():
-            first = int(np.argmax(unknown))
-            other = self._cores[int(writers[first])].section
-            which = int(shadow.command[at][first])
-            self._report(core, index, command, command_name(other, which, other.code[which]), writes=writes, name=name)
-        if not writes:
-            shadow.reads[me, at] = core.epoch
+        held = shadow.held[at]
+        if not held.size:
             return
-        late = shadow.reads[:, at] >= core.clock[:, None]
-        late[me] = False
-        if late.any():
-            other = self._cores[int(np.argmax(late.any(axis=1)))].section
-            self._report(core, index, command, core_name(other), writes=True, name=name, verb="read")
-        shadow.writer[at], shadow.epoch[at], shadow.command[at] = me, core.epoch, index
+        old = np.flatnonzero(np.bincount(held)).tolist()
+        for number in old:
+            self._compare(core, index, command, shadow.histories[number], writes=writes, name=name)
+        if writes:
+            shadow.held[at] = shadow.number(_Seen(me, core.epoch, index))
+            return
+        new = {n: shadow.number(_read(shadow.histories[n], me, core.epoch)) for n in old}
+        if len(new) == 1:
+            shadow.held[at] = new[old[0]]
+        else:
+            table = np.zeros(old[-1] + 1, np.int32)
+            table[old] = [new[n] for n in old]
+            shadow.held[at] = table[held]
+
+    def _compare(self, core: _Core, index: int, command: Command, seen: _Seen, *, writes: bool, name: str) -> None:
+        """Faults of an access to bytes with a history."""
+        if seen.writer not in (-1, core.number) and core.clock[seen.writer] <= seen.epoch:
+            other = self._cores[seen.writer].section
+            where = command_name(other, seen.command, other.code[seen.command])
+            self._report(core, index, command, where, writes=writes, name=name)
+        for section, epoch in seen.reads if writes else ():
+            if section != core.number and epoch >= core.clock[section]:
+                other = core_name(self._cores[section].section)
+                self._report(core, index, command, other, writes=True, name=name, verb="read")
 
     def _report(
         self, core: _Core, index: int, command: Command, other: str, *, writes: bool, name: str, verb: str = "written"
@@ -316,6 +336,11 @@ class _Run:
         does = "writes" if writes else "reads"
         fault = Fault("T4", where, f"{does} {name} in memory {verb} by {other} without an order between them")
         self._found.setdefault((core.number, index, other, verb), fault)
+
+
+def _read(seen: _Seen, section: int, epoch: int) -> _Seen:
+    """The history after a read."""
+    return replace(seen, reads=tuple(sorted({**dict(seen.reads), section: epoch}.items())))
 
 
 def _relevant(code: tuple[Command, ...], footprints: Mapping[int, Any]) -> tuple[list[Command], list[int]]:

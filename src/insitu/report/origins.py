@@ -39,6 +39,10 @@ _MEANING = {
     "tops_per_w": "two operations per MAC, over the energy",
     "peak_tops": "from the arrays and their read time",
     "program_bytes": "size of the compiled program",
+    "chips": "what the compiler needed to hold all weights",
+    "segments": "groups of layers whose weights take turns in the macros",
+    "cells_gap": "cells taken, over the weights that have to be held",
+    "latency_gap": "time over the work of the busiest unit",
 }
 
 

@@ -19,7 +19,9 @@ def summary_lines(result: Result) -> list[str]:
 
 def _what(result: Result) -> str:
     model = result.model
-    line = f"{model.name} on {result.chip}: {count(model.parameters)} parameters, {count(model.macs)} MACs"
+    chips = result.value("chips") or 1
+    several = f"{chips:.0f} x " if chips > 1 else ""
+    line = f"{model.name} on {several}{result.chip}: {count(model.parameters)} parameters, {count(model.macs)} MACs"
     instances = len(result.accuracy_over[0].values) if result.accuracy_over else 0
     return f"{line}; seed {result.seed}" + (f", {instances} chip instances" if instances else "")
 
@@ -83,6 +85,8 @@ def _speed(result: Result) -> list[str]:
     line += f", {metric_text('throughput_per_s', rate)}" if rate else ""
     used = metric_text("array_utilization", metrics.get("array_utilization"))
     cells = f"Array used    {used} of the cells"
+    loads = result.value("segments")
+    cells += f", loaded {loads:.0f} times over" if loads else ""
     if result.coverage and result.coverage.array_macs_fraction is not None:
         cells += f"; {percent(result.coverage.array_macs_fraction)} of the MACs run there"
     hosts = sorted(result.coverage.host_ops) if result.coverage else []

@@ -11,7 +11,7 @@ UNKNOWN = "not known"
 _COMPONENTS = {
     "adc": "the ADCs", "dac": "the DACs", "array": "the arrays", "leakage": "leakage", "sram": "the SRAM",
     "ram": "the RAM", "vector": "the vector unit", "memory": "the memory", "host": "the host CPU",
-    "control": "control", "link": "links", "dma": "data movement",
+    "control": "control", "link": "links", "weights": "loading weights", "dma": "data movement",
 }  # fmt: skip
 _TITLES = {
     "accuracy_float": "Accuracy, float network", "accuracy_quantized": "Accuracy, quantized network",
@@ -21,9 +21,12 @@ _TITLES = {
     "latency_s": "Time of one inference", "energy_j": "Energy of one inference",
     "throughput_per_s": "Inferences per second", "power_w": "Mean power", "area_mm2": "Chip area",
     "peak_tops": "Peak rate", "tops_per_w": "Efficiency", "array_utilization": "Array cells in use",
-    "program_bytes": "Program size", "cost_usd": "Cost of a chip",
+    "program_bytes": "Program size", "chips": "Chips", "segments": "Loads of the macros",
+    "load_s": "Time to load all weights", "exposed_load_s": "Loading that nothing hides",
+    "cells_gap": "Cells above the least possible", "latency_gap": "Time above the busiest unit's work",
+    "cost_usd": "Cost of a chip",
 }  # fmt: skip
-_FRACTIONS = ("accuracy", "array_utilization")
+_FRACTIONS = ("accuracy", "array_utilization", "cells_gap", "latency_gap")
 _PER_SECOND = ("1/s", "s-1", "/s")
 
 

@@ -56,12 +56,15 @@ class Energy:
         return {"energy_j": self.total, **parts, "power_w": self.power, "tops_per_w": self.tops_per_w}
 
 
-def energy(counts: Counts, timing: Timing, chip: Chip) -> Energy:
-    """The energy of a run with these events and this latency; counts with named sizes in them are an error."""
+def energy(counts: Counts, timing: Timing, chip: Chip, *, chips: int = 1) -> Energy:
+    """The energy of a run with these events and this latency on `chips` chips, which all leak, with their hosts.
+
+    Counts with named sizes in them are an error.
+    """
     costs = event_energy(chip)
     parts = _dynamic(counts.total, costs)
     for name, power in (("leakage", leakage(chip)), ("host", host_idle(chip))):
-        parts[name] = Metric(name, (power.value or 0.0) * timing.latency, "J", power.source, power.note)
+        parts[name] = Metric(name, chips * (power.value or 0.0) * timing.latency, "J", power.source, power.note)
     if counts.total["host_values"]:
         parts["host"] = _joined("host", [parts["host"], _host_work(counts.total)])
     joules = math.fsum(part.value or 0.0 for part in parts.values())
