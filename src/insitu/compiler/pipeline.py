@@ -58,13 +58,13 @@ def emit(
     graph: Graph,
     chip: Chip,
     *,
-    source: Graph,
+    source: Graph | None = None,
     mapping: Mapping,
     sizes: Dict[str, int],
     expected: Dict[str, npt.NDArray[Any]],
 ) -> Program:
-    """Commands, memory map and weights for a placed graph; `source` is what it was before layers went to chips."""
-    graph = split_pads(graph)
+    """Commands, memory map and weights for a placed graph; `source` is what it was before its layers went to chips."""
+    source, graph = source or graph, split_pads(graph)
     storage = lay_out(graph, sizes)
     emitter = Emitter(graph, chip, mapping, storage, expected)
     _fill_input_halos(emitter)
