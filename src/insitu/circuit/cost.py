@@ -51,6 +51,18 @@ def adc_area(bits: int, technology: Technology) -> float:
     return area * area_scale(technology.node, from_node=adc["area_node_nm"] * NM)
 
 
+def adc_area_of(bits: Any, node: Any) -> Any:
+    """Square metres of converters, arrays of bits and nodes; adc_area's formula."""
+    fact = facts()["adc"]
+    constant, per_bit = fact["area_log10_um2"]
+    return 10.0 ** (constant + per_bit * bits) * 2.0**bits * UM2 * area_scale_of(node, fact["area_node_nm"] * NM)
+
+
+def area_scale_of(node: Any, from_node: float) -> Any:
+    """area_scale for arrays of nodes."""
+    return (node / from_node) ** 2
+
+
 def sram_access(size: float, technology: Technology) -> float:
     """Joules of a byte read from an SRAM of `size` bytes: a power law through the two known sizes nearest to it."""
     sram = facts()["sram"]
