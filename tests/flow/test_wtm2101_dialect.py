@@ -195,3 +195,31 @@ def test_the_vendors_side_file_changes_no_integer() -> None:
     tuned = session_of(load_model(folder / "tdnn.onnx", reading=Reading(read_options(folder / "opt.protobuf"))))
     x = {"in_kws": np.loadtxt(folder / "tmp_cal.txt", max_rows=40).astype(np.int64)[:, None]}
     assert np.array_equal(plain.stream(x)["out_kws"], tuned.stream(x)["out_kws"])
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from insitu.cli import compile as compile_
+    from insitu.cli.inputs import ModelInputs
+
+    rng = np.random.default_rng(8)
+    for name in ("left", "right"):
+        tensors = {"y.w": weights(rng, 20, 30), "y.b": biases(rng, 30, 100)}
+        proto = network(layer("Gemm", "x", "y"), inputs={"x": [1, 20]}, outputs=["y"], tensors=tensors)
+        (tmp_path / f"{name}.onnx").write_bytes(proto.SerializeToString())
+    (tmp_path / "opt.protobuf").write_text('layerOptiConfig { name: "right.y" weightOpti { shift: 1 num: 1 } }')
+    (tmp_path / "one.protobuf").write_text('layerOptiConfig { name: "y" weightOpti { region: DOWN_REGION } }')
+    both = ",".join(str(tmp_path / f"{n}.onnx") for n in ("left", "right"))
+    out, again = (str(tmp_path / f"{n}.insitu") for n in ("out", "again"))
+    assert compile_.run(ModelInputs(both, "wtm2101"), out, stop_after=None, json=False, map_=str(tmp_path / "map")) == 0
+    layers = str(tmp_path / "map" / "layers.txt")
+    assert compile_.run(ModelInputs(both, "wtm2101"), again, stop_after=None, json=False, layers=layers) == 0
+    assert Path(out).read_bytes() == Path(again).read_bytes()
+    single = ModelInputs(str(tmp_path / "left.onnx"), "wtm2101", plan=str(tmp_path / "one.protobuf"))
+    assert compile_.run(single, out, stop_after=None, json=True, map_=str(tmp_path / "map")) == 0
+    assert '"calibration": "model"' in capsys.readouterr().out
+    assert int((tmp_path / "map" / "layers.txt").read_text().split(",")[2]) >= 896
+    with pytest.raises(ModelError, match=r"'right.y'.*no node has this name"):
+        compile_.run(
+            ModelInputs(str(tmp_path / "left.onnx"), "wtm2101", plan=str(tmp_path / "opt.protobuf")),
+            out, stop_after=None, json=False,
+        )  # fmt: skip

@@ -544,3 +544,9 @@ def test_keyword_network_equals_every_dump_of_the_vendor() -> None:
 @pytest.mark.parametrize("path", sorted(SAMPLES.rglob("*.onnx")), ids=lambda p: p.stem)
 def test_samples_import(path: Path) -> None:
     assert verify(load_model(path)).meta["dialect"] == "wtm2101"
+
+
+def test_the_page_says_what_the_table_says(repository: Path) -> None:
+    page = (repository / "docs" / "guides" / "wtm2101-dialect.md").read_text()
+    for op, row in dialect()["operators"].items():
+        assert f"| {op} | {row['rounding']} | {row['origin']} | {row['meaning']} |" in page

@@ -15,7 +15,8 @@ from insitu.cli import console
 from insitu.cli.inputs import Loaded, ModelInputs, load
 from insitu.compiler.mapping import Mapping, Placed
 from insitu.compiler.partition import allot
-from insitu.compiler.pipeline import compile_graph
+from insitu.compiler.pipeline import compile_graph, emit
+from insitu.compiler.placement_file import fixed_mapping, read_placement
 from insitu.compiler.quantize import quantize
 from insitu.flow.data import prepare
 from insitu.graph.graph import LEVELS, Graph
@@ -23,7 +24,9 @@ from insitu.graph.text import save_graph
 from insitu.graph.verify import verify
 from insitu.isa.check import check_program
 from insitu.isa.container import SUFFIX, save_program
+from insitu.isa.program import Program
 from insitu.report.text import count
+from insitu.runtime.weights import write_map
 
 GRAPH = ".graph"
 
@@ -43,15 +46,30 @@ class _Work:
         return self.loaded.chip
 
 
-def run(inputs: ModelInputs, output: str, *, stop_after: str | None, json: bool, max_chips: int = 1) -> int:
-    """Compile and write one file; returns the exit code."""
+def run(
+    inputs: ModelInputs,
+    output: str,
+    *,
+    stop_after: str | None,
+    json: bool,
+    max_chips: int = 1,
+    layers: str | None = None,
+    map_: str | None = None,
+) -> int:
+    """Compile and write one file; returns the exit code.
+
+    `layers` is a file that fixes the placement, `map_` a folder for the cells to program.
+    """
     stage = resolve(stop_after, {level: level for level in LEVELS}, "--stop-after") if stop_after else "program"
     _check_names(output, stage)
     if inputs.chip is None and stage != "captured":
         raise UsageError("insitu compile: --chip", "not given", "a preset (`insitu chips` lists them) or a YAML file")
     loaded = load(inputs)
     work = _quantized(_entered(loaded, stage), stage, seed=inputs.seed)
-    facts = _written(work, output, stage, max_chips)
+    if stage != "program" and (layers is not None or map_ is not None):
+        option = "--layers" if layers is not None else "--map"
+        raise UsageError(f"insitu compile: {option}", f"with --stop-after {stage}", "a compilation to the program")
+    facts = _written(work, output, stage, max_chips=max_chips, layers=layers, map_=map_)
     text = f"{loaded.name}: {facts['text']}, {output}"
     given = loaded.chip.name if loaded.chip is not None else None
     shown = {"schema": 1, "model": loaded.name, "chip": given, "stage": stage, "calibration": work.calibration or None}
@@ -100,12 +118,16 @@ def _quantized(work: _Work, stage: str, *, seed: int) -> _Work:
     return replace(work, graph=quantized, calibration="file" if loaded.plan else prepared.source)
 
 
-def _written(work: _Work, output: str, stage: str, max_chips: int) -> dict[str, Any]:
+def _written(
+    work: _Work, output: str, stage: str, *, max_chips: int, layers: str | None = None, map_: str | None = None
+) -> dict[str, Any]:
     """Write the file of a stage; what it holds, for people and as JSON."""
     graph = work.graph
     if stage == "program":
-        program = compile_graph(graph, work.chip, max_chips=max_chips)
+        program = _compiled(graph, work.chip, layers, max_chips)
         check_program(program)
+        if map_ is not None:
+            write_map(program, map_)
         path = save_program(program, output)
         commands, cores, size = sum(len(s.code) for s in program.sections), len(program.sections), path.stat().st_size
         chips = f" of {program.chips} chips" if program.chips > 1 else ""
@@ -117,6 +139,14 @@ def _written(work: _Work, output: str, stage: str, max_chips: int) -> dict[str, 
         graph = placed_graph(graph, allot(graph, work.chip, max_chips=max_chips)[1])
     save_graph(graph, output)
     return {"text": f"{len(graph.nodes)} nodes, {stage}", "nodes": len(graph.nodes)}
+
+
+def _compiled(graph: Graph, chip: Chip, layers: str | None, max_chips: int) -> Program:
+    """The program, placed as a file says where one is given."""
+    if layers is None:
+        return compile_graph(graph, chip, max_chips=max_chips)
+    mapping = fixed_mapping(graph, chip, read_placement(layers), where=f"--layers {layers}")
+    return emit(graph, chip, mapping=mapping, sizes={}, expected={})
 
 
 def placed_graph(graph: Graph, mapping: Mapping) -> Graph:

@@ -21,6 +21,7 @@ from insitu.frontend.load import model_path
 from insitu.frontend.wtm2101 import Reading
 from insitu.frontend.wtm2101_options import read_options
 from insitu.graph.graph import Graph
+from insitu.graph.merge import merge
 from insitu.graph.text import print_graph
 from insitu.tasks.registry import Task, calibration_data, evaluation_data, task_models, tasks
 
@@ -83,6 +84,8 @@ def load(given: ModelInputs) -> Loaded:
 
 
 def _model(given: ModelInputs) -> tuple[Task | None, Graph]:
+    if "," in given.model and not Path(given.model).exists():
+        return None, _several(given)
     path = model_path(given.model, tasks=task_models())
     task = next((t for t in tasks().values() if t.model == path), None)
     shapes = parse_shapes(given.shapes or ())
@@ -99,6 +102,20 @@ def _model(given: ModelInputs) -> tuple[Task | None, Graph]:
         got = f"the sizes {', '.join(graph.symbols())} left open"
         raise ModelError(given.model, got, "a number for each", try_=("Session(program, sizes={...}) from Python",))
     return task, graph if task is None else replace(graph, name=task.name)
+
+
+def _several(given: ModelInputs) -> Graph:
+    """Networks named one after the other, with commas between them, that share the chip."""
+    if given.shapes:
+        raise UsageError("--shape", "not for several networks at once", "files whose sizes are fixed")
+    paths = [model_path(spec.strip(), tasks=task_models()) for spec in given.model.split(",")]
+    options = read_options(given.plan) if given.plan is not None and _is_side_file(given.plan) else {}
+    reading = Reading(options, partial=True)
+    graphs = [capture(path, reading=reading, sources=(given.data, given.calib)) for path in paths]
+    unknown = set(options) - {n.name for g in graphs for n in g.nodes}
+    if unknown:
+        raise ConfigError(f"--plan {given.plan}", f"layers {', '.join(sorted(unknown))}", "layers of these networks")
+    return merge(graphs)
 
 
 def _is_side_file(path: str) -> bool:

@@ -154,6 +154,14 @@ def compile(
     set_: Sets = None,
     shape: Shapes = None,
     plan: PlanFile = None,
+    layers: Annotated[
+        str | None,
+        typer.Option("--layers", metavar="layers.txt", help="fix the placement: lines x0, x1, y0, y1, bias0, bias1, G"),
+    ] = None,
+    map_: Annotated[
+        str | None,
+        typer.Option("--map", metavar="DIR", help="write layers.txt, map.csv and conductances.csv for a real array"),
+    ] = None,
     json: AsJson = False,
 ) -> int:
     """Compile a model to a program, or to the graph of a stage."""
@@ -161,7 +169,9 @@ def compile(
     from insitu.cli.inputs import ModelInputs
 
     inputs = ModelInputs(model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, seed=seed)
-    return command.run(inputs, output, stop_after=stop_after, max_chips=max_chips, json=json)
+    return command.run(
+        inputs, output, stop_after=stop_after, max_chips=max_chips, json=json, layers=layers, map_=map_
+    )
 
 
 @app.command()

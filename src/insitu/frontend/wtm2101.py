@@ -56,13 +56,14 @@ class Reading:
 
     options: Mapping[str, LayerOptions] = field(default_factory=dict[str, LayerOptions])
     signed_inputs: tuple[str, ...] = ()
+    partial: bool = False  # the options also name layers of other networks
 
 
 def import_network(network: Network, reading: Reading | None = None) -> Graph:
     """The quantized graph of a vendor network; ModelError names all nodes that cannot be taken over."""
     reading = reading or Reading()
     _check_supported(network)
-    _check_options(network, reading.options)
+    _check_options(network, reading)
     streamed = any(n.op in STREAMED for n in network.nodes) or any(o.streamed for o in reading.options.values())
     draft = _begun(network, streamed)
     _declare_inputs(draft, network, reading)
@@ -90,10 +91,12 @@ def _check_supported(network: Network) -> None:
         raise ModelError("network", got, need, code="unsupported_operator")
 
 
-def _check_options(network: Network, options: Mapping[str, LayerOptions]) -> None:
+def _check_options(network: Network, reading: Reading) -> None:
     """Every layer that the side file names is there, and asks for nothing that changes integers."""
     names = {n.name for n in network.nodes}
-    for name, layer in options.items():
+    for name, layer in reading.options.items():
+        if name not in names and reading.partial:
+            continue
         if name not in names:
             close = did_you_mean(name, names)
             raise ModelError(f"options: layer {name!r}", "no node has this name", "a name of the network", try_=close)
