@@ -223,3 +223,16 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
             ModelInputs(str(tmp_path / "left.onnx"), "wtm2101", plan=str(tmp_path / "opt.protobuf")),
             out, stop_after=None, json=False,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["MIX_MODE", "DIG_MODE", "SIM_MODE"])
+def test_weights_far_beyond_a_cell(mode: str) -> None:
+    from insitu.frontend.wtm2101_options import parse_options
+
+    rng = np.random.default_rng(9)
+    w = weights(rng, 60, 12)
+    w[[0, 7, 8, 41]] = weights(rng, 4, 12, peak=12000)
+    proto = network(layer("Gemm", "x", "y", gain=8192, relu=True), inputs={"x": [1, 60]}, outputs=["y"],
+                    tensors={"y.w": w, "y.b": biases(rng, 12)})  # fmt: skip
+    text = f'layerOptiConfig {{ name: "y" sparseMatrixOpti {{ sp_mode: {mode} }} }}'
+    holds(import_model(proto, reading=Reading(parse_options(text))))

@@ -121,6 +121,27 @@ def test_weights_beyond_a_cell(rng: np.random.Generator) -> None:
         imported(proto)
 
 
+@pytest.mark.parametrize("mode", ["MIX_MODE", "DIG_MODE"])
+@pytest.mark.parametrize("relu", [False, True])
+def test_weights_that_the_processor_helps_with(rng: np.random.Generator, mode: str, relu: bool) -> None:
+    w, b = weights(rng, 40, 6), biases(rng, 6)
+    w[[3, 4, 17]] = weights(rng, 3, 6, peak=20000)
+    proto = network(layer("Gemm", "x", "y", gain=8192, relu=relu), inputs={"x": [1, 40]}, outputs=["y"],
+                    tensors={"y.w": w, "y.b": b})  # fmt: skip
+    graph = imported(
+        proto, options=parse_options(f'layerOptiConfig {{ name: "y" sparseMatrixOpti {{ sp_mode: {mode} }} }}')
+    )
+    x, whole, low = rng.integers(0, 30, (50, 40)), w.astype(int), 0 if relu else -128
+    if mode == "DIG_MODE":
+        wanted = read(x @ whole + b.astype(int), 8192, low)
+    else:
+        lows = (whole + 128) % 256 - 128
+        held = read(x @ lows + b.astype(int), 8192)
+        wanted = np.clip(held + _half_up(256 * (x @ ((whole - lows) // 256)), 13), low, 127)
+    assert np.array_equal(stepped(graph, {"x": x})["y"][:, 0], wanted)
+    assert len(np.unique(wanted)) > 20
+
+
 def _conv(x: Array, w: Array, b: Array, pads: tuple[int, int, int, int], strides: tuple[int, int]) -> Array:
     """A convolution in int64 of one image [C, H, W]."""
     x = np.pad(x, [(0, 0), (pads[0], pads[2]), (pads[1], pads[3])])
@@ -502,7 +523,7 @@ def test_weights_that_are_no_integers() -> None:
         ('layerOptiConfig { name: "y" weightOpti { num: 1 ', "options:1"),
         ("layerOptiConfig { } ", "without a name"),
         ("layerOptiConfig " + "{ a " * 50, "nested too deep"),
-        ('layerOptiConfig { name: "y" sparseMatrixOpti { sp_mode: MIX_MODE } }', "MIX_MODE"),
+        ('layerOptiConfig { name: "y" sparseMatrixOpti { sp_mode: BIG_MODE } }', "MIX_MODE"),
     ],
 )
 def test_side_files_that_cannot_be_followed(text: str, said: str) -> None:

@@ -11,8 +11,9 @@ from math import prod
 
 import numpy as np
 
-from insitu.frontend.wtm2101_draft import Array, Call, Draft, Value, dialect, limit, spec_of
+from insitu.frontend.wtm2101_draft import Array, Call, Draft, Value, dialect, limit, rounding, spec_of
 from insitu.frontend.wtm2101_options import ArrayOptions
+from insitu.frontend.wtm2101_sparse import high_part, products
 from insitu.graph.graph import Attr
 from insitu.numeric.affine import Ints, QuantSpec
 
@@ -55,6 +56,10 @@ def array_layer(
     options = call.options.array() if options is None else options
     name, low = name or call.name, call.low if low is None else low
     x, matrix = (x, matrix) if isinstance(x, Value) else _side_by_side(draft, x, matrix, name)
+    if matrix.conv is None and options.mode in ("MIX_MODE", "DIG_MODE"):
+        wide = matrix.weights << options.weight_shift
+        if np.abs(wide).max(initial=0) > limit("cell") or options.mode == "DIG_MODE":
+            return _by_processor(draft, call, x, matrix, name=name, output=output, options=options, low=low)
     options = _fitting(draft, x, options, name)
     matrix, pieces = _scaled(call, matrix, options)
     drive = _driven(draft, call, x, matrix, options, name=name, pieces=len(pieces))
@@ -73,6 +78,24 @@ def array_layer(
     ]  # fmt: skip
     op = "MatMul" if matrix.conv is None else "Conv"
     return draft.put(op, [drive.x, *tables], low, 127, name=name, output=output, attrs=attrs)
+
+
+def _by_processor(
+    draft: Draft, call: Call, x: Value, matrix: Matrix, *, name: str, output: str, options: ArrayOptions, low: int
+) -> Value:
+    """The vendor's MIX and DIG modes: the processor sums what the array does not hold."""
+    places = matrix.gain.bit_length() - 1
+    if options.mode == "DIG_MODE":
+        sums = products(draft, call, x, matrix.weights, name=name, factor=1, shift=places, mode=rounding("DIG"),
+                        bias=_bias(call, matrix.bias))  # fmt: skip
+        return draft.clipped(sums, low, 127, name=name, output=output)
+    lows, highs = high_part(matrix.weights)
+    part = replace(options, mode="", weight_shift=0)
+    if options.weight_shift:
+        draft.notes.append(f"{name}: weightOpti.num = {options.weight_shift} in MIX_MODE")
+    held = array_layer(draft, call, x, replace(matrix, weights=lows), name=f"{name}.low", options=part, low=-128)
+    high = products(draft, call, x, highs, name=f"{name}.high", factor=256, shift=places, mode=rounding("MIX"))
+    return draft.arithmetic("Add", [held, high], low, 127, name=name, output=output)
 
 
 def _side_by_side(draft: Draft, parts: Sequence[Value], matrix: Matrix, name: str) -> tuple[Value, Matrix]:
@@ -134,7 +157,10 @@ def _pieces(call: Call, weights: Ints, options: ArrayOptions) -> list[Ints]:
         got = f"{outside:,} weights beyond {cell}, the largest {peak}" + (
             f", with {options.mode}" if options.mode else ""
         )
-        ways = ("sparseMatrixOpti { sp_mode: SIM_MODE } in the side file cuts them off as the vendor does",)
+        ways = (
+            "sparseMatrixOpti { sp_mode: SIM_MODE } in the side file cuts them off as the vendor does",
+            "sp_mode: MIX_MODE adds their high part digitally (Gemm and Tdnn)",
+        )
         raise call.fault(got, f"weights of at most {cell * limit('most_copies')}", try_=ways)
     left, pieces = weights, list[Ints]()
     for remaining in range(count, 0, -1):  # equal shares: several rows are driven with the same input

@@ -16,7 +16,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "doubleWeightOpti": ("multiple",),
     "sparseMatrixOpti": ("sp_mode", "shift", "enable"),
     "arrayOutputOpti": ("magnify", "repeat"),
-    "convOpti": ("multi_point", "tdnn_mode", "conv2DToConv1D_enable", "fout_burst_point"),
+    "convOpti": ("multi_point", "tdnn_mode", "conv2DToConv1D_enable", "conver_to_1d", "fout_burst_point"),
 }
 REGIONS = ("ANY_REGION", "UP_REGION", "DOWN_REGION")
 MODES = ("SIM_MODE", "MIX_MODE", "DIG_MODE")
