@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from insitu.isa.container import load_program, save_program
 from insitu.isa.program import weight_ref
 from insitu.report.result import BitExact
-from tests.cli.conftest import CLASSES, ROWS, Insitu, started
+from tests.cli.conftest import CLASSES, ROWS, Insitu
 
 CHIP = "dcim-28nm"
 STATEFUL = """graph acc level=quantized
@@ -235,13 +234,7 @@ def test_help_and_version(insitu: Insitu) -> None:
     assert good(insitu, "--version").startswith("insitu ")
 
 
-def test_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
-    seconds: list[float] = []
-    for _ in range(3):
-        start = time.monotonic()
-        assert started("--help", cwd=tmp_path).communicate()[1] == ""
-        seconds.append(time.monotonic() - start)
-    assert min(seconds) < 0.5
+def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from insitu.cli.main import main; main(['run', '--help']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stderr.split()}

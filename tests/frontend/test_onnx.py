@@ -387,6 +387,7 @@ def test_external_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
         import_onnx(folder / "net.onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", ["same", "none", "own"])
 def test_a_hundred_thousand_nodes_in_seconds(names: str) -> None:
     count = 100_000
