@@ -185,6 +185,9 @@ def deploy(
     chip = chip if isinstance(chip, Chip) else load_chip(chip)
     effects = Physics.parse(options.physics, chip, calibrated=options.calibrated)
     captured = capture(model, shapes=shapes, tasks=task_models(), reading=reading, sources=(data, calib))
+    if open_sizes := captured.symbols():
+        known = "deploy(graph.bind({...}), ...), or compile_graph with sizes and a Session that binds them"
+        raise ModelError(captured.name, f"sizes {', '.join(open_sizes)} are open", "numbers for a run", try_=[known])
     prepared = data_.prepare(captured, data=data, calib=calib, samples=options.samples, seed=options.seed)
     if captured.level == "quantized":
         prepared = replace(prepared, source="model")
