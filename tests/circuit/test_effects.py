@@ -11,7 +11,7 @@ WTM = load_chip("wtm2101")
 
 def test_full_is_everything_the_chip_has_in_hook_order() -> None:
     physics = Physics.parse("full", WTM)
-    assert physics.effects == tuple(EFFECTS) == chip_effects(WTM)
+    assert physics.effects == tuple(name for name in EFFECTS if name in chip_effects(WTM))
     assert not physics.ideal
     assert str(physics) == "programming_noise,column_gain,column_offset,read_noise,adc_noise"
 
@@ -40,7 +40,8 @@ def test_a_digital_chip_has_no_effects() -> None:
     ("text", "message"),
     [
         ("programing_noise", "Try: programming_noise"),
-        ("drift", "not modelled yet"),
+        ("ir_drop", "not modelled yet"),
+        ("drift", "no such effect"),
         ("full,read_noise", "full alone"),
         ("", "physics ''"),
     ],

@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from insitu.base.errors import UsageError, did_you_mean
 from insitu.circuit.spec import Calibration, MacroChip
+from insitu.device.laws import acceleration
 
 EFFECTS: Mapping[str, Callable[[MacroChip], bool]] = {
-    "programming_noise": lambda chip: chip.cell.programming is not None,
+    "programming_noise": lambda chip: chip.cell.programming is not None or chip.cell.law is not None,
+    "stuck_cells": lambda chip: chip.cell.stuck is not None,
+    "drift": lambda chip: chip.cell.moves,
+    "temperature": lambda chip: chip.cell.moves and chip.cell.activation is not None,
     "column_gain": lambda chip: chip.physics.column_gain is not None,
     "column_offset": lambda chip: chip.physics.column_offset is not None,
     "read_noise": lambda chip: chip.cell.read_sd > 0,
     "adc_noise": lambda chip: chip.physics.adc_noise is not None,
 }
-NOT_YET = ("stuck_cells", "drift", "retention", "temperature", "ir_drop", "dac_nonlinearity", "adc_inl")
+NOT_YET = ("retention", "ir_drop", "dac_nonlinearity", "adc_inl")
 
 
 @dataclass(frozen=True)
 class Physics:
-    """The effects that are on, in hook order, and whether the chip's own procedures correct them."""
+    """The effects that are on, in hook order, whether the chip's own procedures correct them, and when it is read.
+
+    `time` is in seconds after programming; drift needs it, nothing else does.
+    """
 
     effects: tuple[str, ...] = ()
     calibrated: bool = True
+    time: float = 0.0
 
     @classmethod
-    def parse(cls, text: str, chip: MacroChip, *, calibrated: bool = True) -> Physics:
+    def parse(cls, text: str, chip: MacroChip, *, calibrated: bool = True, time: float = 0.0) -> Physics:
         """Read "ideal", "full" or names of effects with commas; "full" is all that the chip has."""
         words = [word.strip() for word in text.split(",") if word.strip()]
         if words == ["ideal"]:
-            return cls((), calibrated)
+            return cls((), calibrated, time)
         if words == ["full"]:
-            return cls(chip_effects(chip), calibrated)
+            return cls(chip_effects(chip), calibrated, time)
         for word in words or [text]:
             _check(word, chip)
-        return cls(tuple(name for name in EFFECTS if name in words), calibrated)
+        return cls(tuple(name for name in EFFECTS if name in words), calibrated, time)
 
     @property
     def ideal(self) -> bool:
@@ -45,6 +53,17 @@ class Physics:
     def has(self, effect: str) -> bool:
         """Whether an effect is on."""
         return effect in self.effects
+
+    def after(self, seconds: float) -> Physics:
+        """The same chip, read that many seconds after programming."""
+        return replace(self, time=seconds)
+
+    def age(self, chip: MacroChip) -> float:
+        """Seconds of drift at the chip's reference temperature: heat makes them more."""
+        if not self.has("drift"):
+            return 0.0
+        activation = chip.cell.activation if self.has("temperature") else None
+        return self.time * (acceleration(chip.technology.temperature, activation=activation) if activation else 1.0)
 
     def calibration(self, chip: MacroChip) -> Calibration:
         """The chip's procedures, or none of them."""

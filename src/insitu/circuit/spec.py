@@ -97,6 +97,9 @@ class Calibration(Config):
 
     refine_passes: int = Field(default=0, ge=0, le=16, description="program-measure-adjust rounds after programming")
     reads: int = Field(default=1, ge=1, le=64, description="reads averaged for one output")
+    drift_compensation: bool = Field(
+        default=False, description="outputs are scaled by what known inputs have lost since programming"
+    )
     column_offset: bool = Field(default=False, description="measured column offsets are subtracted")
 
 

@@ -6,6 +6,8 @@ into tiles finds the same cells and columns there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from insitu.base import random
 from insitu.base.arrays import namespace
 from insitu.circuit.effects import Physics
 from insitu.circuit.spec import AdcNoise, ColumnOffset, MacroChip
+from insitu.device.cell import CellSpec
+from insitu.device.faults import stick
+from insitu.device.laws import compensation, drift, law_of
 from insitu.device.noise import read_variance
 from insitu.device.programming import program
 
@@ -32,32 +37,85 @@ def effective_weights(
     cells or pairs are; the result is in the same units.  A differential pair programs max(w, 0) and max(-w, 0).
     """
     target = np.asarray(weights, np.float64)
-    if not physics.has("programming_noise"):
+    if not any(physics.has(name) for name in ("programming_noise", "stuck_cells", "drift")):
         return target
+
+    def draws(effect: str, plane: int) -> Floats:
+        where = {"seed": seed, "instance": instance, "macro": macro, "y0": y0, "x0": x0, "plane": plane}
+        return cell_normals(target.shape, chip=chip, effect=effect, **where)
+
+    def held(age: float) -> Floats:
+        def leg(value: Floats, number: int) -> Floats:
+            return held_levels(value, draws, chip=chip, physics=physics, plane=2 * slice_index + number, age=age)
+
+        if chip.macro.weights.encoding == "differential_pair":
+            return leg(np.maximum(target, 0.0), 0) - leg(np.maximum(-target, 0.0), 1)
+        return leg(target, 0)
+
+    age = physics.age(chip)
+    now = held(age)
+    if age > 0 and physics.calibration(chip).drift_compensation:
+        return now * float(compensation(held(0.0), now))
+    return now
+
+
+def held_levels(
+    value: Floats, draws: Callable[[str, int], Floats], *, chip: MacroChip, physics: Physics, plane: int, age: float
+) -> Floats:
+    """What one cell a weight holds `age` seconds after it was asked for `value` (0 .. full scale), in hook order."""
+    cell, full_scale = chip.cell, float((1 << chip.array.bits_per_cell) - 1)
     passes = physics.calibration(chip).refine_passes
-    full_scale = float((1 << chip.array.bits_per_cell) - 1)
+    noisy = physics.has("programming_noise")
+    if cell.law is not None:
+        held = _by_law(value, draws, cell, noisy=noisy, plane=plane, age=age, full_scale=full_scale)
+    elif noisy:
+        held = program(value, draws("programming_noise", plane), cell, refine_passes=passes, full_scale=full_scale)
+    else:
+        held = value
+    sign = np.where(value < 0, -1.0, 1.0)  # a signed cell is a level and a sign
+    if physics.has("stuck_cells") and cell.stuck is not None:
+        share = normal_share(draws("stuck_cells", plane))
+        held = sign * stick(sign * held, share, cell.stuck, full_scale=full_scale)
+    if age > 0 and cell.drift is not None and cell.law is None:
+        nu = np.maximum(cell.drift.nu + cell.drift.nu_sd * draws("drift", plane), 0.0)
+        change = partial(drift, t=age, nu=nu, t0=cell.drift.t0)
+        held = sign * _of_conductance(sign * held, cell.off_ratio, full_scale, change)
+    return held
 
-    def held(value: Floats, leg: int) -> Floats:
-        normal = cell_normals(
-            target.shape,
-            chip=chip,
-            seed=seed,
-            instance=instance,
-            macro=macro,
-            y0=y0,
-            x0=x0,
-            plane=2 * slice_index + leg,
-        )
-        return program(value, normal, chip.cell, refine_passes=passes, full_scale=full_scale)
 
-    if chip.macro.weights.encoding == "differential_pair":
-        return held(np.maximum(target, 0.0), 0) - held(np.maximum(-target, 0.0), 1)
-    return held(target, 0)
+def _by_law(
+    value: Floats, draws: Callable[[str, int], Floats], cell: CellSpec, *, noisy: bool, plane: int, age: float,
+    full_scale: float,
+) -> Floats:  # fmt: skip
+    """Levels by the cell's published law, whose range of conductances stands for 0 .. full scale."""
+    law = law_of(cell.law or "")
+    step = (law.g_max - law.g_min) / full_scale
+    sign = np.where(value < 0, -1.0, 1.0)
+    wanted = law.g_min + abs(value) * step
+    g = law.program(wanted, draws("programming_noise", plane)) if noisy else wanted
+    if age > 0:
+        g = law.at(g, wanted, age, draws("drift", plane))
+    held = np.asarray(sign * (g - law.g_min) / step, np.float64)
+    return np.where(value != 0, held, 0.0) if cell.erased_exact else held
+
+
+def _of_conductance(held: Floats, off: float, full_scale: float, change: Callable[[Floats], Floats]) -> Floats:
+    """A change of relative conductance, seen in levels: level 0 conducts `off` of what full scale does."""
+    step = (1.0 - off) / full_scale
+    return np.asarray((change(off + held * step) - off) / step, np.float64)
+
+
+def normal_share(normal: Floats) -> Floats:
+    """Uniform draws from normal ones, so that faults use the streams of cells."""
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr(normal), np.float64)
 
 
 def cell_normals(
-    shape: tuple[int, ...], *, chip: MacroChip, seed: int, instance: int, macro: int, y0: int, x0: int, plane: int = 0
-) -> Floats:
+    shape: tuple[int, ...], *, chip: MacroChip, seed: int, instance: int, macro: int, y0: int, x0: int, plane: int = 0,
+    effect: str = "programming_noise",
+) -> Floats:  # fmt: skip
     """Standard normals of the cells at rows y0.. and columns x0.., the same whichever rectangle asks for them.
 
     The stream is laid out plane by plane, then blocks of 64 columns, then rows, then the columns of the block, so that
@@ -70,7 +128,7 @@ def cell_normals(
     for block in range(x0 // BLOCK, -(-(x0 + cols) // BLOCK)):
         start = ((plane * blocks + block) * height + y0) * BLOCK
         run = random.normal(
-            seed, "programming_noise", (rows, BLOCK), instance=instance, macro=macro, offset=start
+            seed, effect, (rows, BLOCK), instance=instance, macro=macro, offset=start
         )  # fmt: skip
         left, right = max(block * BLOCK, x0), min((block + 1) * BLOCK, x0 + cols)
         normals[:, left - x0 : right - x0] = run[:, left - block * BLOCK : right - block * BLOCK]

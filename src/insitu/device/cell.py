@@ -27,6 +27,21 @@ class Programming(Config):
     floor: float = Field(default=0.0, ge=0, description="standard deviation that stays, as a fraction of full scale")
 
 
+class Drift(Config):
+    """A level falls as ((t + t0) / t0)^-nu; nu differs from cell to cell."""
+
+    nu: float = Field(ge=0, description="mean exponent")
+    nu_sd: float = Field(default=0.0, ge=0)
+    t0: Seconds = Field(default=1.0, gt=0, description="when the programmed level was read")
+
+
+class Stuck(Config):
+    """Shares of cells that keep the lowest or the highest level whatever is programmed."""
+
+    off: float = Field(default=0.0, ge=0, le=1)
+    on: float = Field(default=0.0, ge=0, le=1)
+
+
 class CellSpec(Config):
     """One memory cell: what it is, how much it holds, how large it is, and its errors."""
 
@@ -45,6 +60,12 @@ class CellSpec(Config):
     conductance: tuple[Siemens, Siemens] | None = Field(default=None, description="off and on conductance")
     programming: Programming | None = Field(default=None, description="omit for cells that hold exact bits")
     read_sd: float = Field(default=0.0, ge=0, description="read noise of one cell in one read, fraction of full scale")
+    law: str | None = Field(
+        default=None, description="published statistics by name (insitu.device.laws), instead of programming and drift"
+    )
+    drift: Drift | None = Field(default=None, description="how levels fall in time; omit where not known")
+    stuck: Stuck | None = None
+    activation: float | None = Field(default=None, gt=0, description="eV by which heat speeds up drift")
     sources: dict[str, str] = Field(default_factory=dict[str, str])
 
     @property
@@ -60,7 +81,12 @@ class CellSpec(Config):
     @property
     def analog(self) -> bool:
         """Whether the cell's level is a physical quantity with errors, rather than exact bits."""
-        return self.programming is not None or self.read_sd > 0
+        return self.programming is not None or self.law is not None or self.read_sd > 0
+
+    @property
+    def moves(self) -> bool:
+        """Whether levels change with time."""
+        return self.drift is not None or (self.law is not None and self.law not in ("pcm-joshi", "reram-milo"))
 
 
 def cells() -> tuple[str, ...]:
