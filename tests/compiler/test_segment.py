@@ -85,6 +85,17 @@ def test_a_chip_that_cannot_reload_says_so() -> None:
     assert error.value.items[0].resource == "cells"
 
 
+def test_cells_that_wear_out_are_an_answer() -> None:
+    cell = "{name: weak, kind: sram, bits: 1, nonvolatile: false, area_f2: 150, endurance: 1e9}"
+    graph = quantized()
+    with pytest.raises(InfeasibleError) as error:
+        compile_graph(graph, load_chip("dcim-28nm", overrides=(*TINY, f"cell={cell}")))
+    [item] = error.value.items
+    assert (item.resource, item.bound) == ("write cycles of a cell", 1e9)
+    assert item.demand >= 2e9
+    assert len(item.ways_out) == 3
+
+
 def test_a_missing_load_is_noticed_by_check_and_simulator() -> None:
     graph, chip = quantized(), load_chip("dcim-28nm", overrides=TINY)
     program = compile_graph(graph, chip)

@@ -305,6 +305,17 @@ def doctor(json: AsJson = False) -> int:
 
 
 @app.command()
+def bench(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="compile")],
+    json: AsJson = False,
+) -> int:
+    """Run a benchmark and say whether its bar holds."""
+    from insitu.cli import bench as command
+
+    return command.run(name, json=json)
+
+
+@app.command()
 def demo(
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", help="the run folder; by default one in insitu-runs/")

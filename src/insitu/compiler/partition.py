@@ -14,6 +14,7 @@ from insitu.compiler.segment import place_reloaded
 from insitu.compiler.tile import pieces, rectangles, rows_may_part, weight_nodes
 from insitu.graph.graph import Graph
 
+LIFETIME_RUNS = 1e9  # a chip that reloads must last this long: 10 years of 3 inferences a second (our assumption)
 SEARCH = 4  # times the least number of chips, when looking for how many would do
 
 
@@ -32,7 +33,21 @@ def allot(graph: Graph, chip: Chip, *, max_chips: int = 1) -> tuple[Graph, Mappi
         reloaded = place_reloaded(graph, chip) if chip.capabilities.wload else None
         if reloaded is None:
             raise InfeasibleError([_shortage(graph, chip, error.items[0], max_chips)], chip.name) from None
+        _check_endurance(chip, reloaded, max_chips)
         return graph, reloaded
+
+
+def _check_endurance(chip: Chip, mapping: Mapping, max_chips: int) -> None:
+    """InfeasibleError where cells wear out before LIFETIME_RUNS runs."""
+    writes, endurance = float(mapping.facts["cell_writes"]) * LIFETIME_RUNS, chip.cell.endurance
+    if endurance is not None and writes > endurance:
+        ways = (
+            f"hold more weights at once: more chips than {max_chips} (--max-chips), or a chip with more cells",
+            "a cell that endures more writes",
+            "use a smaller network or prune its largest layers",
+        )
+        item = Infeasible("write cycles of a cell", writes, endurance, "writes", ("weights that take turns",), ways)
+        raise InfeasibleError([item], chip.name)
 
 
 def _shortage(graph: Graph, chip: Chip, item: Infeasible, max_chips: int) -> Infeasible:

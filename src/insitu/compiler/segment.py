@@ -60,7 +60,17 @@ def place_reloaded(graph: Graph, chip: Chip) -> Mapping | None:
             )
     used = max(sum(r.rows * r.cols for item in items[a:b] for r in item.rects) for a, b in pairwise(plan.bounds))
     facts = {"segments": len(plan.bounds) - 1, "load_s": plan.load, "exposed_load_s": plan.exposed}
+    facts["cell_writes"] = _most_writes(layers)  # a run
     return Mapping({k: tuple(v) for k, v in layers.items()}, used, chip.capacity, facts=facts)
+
+
+def _most_writes(layers: Dict[str, list[Placed]]) -> int:
+    """How often a run writes the cells of the macro that is loaded most."""
+    turns: dict[tuple[int, int], set[int]] = {}
+    for places in layers.values():
+        for p in places:
+            turns.setdefault((p.core, p.macro), set()).add(p.segment)
+    return max(len(segments) for segments in turns.values())
 
 
 # items
