@@ -571,3 +571,40 @@ def test_the_page_says_what_the_table_says(repository: Path) -> None:
     page = (repository / "docs" / "guides" / "wtm2101-dialect.md").read_text()
     for op, row in dialect()["operators"].items():
         assert f"| {op} | {row['rounding']} | {row['origin']} | {row['meaning']} |" in page
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_broken_files_end_in_a_message(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    table = _floats("t", np.stack([sigmoid_table(), tanh_table()]))
+    nodes = [
+        *layer("Conv", "x", "a", relu=True, kernel_shape=[1, 2], strides=[1, 1], pads=[0, 1, 0, 0]),
+        helper.make_node("Reshape", ["a", "s"], ["b"]),
+        helper.make_node("Gru2Array", ["b", "wi", "wh", "bi", "bh"], ["c"], name="cell", activate_table=table),
+        helper.make_node("AveragePool", ["a"], ["p"], kernel_shape=[2, 1], strides=[2, 1]),
+        *layer("Gemm", "c", "y"),
+    ]
+    tensors = {"a.w": weights(rng, 4, 2, 1, 2), "a.b": biases(rng, 4), "s": np.array([9, 16]), "wi": weights(rng, 16, 9),
+               "wh": weights(rng, 3, 9), "bi": biases(rng, 9), "bh": biases(rng, 9), "y.w": weights(rng, 3, 2),
+               "y.b": biases(rng, 2)}  # fmt: skip
+    proto = network(nodes, inputs={"x": [1, 2, 4, 9]}, outputs=["y", "p"], tensors=tensors)
+    names = [t.name for t in proto.graph.initializer]
+    for _ in range(2):
+        node = proto.graph.node[rng.integers(len(proto.graph.node))]
+        match rng.integers(5):
+            case 0 if node.attribute:
+                del node.attribute[rng.integers(len(node.attribute))]
+            case 1 if node.attribute:
+                odd = (0, -1, 0.5, "x", [1], [0, 0], [1.5], 1 << 40)
+                key = node.attribute[rng.integers(len(node.attribute))]
+                key.CopyFrom(helper.make_attribute(key.name, odd[rng.integers(len(odd))]))
+            case 2:
+                node.input[rng.integers(len(node.input))] = names[rng.integers(len(names))]
+            case 3:
+                del node.input[-1]
+            case _:
+                node.op_type = ("Lstm", "Scale", "Tdnn", "Slice", "Split", "BatchNormalization")[rng.integers(6)]
+    try:
+        imported(proto)
+    except ModelError as error:
+        assert str(error)  # noqa: PT017

@@ -33,6 +33,11 @@ KNOWN = {**LAYERS, **OPERATORS, **MOVES, **RECURRENT}
 STREAMED = frozenset(("Tdnn", *RECURRENT))
 TAKES_RELU = frozenset((*LAYERS, "Scale", "Scalar", "Add", "Added", "Mul", "Multi", "BatchNormalization", "AveragePool",
                         "GlobalAveragePool", "MaxPool", "ReduceMean", "Concat"))  # fmt: skip
+LEAST_INPUTS = {
+    "Gemm": 2, "MatMul": 2, "Conv": 2, "ConvTranspose": 2, "Tdnn": 2, "Add": 2, "Added": 2, "Mul": 2, "Multi": 2,
+    "Lstm": 5, "Gru": 5, "Gru2Array": 5, "BatchNormalization": 5,
+}  # fmt: skip
+CONTRADICTIONS = (TypeError, ValueError, IndexError, KeyError, ArithmeticError, RuntimeError)  # of a node with itself
 NOT_CALLS = frozenset(("Tdnn", *RECURRENT))  # their gain is an attribute
 
 
@@ -140,20 +145,28 @@ def _take(draft: Draft, network: Network, node: Node, reading: Reading, done: se
         )
     call = _fused(network, node, reading, done)
     done.add(node.name)
+    least = LEAST_INPUTS.get(node.op, 1)
+    if len([v for v in node.inputs[:least] if v]) < least:
+        raise call.fault(f"{len(node.inputs)} inputs", f"at least {least}")
     if node.op == "Split":
         draft.values.update(zip(node.outputs, split(draft, call), strict=True))
         return
-    draft.values[call.output] = KNOWN[node.op](draft, call)
+    try:
+        draft.values[call.output] = KNOWN[node.op](draft, call)
+    except CONTRADICTIONS as error:
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        need = "inputs, shapes and attributes that fit each other"
+        raise call.fault(f"it contradicts itself ({reason})", need) from None
 
 
 def _fused(network: Network, node: Node, reading: Reading, done: set[str]) -> Call:
     """The node with the gain of the Scale and the Relu that alone read it."""
     attrs, output, gain, relu = network.attrs[node.name], node.output, 0, False
     if node.op in LAYERS:
-        gain = int(float(attrs.get("scale_params", limit("default_gain"))))
+        gain = Call(node, attrs, output).integer("scale_params", limit("default_gain"))
     if node.op in LAYERS and node.op not in NOT_CALLS:
         follower = _alone(network, output, "Scale")
-        if follower is not None and (found := _gain_of(network.attrs[follower.name])):
+        if follower is not None and (found := _gain_of(follower, network.attrs[follower.name])):
             gain, output = found, follower.output
             done.add(follower.name)
     follower = _alone(network, output, "Relu") if node.op in TAKES_RELU else None
@@ -171,11 +184,11 @@ def _alone(network: Network, value: str, op: str) -> Node | None:
     return readers[0]
 
 
-def _gain_of(attrs: Mapping[str, Any]) -> int:
+def _gain_of(node: Node, attrs: Mapping[str, Any]) -> int:
     """G of a Scale of 1/G within the array's gains; 0 where it is something else."""
     if "op_types" in attrs or "shift_bit" in attrs:
         return 0
-    value = float(attrs.get("scale", 1.0))
+    value = Call(node, attrs, node.output).number("scale", 1.0)
     gain = 1 / value if value > 0 else 0.0
     low, high = dialect()["limits"]["gain"]
     whole = round(gain)

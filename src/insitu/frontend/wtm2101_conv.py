@@ -27,7 +27,7 @@ def conv(draft: Draft, call: Call) -> Value:
     if draft.streamed and w.ndim == 4:
         x, pads = _streamed(draft, call, x, w.shape[-1], strides[-1], dilations[-1], pads)
     attrs: dict[str, Attr] = {"strides": strides, "dilations": dilations, "pads": pads}
-    attrs["group"] = int(call.attrs.get("group", 1))
+    attrs["group"] = call.integer("group", 1)
     bias = bias_of(call, draft, 2, w.shape[0])
     return array_layer(draft, call, x, Matrix(w, bias, call.gain, attrs), output=call.output)
 
@@ -65,7 +65,7 @@ def conv_transpose(draft: Draft, call: Call) -> Value:
     """A transposed convolution as the convolution that gives all phases of its stride, then interleaved and cut."""
     x, w = draft.values[call.node.inputs[0]], weights_of(call, draft, 1)
     rank = w.ndim - 2
-    if rank < 1 or int(call.attrs.get("group", 1)) != 1 or len(draft.shape(x)) != w.ndim:
+    if rank < 1 or call.integer("group", 1) != 1 or len(draft.shape(x)) != w.ndim:
         raise call.fault(
             f"weights {w.shape} in {call.attrs.get('group', 1)} groups", "one group, and weights of the input's rank"
         )

@@ -54,7 +54,7 @@ def scale(draft: Draft, call: Call) -> Value:
     """Scale away from an array layer: a power of two below 1 is a shift, an integer a product."""
     if "op_types" in call.attrs:
         return scalar(draft, call)
-    value = float(call.attrs.get("scale", 1.0))
+    value = call.number("scale", 1.0)
     places = -np.log2(abs(value)) if value else 0.0
     if value.is_integer() and abs(value) <= 255:
         return _scaled(draft, call, first(draft, call), factor=int(value), shift=0)
@@ -65,8 +65,8 @@ def scale(draft: Draft, call: Call) -> Value:
 
 def scalar(draft: Draft, call: Call) -> Value:
     """Scalar: x * scale or x + scale, then a shift (to the left where it is positive)."""
-    kind, value = str(call.attrs.get("op_types", "mul")), float(call.attrs.get("scale", 1))
-    shift = int(call.attrs.get("shift_bit", 0))
+    kind, value = str(call.attrs.get("op_types", "mul")), call.number("scale", 1)
+    shift = call.integer("shift_bit", 0)
     if kind not in ("mul", "add") or not value.is_integer() or abs(value) > 255 or abs(shift) > 14:
         raise call.fault(
             f"{kind} by {value:g}, shift_bit {shift}", "mul or add of an integer up to 255, 14 places at most"
@@ -90,7 +90,7 @@ def binary(draft: Draft, call: Call) -> Value:
     pair = [_operand(draft, call, i) for i in (0, 1)]
     held = iter(draft.aligned([v for v in pair if isinstance(v, Value)], name=call.name))
     pair = [next(held) if isinstance(v, Value) else v for v in pair]
-    shift = int(call.attrs.get("shift_bit", 0))
+    shift = call.integer("shift_bit", 0)
     if abs(shift) > 14:
         raise call.fault(f"shift_bit {shift}", "14 places at most")
     up = 1 << max(shift, 0)
@@ -162,7 +162,7 @@ def _table_of(draft: Draft, call: Call, results: Callable[[Ints], Ints]) -> Valu
 
 def float_scale(draft: Draft, call: Call) -> Value:
     """(int)(x * scale + 0.5) in float32, clipped: a table."""
-    factor, bits = np.float32(call.attrs.get("scale", 1.0)), int(call.attrs.get("clip_bits", 7))
+    factor, bits = np.float32(call.attrs.get("scale", 1.0)), call.integer("clip_bits", 7)
     if not 1 <= bits <= 15:
         raise call.fault(f"clip_bits = {bits}", "1 to 15")
 
@@ -175,7 +175,7 @@ def float_scale(draft: Draft, call: Call) -> Value:
 
 def clear_low_bits(draft: Draft, call: Call) -> Value:
     """The low bits rounded away, toward zero after half of them is added."""
-    bits = int(call.attrs.get("bits", 0))
+    bits = call.integer("bits", 0)
     if not 1 <= bits <= 7:
         raise call.fault(f"bits = {bits}", "1 to 7")
     half = 1 << (bits - 1)
@@ -211,7 +211,7 @@ def pool(draft: Draft, call: Call) -> Value:
 
 
 def _mean(draft: Draft, call: Call, op: str, attrs: dict[str, Attr], count: int) -> Value:
-    ratio = float(call.attrs.get("scale_in", 1.0)) / float(call.attrs.get("scale_out", 1.0)) / count
+    ratio = call.number("scale_in", 1.0) / call.number("scale_out", 1.0) / count
     if not np.isfinite(ratio) or not 1e-6 < ratio < 1e6:
         raise call.fault(f"scale_in / scale_out of {ratio * count:g}", "a ratio of ordinary size")
     multiplier, shift = (int(v[0]) for v in multiplier_of(ratio))
@@ -238,9 +238,12 @@ def batch_norm(draft: Draft, call: Call) -> Value:
     if len(arrays) != 4 or any(a is None for a in arrays):
         raise call.fault("parameters that are no constants", "scale, bias, mean and variance")
     gamma, beta, mean, var = (np.asarray(a, np.float64) for a in arrays if a is not None)
-    into, out = float(call.attrs.get("scale_in", 1.0)), float(call.attrs.get("scale_out", 1.0))
-    spread = np.sqrt(var + float(call.attrs.get("epsilon", 1e-5)))
-    factor, offset = gamma * into / (spread * out), (beta - mean * gamma / spread) / out
+    into, out = call.number("scale_in", 1.0), call.number("scale_out", 1.0)
+    if var.size and var.min() < 0:
+        raise call.fault(f"a variance of {var.min():g}", "variances of at least 0")
+    spread = np.sqrt(var + call.number("epsilon", 1e-5))
+    with np.errstate(all="ignore"):  # what is not finite is refused below
+        factor, offset = gamma * into / (spread * out), (beta - mean * gamma / spread) / out
     if not (np.isfinite(factor).all() and np.isfinite(offset).all()) or gamma.shape != (draft.shape(x)[1],):
         raise call.fault("parameters that are not finite, or not one per channel", "finite numbers per channel")
     shift = int(np.clip(FACTOR_BITS - 1 - np.ceil(np.log2(max(np.abs(factor).max(), 2.0**-20))), 0, 20))
@@ -261,12 +264,12 @@ def batch_norm(draft: Draft, call: Call) -> Value:
 
 def softmax(draft: Draft, call: Call) -> Value:
     """Softmax in units of 1/256; the vendor's scale_out of 1/255 is taken for the same."""
-    x, out = first(draft, call), float(call.attrs.get("scale_out", 1 / 256))
+    x, out = first(draft, call), call.number("scale_out", 1 / 256)
     if not 1 / 257 < out < 1 / 254:
         raise call.fault(f"scale_out = {out:g}", "1/255 or 1/256")
-    table = softmax_table(float(call.attrs.get("scale_in", 1.0)), 256)
+    table = softmax_table(call.number("scale_in", 1.0), 256)
     constant = draft.constant(f"{call.name}.table", table)
-    attrs: dict[str, Attr] = {"axis": int(call.attrs.get("axis", -1)), "lo": 0, "hi": 255}
+    attrs: dict[str, Attr] = {"axis": call.integer("axis", -1), "lo": 0, "hi": 255}
     return draft.put("Softmax", [x, constant], 0, 255, name=call.name, output=call.output, attrs=attrs)
 
 

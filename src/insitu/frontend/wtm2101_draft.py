@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from insitu.graph.types import Dim, TensorType, integer_dtype
 from insitu.numeric.affine import QuantSpec
 
 Array = npt.NDArray[Any]
+MOST = 1e9  # of a number among the attributes
 INT8, UINT8 = (-128, 127), (0, 255)
 
 
@@ -68,6 +70,22 @@ class Call:
     def low(self) -> int:
         """The smallest code of the output."""
         return 0 if self.relu else INT8[0]
+
+    def number(self, name: str, default: float) -> float:
+        """A number among the attributes."""
+        value = self.attrs.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise self.fault(f"{name} = {value!r}"[:80], "a number there")
+        if abs(value) > MOST:
+            raise self.fault(f"{name} = {value:g}", "a number of ordinary size")
+        return float(value)
+
+    def integer(self, name: str, default: int) -> int:
+        """A whole number among the attributes."""
+        value = self.number(name, default)
+        if not value.is_integer():
+            raise self.fault(f"{name} = {value:g}", "a whole number there")
+        return int(value)
 
     def fault(self, got: str, need: str, *, try_: Sequence[str] = ()) -> ModelError:
         """An error that names this node."""

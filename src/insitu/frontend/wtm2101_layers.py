@@ -285,7 +285,7 @@ def gemm(draft: Draft, call: Call) -> Value:
     """Gemm, or MatMul with a constant."""
     x = draft.values[call.node.inputs[0]]
     w = weights_of(call, draft, 1)
-    if w.ndim != 2 or float(call.attrs.get("alpha", 1)) != 1 or float(call.attrs.get("beta", 1)) != 1:
+    if w.ndim != 2 or call.number("alpha", 1) != 1 or call.number("beta", 1) != 1:
         raise call.fault("alpha, beta or weights of other rank", "alpha = beta = 1 and a matrix of weights")
     if call.attrs.get("transA", 0):
         raise call.fault("transA = 1", "inputs as rows")

@@ -34,7 +34,7 @@ def concat(draft: Draft, call: Call) -> Value:
     known = [v for v in values if v is not None]
     if len(known) != len(values):
         raise call.fault("an input that is constant", "values of the network")
-    axis = int(call.attrs.get("axis", 1))
+    axis = call.integer("axis", 1)
     if not call.relu:
         return draft.joined(known, axis, name=call.name, output=call.output)
     y = draft.joined(known, axis, name=f"{call.name}.joined")
@@ -64,7 +64,7 @@ def split(draft: Draft, call: Call) -> list[Value]:
     """Split into as many parts as there are outputs."""
     x, outputs = _first(draft, call), call.node.outputs
     shape = draft.shape(x)
-    axis = int(call.attrs.get("axis", 0)) % len(shape)
+    axis = call.integer("axis", 0) % len(shape)
     sizes = _numbers(draft, call, ("split",), 1) or (-(-shape[axis] // len(outputs)),) * len(outputs)
     bounds = np.minimum(np.cumsum((0, *sizes)), shape[axis]).tolist()
     if len(sizes) != len(outputs) or bounds[-1] != shape[axis]:

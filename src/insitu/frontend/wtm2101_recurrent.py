@@ -71,7 +71,7 @@ def _read(
     if w.ndim != 2 or w.shape[0] != rows:
         got = f"weights {w.shape} for {rows} inputs (its own and the state's)"
         raise call.fault(got, "a matrix of as many rows")
-    matrix = Matrix(w, bias_of(call, draft, bias, w.shape[1]), int(float(call.attrs.get(gain, 1024))))
+    matrix = Matrix(w, bias_of(call, draft, bias, w.shape[1]), call.integer(gain, 1024))
     return array_layer(
         draft, call, x, matrix, name=f"{call.name}.{name}", options=call.options.array(array), low=INT8[0]
     )
@@ -139,8 +139,8 @@ def gru_2_array(draft: Draft, call: Call) -> Value:
     h = replace(_hidden(draft, call, size, "h"), delay=x.delay)
     of_x = _read(draft, call, [x], 1, 3, "scale_input", "of_x", 0)
     of_h = _read(draft, call, [h], 2, 4, "scale_hidden", "of_h", 1)
-    down = int(call.attrs.get("hidden_shift_bit", 0))
-    if int(call.attrs.get("input_offset", 0)) or abs(down) > 7:
+    down = call.integer("hidden_shift_bit", 0)
+    if call.integer("input_offset", 0) or abs(down) > 7:
         raise call.fault(
             f"input_offset {call.attrs.get('input_offset', 0)}, hidden_shift_bit {down}", "0, and at most 7 places"
         )
@@ -177,7 +177,7 @@ def _sum(draft: Draft, call: Call, a: Value, b: Value, table: Array, name: str) 
 
 def _mixed(draft: Draft, call: Call, h: Value, z: Value, n: Value, shifts: tuple[int, int, int]) -> Value:
     """The next state: (ones - z) h + z n, each product and the sum shifted."""
-    name, ones = call.name, int(float(call.attrs.get("scale_ones", 127)))
+    name, ones = call.name, call.integer("scale_ones", 127)
     if not 1 <= ones <= 1 << 13:
         raise call.fault(f"scale_ones = {ones}", "1 to 8192")
     one = draft.constant(f"{name}.ones", np.full((1, 1), ones, np.int16), spec=spec_of(*INT16))
