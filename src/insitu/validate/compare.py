@@ -13,6 +13,7 @@ from insitu.arch.spec import Chip
 from insitu.circuit.model import Operands, constants
 from insitu.validate.entries import Entry, entries, quantity
 from insitu.validate.model import Point, modelled, point_of
+from insitu.validate.sweeps import sweeps
 
 SUPPLY = re.compile(r"(?:^|_)(\d+(?:\.\d+)?)v(?:_|$)", re.IGNORECASE)
 CLOCKED = ("tops", "latency_s", "tops_per_mm2")
@@ -84,6 +85,17 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
             "by_quantity": {name: summary(rows, name) for name in names},
             "constants": {"fitted": len(fitted), "names": fitted, "calibration_rows": used},
         },
+        "sweeps": [
+            {
+                "chip": s.chip,
+                "quantity": s.quantity,
+                "points": len(s.errors),
+                "fitted_on": s.fitted_on,
+                "factors": list(s.factors),
+                "median_error": s.median_error,
+            }
+            for s in sweeps()
+        ],
     }
 
 

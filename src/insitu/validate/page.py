@@ -8,6 +8,7 @@ from html import escape
 
 from insitu.report.figures.svg import Axis, dot, line, svg, text
 from insitu.validate.compare import Row, report
+from insitu.validate.sweeps import sweeps
 
 HEIGHT, SPAN = 420.0, (-0.5, 4.5)  # decades of TOPS/W
 COLOURS = {"calibration": "#3b6ea5", "holdout": "#c0504d", "unseen": "#2e8b57"}
@@ -101,6 +102,11 @@ def _closing(rows: Sequence[Row]) -> list[str]:
                     f"{name}, {split}: {row['chips']} chips, median factor {row['median_factor']:.2f}, "
                     f"90 % within {row['p90_factor']:.2f}{beyond}"
                 )
+    for sweep in sweeps():
+        lines.append(
+            f"sweep of {sweep.chip}, {sweep.quantity}: {len(sweep.errors)} points, "
+            f"{len(sweep.factors)} scale factors on {sweep.fitted_on}, median error {100 * sweep.median_error:.1f} %"
+        )
     constants = found["constants"]
     lines.append(
         f"{constants['fitted']} shared constants fitted on {constants['calibration_rows']} calibration rows: "
