@@ -16,10 +16,11 @@ EFFECTS: Mapping[str, Callable[[MacroChip], bool]] = {
     "temperature": lambda chip: chip.cell.moves and chip.cell.activation is not None,
     "column_gain": lambda chip: chip.physics.column_gain is not None,
     "column_offset": lambda chip: chip.physics.column_offset is not None,
+    "ir_drop": lambda chip: chip.physics.wires is not None and chip.cell.conductance is not None,
     "read_noise": lambda chip: chip.cell.read_sd > 0,
     "adc_noise": lambda chip: chip.physics.adc_noise is not None,
 }
-NOT_YET = ("retention", "ir_drop", "dac_nonlinearity", "adc_inl")
+NOT_YET = ("retention", "dac_nonlinearity", "adc_inl")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from pydantic import Field
 
-from insitu.base.schema import Config, Kelvin, Metres, Seconds, Volts
+from insitu.base.schema import Config, Kelvin, Metres, Ohms, Seconds, Volts
 from insitu.device.cell import CellSpec
 
 ReadoutKind = Literal["exact", "adc", "wtm2101"]
@@ -135,8 +135,18 @@ class AdcNoise(Config):
     step: float = Field(default=1.0, gt=0, description="units of the column sum per code where sd was measured")
 
 
+class WireSpec(Config):
+    """Resistance of one wire segment between neighbouring cells, and how its effect is found."""
+
+    row: Ohms = Field(gt=0)
+    column: Ohms = Field(gt=0)
+    exact: bool = Field(default=False, description="solve the network, which takes seconds an array")
+
+
 class PhysicsSpec(Config):
     """Effects of the periphery; those of cells are in the cell."""
+
+    wires: WireSpec | None = None
 
     column_gain: ColumnGain | None = None
     column_offset: ColumnOffset | None = None

@@ -17,6 +17,7 @@ from insitu.base import random
 from insitu.base.arrays import namespace
 from insitu.circuit.effects import Physics
 from insitu.circuit.spec import AdcNoise, ColumnOffset, MacroChip
+from insitu.circuit.wires import Wires, approximate, transfer
 from insitu.device.cell import CellSpec
 from insitu.device.faults import stick
 from insitu.device.laws import compensation, drift, law_of
@@ -37,7 +38,7 @@ def effective_weights(
     cells or pairs are; the result is in the same units.  A differential pair programs max(w, 0) and max(-w, 0).
     """
     target = np.asarray(weights, np.float64)
-    if not any(physics.has(name) for name in ("programming_noise", "stuck_cells", "drift")):
+    if not any(physics.has(name) for name in ("programming_noise", "stuck_cells", "drift", "ir_drop")):
         return target
 
     def draws(effect: str, plane: int) -> Floats:
@@ -46,7 +47,8 @@ def effective_weights(
 
     def held(age: float) -> Floats:
         def leg(value: Floats, number: int) -> Floats:
-            return held_levels(value, draws, chip=chip, physics=physics, plane=2 * slice_index + number, age=age)
+            level = held_levels(value, draws, chip=chip, physics=physics, plane=2 * slice_index + number, age=age)
+            return through_wires(level, chip) if physics.has("ir_drop") else level
 
         if chip.macro.weights.encoding == "differential_pair":
             return leg(np.maximum(target, 0.0), 0) - leg(np.maximum(-target, 0.0), 1)
@@ -81,6 +83,22 @@ def held_levels(
         change = partial(drift, t=age, nu=nu, t0=cell.drift.t0)
         held = sign * _of_conductance(sign * held, cell.off_ratio, full_scale, change)
     return held
+
+
+def through_wires(level: Floats, chip: MacroChip) -> Floats:
+    """Levels as the feet of the columns see them, drivers and sense nodes at the edges of the tile.
+
+    Each leg of a pair is an array of its own; a network is linear, so its effect on inputs is an effect on weights.
+    """
+    spec, conductance = chip.physics.wires, chip.cell.conductance
+    assert spec is not None
+    assert conductance is not None
+    off, on = conductance
+    step = (on - off) / float((1 << chip.array.bits_per_cell) - 1)
+    wires = Wires(spec.row, spec.column)
+    sign = np.where(level < 0, -1.0, 1.0)
+    seen = (transfer if spec.exact else approximate)(off + abs(level) * step, wires)
+    return np.asarray(sign * (seen - off) / step, np.float64)
 
 
 def _by_law(
