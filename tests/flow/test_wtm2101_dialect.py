@@ -115,6 +115,19 @@ def test_the_reference_semantics_agree_with_the_simulator() -> None:
     check_semantics(session.program, graph, {"x": rng.integers(0, 256, (1, 9))})
 
 
+def test_data_say_whether_inputs_are_signed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(12)
+    cell, tensors = lstm(rng, 6, 4)
+    path = tmp_path / "cell.onnx"
+    path.write_bytes(network([cell], inputs={"line": [1, 6]}, outputs=["state"], tensors=tensors).SerializeToString())
+    for low, high, dtype in ((-128, 127, "i8"), (0, 255, "u8")):
+        x = rng.integers(low, high + 1, (20, 6)).astype(np.float32)
+        done = insitu.deploy(path, CHIP, data={"line": x}, physics="ideal")
+        assert done.captured.type("line").dtype == dtype
+        assert done.result.bit_exact is not None
+        assert done.result.bit_exact.mismatches == 0
+
+
 def test_outputs_far_wider_than_the_array() -> None:
     rng = np.random.default_rng(6)
     w, b = weights(rng, 40, 4300), biases(rng, 4300)

@@ -102,6 +102,15 @@ def test_options_that_change_cells_but_no_integer(rng: np.random.Generator) -> N
     assert graph.meta["hints_without_effect"] == ("convOpti.multi_point",)
 
 
+def test_an_input_shift_that_would_leave_a_byte_is_not_applied(rng: np.random.Generator) -> None:
+    w, b = weights(rng, 30, 7), biases(rng, 7)
+    proto = network(layer("Gemm", "x", "y"), inputs={"x": [1, 30]}, outputs=["y"], tensors={"y.w": w, "y.b": b})
+    graph = imported(proto, options=parse_options('layerOptiConfig { name: "y" inputOpti { shift: 1 num: 1 } }'))
+    assert graph.meta["options_not_applied"] == ("y: inputOpti.num = 1 on inputs of 0 to 255",)
+    x = codes(rng, 40, 30)
+    assert np.array_equal(stepped(graph, {"x": x})["y"][:, 0], read(x @ w.astype(int) + b.astype(int), 1024))
+
+
 def test_weights_beyond_a_cell(rng: np.random.Generator) -> None:
     w, b = weights(rng, 12, 4, peak=800), biases(rng, 4)
     proto = network(
@@ -584,9 +593,9 @@ def test_broken_files_end_in_a_message(seed: int) -> None:
         helper.make_node("AveragePool", ["a"], ["p"], kernel_shape=[2, 1], strides=[2, 1]),
         *layer("Gemm", "c", "y"),
     ]
-    tensors = {"a.w": weights(rng, 4, 2, 1, 2), "a.b": biases(rng, 4), "s": np.array([9, 16]), "wi": weights(rng, 16, 9),
-               "wh": weights(rng, 3, 9), "bi": biases(rng, 9), "bh": biases(rng, 9), "y.w": weights(rng, 3, 2),
-               "y.b": biases(rng, 2)}  # fmt: skip
+    tensors = {"a.w": weights(rng, 4, 2, 1, 2), "a.b": biases(rng, 4), "s": np.array([9, 16])}
+    tensors |= {"wi": weights(rng, 16, 9), "wh": weights(rng, 3, 9), "bi": biases(rng, 9), "bh": biases(rng, 9)}
+    tensors |= {"y.w": weights(rng, 3, 2), "y.b": biases(rng, 2)}
     proto = network(nodes, inputs={"x": [1, 2, 4, 9]}, outputs=["y", "p"], tensors=tensors)
     names = [t.name for t in proto.graph.initializer]
     for _ in range(2):

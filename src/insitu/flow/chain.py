@@ -107,9 +107,10 @@ def capture(
         graph = model
     else:
         graph = load_model(model, shapes=shapes, tasks=tasks, reading=reading)
-        signed = data_.negative_inputs(graph, sources) if graph.meta.get("dialect") else ()
-        if signed:
-            reading = replace(reading or Reading(), signed_inputs=signed)
+        signed, large = data_.code_ranges(graph, sources) if graph.meta.get("dialect") else ((), ())
+        if signed or large:
+            given = reading or Reading()
+            reading = replace(given, signed_inputs=(*given.signed_inputs, *signed), unsigned_inputs=large)
             graph = load_model(model, shapes=shapes, tasks=tasks, reading=reading)
     if graph.level != "captured":
         return verify(graph)

@@ -178,18 +178,20 @@ def _codes(label: str, kind: TensorType, array: Array) -> Array:
     return whole.astype(np.int32)
 
 
-def negative_inputs(graph: Graph, sources: Sequence[str | Path | Mapping[str, Array] | None]) -> tuple[str, ...]:
-    """Inputs that hold negative numbers in any of these files or arrays."""
-    found: set[str] = set()
+def code_ranges(
+    graph: Graph, sources: Sequence[str | Path | Mapping[str, Array] | None]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(inputs with negative numbers, inputs without but with numbers above 127) in any of these files or arrays."""
+    low, high = dict.fromkeys(graph.inputs, 0.0), dict.fromkeys(graph.inputs, 0.0)
     for source in sources:
-        if source is None:
-            continue
-        arrays = read_npz(source) if isinstance(source, str | Path) else source
+        arrays = {} if source is None else read_npz(source) if isinstance(source, str | Path) else source
         for name in graph.inputs:
             array = arrays.get(name, arrays.get("x") if len(graph.inputs) == 1 else None)
-            if array is not None and np.asarray(array).dtype.kind in "fi" and np.any(np.asarray(array) < 0):
-                found.add(name)
-    return tuple(n for n in graph.inputs if n in found)
+            if array is not None and np.asarray(array).dtype.kind in "fiu" and np.asarray(array).size:
+                low[name] = min(low[name], float(np.min(array)))
+                high[name] = max(high[name], float(np.max(array)))
+    negative = tuple(n for n in graph.inputs if low[n] < 0)
+    return negative, tuple(n for n in graph.inputs if high[n] > 127 and n not in negative)
 
 
 def _as_frames(graph: Graph, array: Array, shape: tuple[int, ...]) -> Array:

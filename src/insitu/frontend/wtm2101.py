@@ -61,6 +61,7 @@ class Reading:
 
     options: Mapping[str, LayerOptions] = field(default_factory=dict[str, LayerOptions])
     signed_inputs: tuple[str, ...] = ()
+    unsigned_inputs: tuple[str, ...] = ()  # bytes, although a recurrent cell reads them
     partial: bool = False  # the options also name layers of other networks
 
 
@@ -128,10 +129,8 @@ def _declare_inputs(draft: Draft, network: Network, reading: Reading) -> None:
         readers = [n for n in network.nodes if name in n.inputs]
         chosen = [reading.options[n.name].array() for n in readers if n.name in reading.options]
         signed = name in reading.signed_inputs or any(o.signed_input for o in chosen)
-        signed = signed or any(n.op in RECURRENT for n in readers)
-        up = max((o.input_shift for o in chosen), default=0)
-        span = INT8 if signed else UINT8
-        draft.values[name] = draft.declare(name, shape, span[0] >> up, span[1] >> up)
+        signed = signed or (any(n.op in RECURRENT for n in readers) and name not in reading.unsigned_inputs)
+        draft.values[name] = draft.declare(name, shape, *(INT8 if signed else UINT8))
 
 
 # one node, with what is taken into it

@@ -113,7 +113,7 @@ def _layer(message: _Message, where: str) -> LayerOptions:
                 )
     count = max((len(message.all(k)) for k in FIELDS), default=0)
     arrays = tuple(_array(message, i, place) for i in range(max(count, 1)))
-    hints = tuple(f"{k}.{f}" for k in HINTS for m in message.all(k) for f, _ in m.fields)
+    hints = tuple(f"{k}.{f}" for k in HINTS for m in message.all(k) for f, _ in m.fields if f != "tdnn_mode")
     streamed = any(m.one("tdnn_mode", 0) for m in message.all("convOpti"))
     refused = tuple(dict.fromkeys(_refused(message)))
     return LayerOptions(name, arrays, refused, tuple(dict.fromkeys(hints)), bool(streamed))
