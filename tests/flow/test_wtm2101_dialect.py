@@ -249,3 +249,24 @@ def test_weights_far_beyond_a_cell(mode: str) -> None:
                     tensors={"y.w": w, "y.b": biases(rng, 12)})  # fmt: skip
     text = f'layerOptiConfig {{ name: "y" sparseMatrixOpti {{ sp_mode: {mode} }} }}'
     holds(import_model(proto, reading=Reading(parse_options(text))))
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the vendor's samples are not here")
+def test_the_keyword_network_gives_the_expected_outputs_of_the_programming_tool() -> None:
+    """expected_out.bin: each layer's array outputs before its Relu, 100 frames in the order of random_idx.txt."""
+    from insitu.flow.check import observed
+    from insitu.frontend.load import load_model
+
+    folder = SAMPLES / "A1_kws_dnn5"
+    tool = folder / "output_DNN_yxt" / "map"
+    lines = (tool / "random_idx.txt").read_text().splitlines()
+    start = int(lines[0].split("=")[1])
+    order = [[int(v) for v in line.strip(",").split(",")] for line in lines[1:] if line[:1].isdigit()]
+    session = session_of(load_model(folder / "input" / "bestModel.onnx"))
+    x = np.load(folder / "input" / "test_data_0_100.npy").astype(np.int32)
+    seen, wanted = observed(session, session.codes(x)), np.fromfile(tool / "expected_out.bin", np.int16)
+    for node, frames in zip(session.graph.nodes, order, strict=True):
+        rows = seen[node.output][:, 0][(np.array(frames) + start) % len(x)]
+        mine, wanted = wanted[: rows.size].reshape(rows.shape), wanted[rows.size :]
+        assert np.array_equal(rows, np.maximum(mine, int(node.attr("lo")))), node.name
+    assert wanted.size == 0
