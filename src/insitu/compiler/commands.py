@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from insitu.base.errors import InternalError
-from insitu.isa.program import MAX_DIMS, MAX_LOOPS, Binding, Command, Descriptor, Size, Vector
+from insitu.isa.program import (
+    MAX_DIMS,
+    MAX_LOOPS,
+    Binding,
+    Command,
+    Descriptor,
+    Host,
+    HostValue,
+    Section,
+    Size,
+    Vector,
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,16 @@ class TableVector:
     shift: Descriptor | None = None
 
 
-Whole = Descriptor | Binding | Vector | TableVector | int  # an operand before it has an index
+@dataclass(frozen=True)
+class HostCall:
+    """A host operator whose operands in memory are descriptors without an index yet (none: the host alone holds it)."""
+
+    host: Host
+    reads: tuple[Descriptor | None, ...]
+    writes: tuple[Descriptor | None, ...]
+
+
+Whole = Descriptor | Binding | Vector | TableVector | HostCall | int  # an operand before it has an index
 
 
 @dataclass(frozen=True)
@@ -72,11 +92,15 @@ class Op:
     def writes(self) -> str:
         """Symbol this command writes; "" where it writes no memory."""
         out = self.operands[0]
+        if isinstance(out, HostCall):
+            out = next((d for d in out.writes if d), 0)
         return out.symbol if isinstance(out, Descriptor) else ""
 
     @property
     def reads(self) -> set[str]:
         """Symbols this command reads."""
+        if isinstance(call := self.operands[0], HostCall):
+            return {d.symbol for d in call.reads if d}
         first = 0 if self.op == "ACC" else 1
         tables = [t for o in self.operands if isinstance(o, TableVector) for t in (o.multiplier, o.shift) if t]
         return {d.symbol for d in (*self.operands[first:], *tables) if isinstance(d, Descriptor)}
@@ -93,7 +117,8 @@ class Task:
     @property
     def writes(self) -> set[str]:
         """Symbols written."""
-        return {op.writes for op in self.ops if op.writes}
+        calls = [o for op in self.ops for o in op.operands if isinstance(o, HostCall)]
+        return {op.writes for op in self.ops if op.writes} | {d.symbol for call in calls for d in call.writes if d}
 
     @property
     def reads(self) -> set[str]:
@@ -108,6 +133,7 @@ class Code:
     descriptors: dict[Descriptor, int] = field(default_factory=dict[Descriptor, int])
     bindings: dict[Binding, int] = field(default_factory=dict[Binding, int])
     vectors: dict[Vector, int] = field(default_factory=dict[Vector, int])
+    hosts: dict[Host, int] = field(default_factory=dict[Host, int])
     commands: list[Command] = field(default_factory=list[Command])
 
     def add(self, op: Op) -> None:
@@ -116,17 +142,34 @@ class Code:
         self.commands.append(Command(op.op, tuple(self._index(o) for o in op.operands)))
         self.commands += [Command("ENDL")] * len(op.loops)
 
+    def section(self, core: int) -> Section:
+        """The section of a core, complete."""
+        tables = (tuple(self.descriptors), tuple(self.bindings), tuple(self.vectors))
+        return Section(0, core, *tables, tuple(self.commands), tuple(self.hosts))
+
     def _index(self, operand: Whole) -> int:
         if isinstance(operand, Descriptor):
             return self.descriptors.setdefault(operand, len(self.descriptors))
         if isinstance(operand, Binding):
             return self.bindings.setdefault(operand, len(self.bindings))
+        if isinstance(operand, HostCall):
+            return self._host(operand)
         if isinstance(operand, TableVector):
             shift = None if operand.shift is None else self._index(operand.shift)
             operand = replace(operand.vector, multiplier=self._index(operand.multiplier), shift=shift)
         if isinstance(operand, Vector):
             return self.vectors.setdefault(operand, len(self.vectors))
         return operand
+
+    def _host(self, call: HostCall) -> int:
+        def named(values: tuple[HostValue, ...], found: tuple[Descriptor | None, ...]) -> tuple[HostValue, ...]:
+            indices = [-1 if d is None else self._index(d) for d in found]
+            return tuple(replace(v, descriptor=i) for v, i in zip(values, indices, strict=True))
+
+        host = replace(
+            call.host, inputs=named(call.host.inputs, call.reads), outputs=named(call.host.outputs, call.writes)
+        )
+        return self.hosts.setdefault(host, len(self.hosts))
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Emitter:
     tables: dict[str, str] = field(default_factory=dict[str, str])  # weight symbols: WeightRef name
     cores: dict[str, int] = field(default_factory=dict[str, int])  # value -> core that wrote it last
     filled: set[str] = field(default_factory=set[str])
+    numbers: Dict[str, tuple[Tile, ...]] = field(default_factory=dict[str, tuple[Tile, ...]])  # matrices without codes
     reloaded: dict[Binding, int] = field(default_factory=dict[Binding, int])  # what WLOAD brings: segment
 
     def at(self, value: str) -> Location:
@@ -105,8 +106,10 @@ def emit_node(emitter: Emitter, node: Node) -> None:
 
 def fill_halo(emitter: Emitter, value: str) -> list[Op]:
     """Commands that write the halo of a stored value, once."""
-    at, code = emitter.at(value), emitter.storage.fills.get(value, 0)
     halo = emitter.storage.halos.get(value, ())
+    if not any(sum(h) for h in halo):
+        return []
+    at, code = emitter.at(value), emitter.storage.fills.get(value, 0)
     if value in emitter.filled or not any(sum(h) for h in halo):
         return []
     emitter.filled.add(value)
@@ -641,12 +644,12 @@ def _copy_reshaped(emitter: Emitter, node: Node) -> None:
         order = permutation(node, len(y.shape))
         op = _copy(y, Location(x.symbol, x.offset, y.shape, tuple(x.strides[p] for p in order)), y.shape)
     else:
-        _with_halo(emitter, node, _reshape_copies(emitter, node, y, x))
+        _with_halo(emitter, node, reshape_copies(emitter, node, y, x))
         return
     _with_halo(emitter, node, [op])
 
 
-def _reshape_copies(emitter: Emitter, node: Node, y: Location, x: Location) -> list[Op]:
+def reshape_copies(emitter: Emitter, node: Node, y: Location, x: Location) -> list[Op]:
     """Copy elements in row-major order between two shapes; where they have no common factors, by way of a line."""
     direct = _reshape_copy(y, x)
     if direct is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping as Dict
 from dataclasses import replace
 from typing import Any
@@ -14,19 +15,27 @@ from insitu.arch.spec import Chip
 from insitu.base.errors import ModelError
 from insitu.compiler.commands import Code, Task
 from insitu.compiler.emit import Emitter, axes_of, emit_node, fill_halo, operand_at, vector_op
+from insitu.compiler.emit_float import emit_plain, place_numbers
 from insitu.compiler.loads import insert_loads
 from insitu.compiler.mapping import Mapping
 from insitu.compiler.partition import allot
 from insitu.compiler.schedule import sections, sync_edges
 from insitu.compiler.storage import Block, Storage, allocate, lay_out, split_pads
 from insitu.compiler.tile import weight_nodes
-from insitu.graph.graph import Graph, State
+from insitu.graph.graph import Graph, Node, State
+from insitu.graph.ops.float import is_plain
 from insitu.graph.ops.macs import fan_in
 from insitu.graph.text import print_graph
+from insitu.graph.types import HOST
+from insitu.isa.elements import element
 from insitu.isa.program import Location, Program, Section, Symbol, space_of
 
 SPACE = "ram"
-BYTES = {"i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "i64": 8}
+MOST_PRINTED = 1 << 24  # elements of constants; the graph of a larger program stands by hash, so it is not read back
+BYTES = {
+    "i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "i64": 8, "u32": 4, "u64": 8, "bool": 1,
+    "f16": 2, "f32": 4, "f64": 8,
+}  # fmt: skip
 
 
 def compile_graph(
@@ -68,8 +77,9 @@ def emit(
     storage = lay_out(graph, sizes)
     emitter = Emitter(graph, chip, mapping, storage, expected)
     _fill_input_halos(emitter)
+    emitter.numbers = place_numbers(graph, chip)
     for node in graph.nodes:
-        emit_node(emitter, node)
+        (emit_plain if is_plain(graph, node) else emit_node)(emitter, node)
     _carry_states(emitter)
     symbols, used = _symbols(emitter, chip, sizes)
     spans = {s.name: (s.space, s.address, s.address + s.count * BYTES[s.dtype]) for s in symbols}
@@ -83,7 +93,7 @@ def emit(
     return Program(
         name=graph.name,
         chip=chip_json(chip),
-        graph=print_graph(source, weights=True),
+        graph=print_graph(source, weights=sum(c.size for c in source.constants.values()) <= MOST_PRINTED),
         symbols=symbols,
         sections=tuple(_section(code, *divmod(core, chip.cores)) for core, code in sorted(codes.items())),
         weights=emitter.weights,
@@ -95,8 +105,7 @@ def emit(
 
 
 def _section(code: Code, chip: int, core: int) -> Section:
-    tables = (tuple(code.descriptors), tuple(code.bindings), tuple(code.vectors))
-    return Section(chip, core, *tables, tuple(code.commands))
+    return replace(code.section(core), chip=chip)
 
 
 def _facts(graph: Graph, mapping: Mapping) -> dict[str, Any]:
@@ -106,13 +115,29 @@ def _facts(graph: Graph, mapping: Mapping) -> dict[str, Any]:
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),
         "states": [[s.input, s.output] for s in graph.states],
+        "fan_in": {n.name: fan_in(graph, n) for n in (*nodes, *_number_layers(graph))},
         "cells_used": mapping.cells_used,
         "cells": mapping.cells,
         **mapping.facts,
-        "fan_in": {n.name: fan_in(graph, n) for n in nodes},
+        **_host_facts(graph),
         "weights": sum(int(graph.constants[n.inputs[1]].size) for n in nodes),
         "model": {k: list(v) if isinstance(v, tuple) else v for k, v in graph.meta.items()},
     }
+
+
+def _number_layers(graph: Graph) -> list[Node]:
+    return [n for n in graph.nodes if n.op == "MVM"]
+
+
+def _host_facts(graph: Graph) -> dict[str, Any]:
+    """Values that only the host holds, operators it runs, and elements they write; nothing where there are none."""
+    hosted = [n for n in graph.nodes if n.op == "Host"]
+    held = [v for v, kind in graph.types.items() if kind.dtype == HOST]
+    if not hosted and not held:
+        return {}
+    ops = Counter(str(n.attr("operator")) for n in hosted)
+    sizes = [graph.types[v].count() for n in hosted for v in n.outputs if v and graph.types[v].dtype != HOST]
+    return {"host_values": sorted(held), "host_ops": dict(sorted(ops.items())), "excluded_values": sum(sizes)}
 
 
 def _fill_input_halos(emitter: Emitter) -> None:
@@ -161,9 +186,11 @@ def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple
     fresh += [Symbol(n, "scratch", SPACE, dtype, count, 0) for n, (dtype, count) in emitter.scratch.items()]
     for name, weight in emitter.tables.items():
         ref = emitter.weights[weight]
-        dtype = ref.dtype.replace("uint", "u").replace("int", "i")
+        kind = element(ref.dtype)
+        assert kind is not None, ref.dtype
+        dtype = kind.name
         fresh.append(Symbol(name, "weight", SPACE, dtype, int(np.prod(ref.shape, dtype=int)), 0, weight=weight))
-    outputs = {storage.locations[v].symbol for v in graph.outputs}
+    outputs = {storage.locations[v].symbol for v in graph.outputs if v in storage.locations}
 
     def life(symbol: Symbol) -> tuple[int, int]:
         uses = touched.get(symbol.name, [0])

@@ -8,14 +8,15 @@ input's storage.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
 from insitu.base.errors import Infeasible, InfeasibleError
 from insitu.graph.graph import Graph, Node
+from insitu.graph.ops.float import VIEWS, is_plain
 from insitu.graph.ops.mvm import spatial_pads
-from insitu.graph.types import Dim
+from insitu.graph.types import HOST, Dim
 from insitu.isa.program import Location
 
 RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -53,8 +54,12 @@ def lay_out(graph: Graph, sizes: Mapping[str, int]) -> Storage:
         locations[value], halos[value], counts[value] = Location(value, offset, shape, strides), halo, prod(padded)
 
     for value in (*graph.inputs, *graph.state_inputs, *_operand_constants(graph)):
-        own(value)
+        if graph.type(value).dtype != HOST:
+            own(value)
     for node in graph.nodes:
+        if is_plain(graph, node):
+            _lay_out_plain(graph, node, locations, views, own)
+            continue
         view = None if need.get(node.output) and node.op != "Transpose" else _view(graph, node, locations, halos)
         if view is None or (node.output in graph.outputs and view.symbol in graph.state_inputs):
             own(node.output)
@@ -64,8 +69,59 @@ def lay_out(graph: Graph, sizes: Mapping[str, int]) -> Storage:
     return Storage(locations, halos, counts, frozenset(views), {v: _fill(graph, v, kinds[v]) for v in need})
 
 
+def _lay_out_plain(
+    graph: Graph, node: Node, locations: dict[str, Location], views: set[str], own: Callable[[str], None]
+) -> None:
+    """Outputs of a node on numbers: a view where its addresses can be written down, else memory of their own."""
+    view = plain_view(graph, node, locations[node.inputs[0]]) if node.op in VIEWS else None
+    if view is not None and node.output not in graph.outputs:
+        locations[node.output] = view
+        views.add(node.output)
+        return
+    for value in node.outputs:
+        if value and graph.type(value).dtype != HOST:
+            own(value)
+
+
+def plain_view(graph: Graph, node: Node, source: Location) -> Location | None:
+    """What a move without a command makes of its input's addresses; none for a Reshape that has to copy."""
+    shape = graph.type(node.output).shape
+    match node.op:
+        case "Reshape":
+            return _reshape_view(source, shape)
+        case "Transpose":
+            return Location(source.symbol, source.offset, shape, tuple(source.strides[p] for p in node.attr("perm")))
+        case "Expand":
+            missing = len(shape) - len(source.shape)
+            strides = [0] * missing + [0 if n == 1 else s for n, s in zip(source.shape, source.strides, strict=True)]
+            return Location(source.symbol, source.offset, shape, tuple(strides))
+        case "Window":
+            lead = len(source.shape) - len(node.attr("kernel"))
+            inner = source.strides[lead:]
+            steps = [s * k for s, k in zip(inner, node.attr("strides"), strict=True)]
+            taps = [s * d for s, d in zip(inner, node.attr("dilations"), strict=True)]
+            return Location(source.symbol, source.offset, shape, (*source.strides[:lead], *steps, *taps))
+        case _:
+            return _plain_slice(node, source, shape)
+
+
+def _plain_slice(node: Node, source: Location, shape: tuple[Dim, ...]) -> Location:
+    offset, strides = source.offset, list(source.strides)
+    cuts = (node.attr(name) for name in ("axes", "starts", "ends", "steps"))
+    for axis, start, end, step in zip(*cuts, strict=True):
+        first, _, _ = slice(start, end, step).indices(int(source.shape[axis]))
+        offset += first * strides[axis]
+        strides[axis] *= step
+    return Location(source.symbol, offset, shape, tuple(strides))
+
+
 def _operand_constants(graph: Graph) -> list[str]:
     """Constants that vector commands read from memory."""
+    plain = [v for n in graph.nodes if is_plain(graph, n) for v in (n.inputs[:1] if n.op == "MVM" else n.inputs)]
+    return list(dict.fromkeys([*_code_constants(graph), *(v for v in plain if v in graph.constants)]))
+
+
+def _code_constants(graph: Graph) -> list[str]:
     elementwise = [n for n in graph.nodes if n.op in ("Add", "Mul", "Concat")]
     maps = [n.inputs[1] for n in graph.nodes if n.op == "AveragePool" and len(n.inputs) > 1]
     return list(dict.fromkeys([v for n in elementwise for v in n.inputs if v in graph.constants] + maps))

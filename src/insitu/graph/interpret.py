@@ -15,6 +15,8 @@ import numpy.typing as npt
 from insitu.base.errors import InternalError
 from insitu.graph.graph import Graph, Node
 from insitu.graph.ops import mvm
+from insitu.graph.ops.float import is_plain
+from insitu.graph.ops.float import run as run_plain
 from insitu.graph.ops.lut import looked_up
 from insitu.numeric.affine import Ints, requantize
 from insitu.numeric.functions import softmax_codes
@@ -28,20 +30,24 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, observe: Observer | 
 
     `observe` is called with the name and codes of each computed value, in order.
     """
-    values: dict[str, Ints] = {
-        name: np.asarray(inputs[name], np.int64) for name in (*graph.inputs, *graph.state_inputs)
-    }
+    values: dict[str, Any] = {name: _given(graph, name, inputs[name]) for name in (*graph.inputs, *graph.state_inputs)}
     keep = {*graph.outputs, *(s.output for s in graph.states)}
     last = {v: i for i, n in enumerate(graph.nodes) for v in n.inputs}
     for index, node in enumerate(graph.nodes):
-        result = run_node(graph, node, values)
-        values[node.output] = result
-        if observe is not None:
-            observe(node.output, result)
+        results = run_plain(graph, node, values) if is_plain(graph, node) else (run_node(graph, node, values),)
+        for value, result in zip((v for v in node.outputs if v), results, strict=True):
+            values[value] = result
+            if observe is not None:
+                observe(value, result)
         for value in {*node.inputs}:
             if last.get(value) == index and value not in keep:
                 values.pop(value, None)
     return {name: _value(graph, name, values) for name in keep}
+
+
+def _given(graph: Graph, name: str, array: Any) -> Any:
+    """Codes as int64; numbers without quantization, and what only the host holds, as they are."""
+    return array if graph.type(name).quant is None else np.asarray(array, np.int64)
 
 
 def run_node(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
@@ -55,6 +61,8 @@ def run_node(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
 def _value(graph: Graph, name: str, values: Mapping[str, Ints]) -> Ints:
     if name in values:
         return values[name]
+    if name in graph.types and graph.types[name].quant is None and graph.constants[name].dtype.kind not in "iu":
+        return graph.constants[name][None]
     return np.asarray(graph.constants[name], np.int64)[None]  # one sample, broadcast over all
 
 

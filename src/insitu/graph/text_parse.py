@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from insitu.base.errors import ModelError, RangeError, did_you_mean
 from insitu.graph.graph import Attr, Graph, Level, Node, Scalar, State
-from insitu.graph.types import DTYPES, Dim, TensorType
+from insitu.graph.types import DTYPES, HOST, Dim, TensorType
 from insitu.numeric.affine import QuantSpec
 
 Array = npt.NDArray[Any]
@@ -32,7 +32,8 @@ DIGEST = re.compile(rf"sha256:[0-9a-f]{{{HASH_DIGITS}}}")
 NUMPY_TYPES: dict[str, Any] = {
     "f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "f64": np.dtype(np.float64),
     "i8": np.dtype(np.int8), "u8": np.dtype(np.uint8), "i16": np.dtype(np.int16), "u16": np.dtype(np.uint16),
-    "i32": np.dtype(np.int32), "i64": np.dtype(np.int64), "bool": np.dtype(np.bool_),
+    "i32": np.dtype(np.int32), "u32": np.dtype(np.uint32), "i64": np.dtype(np.int64), "u64": np.dtype(np.uint64),
+    "bool": np.dtype(np.bool_),
 }  # fmt: skip
 
 
@@ -102,7 +103,7 @@ class _Tokens:
 
     def integer(self, what: str = "an integer") -> int:
         word = self.next(what)
-        if not re.fullmatch(r"-?\d{1,19}", word) or abs(int(word)) > 1 << 63:
+        if not re.fullmatch(r"-?\d{1,20}", word) or abs(int(word)) >= 1 << 64:
             raise self.fail(f"{word[:30]!r}", what)
         return int(word)
 
@@ -229,7 +230,7 @@ class _Draft:
             raise self.fail(f"{name!r} is there already", "a name of its own")
         words.want(":")
         dtype = words.next("an element type")
-        if dtype not in DTYPES:
+        if dtype not in (*DTYPES, HOST):
             raise ModelError(
                 f"{self.where}:{self.at}", f"the type {dtype!r}", f"one of {', '.join(DTYPES)}",
                 try_=did_you_mean(dtype, DTYPES),

@@ -8,7 +8,8 @@ from math import prod
 from insitu.numeric.affine import QuantSpec
 
 Dim = int | str  # a name stands for a size that is bound at run time
-DTYPES = ("f32", "f16", "f64", "i8", "u8", "i16", "u16", "i32", "i64", "bool")
+DTYPES = ("f32", "f16", "f64", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64", "bool")
+HOST = "host"  # no element type: what only the host holds (text, sequences, sizes that depend on data)
 
 
 @dataclass(frozen=True)

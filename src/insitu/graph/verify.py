@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.errors import ModelError
-from insitu.graph.graph import Graph, Node
+from insitu.graph.graph import Attr, Graph, Node
+from insitu.graph.ops.float import OWN, is_plain
+from insitu.graph.ops.float import infer as infer_plain
 from insitu.graph.ops.lut import lut_faults
 from insitu.graph.ops.shapes import RULES, infer, text
 from insitu.graph.text_parse import NUMPY_TYPES
@@ -58,7 +60,8 @@ def verify(graph: Graph, *, where: str = "graph") -> Graph:
     if not found:  # the rest presumes names and types that hold together
         found = [*_types(graph), *_states(graph)]
     if not found and graph.level != "captured":
-        found = [*_codes(graph), *(fault for node in graph.nodes for fault in _quantized(graph, node))]
+        codes = (node for node in graph.nodes if not is_plain(graph, node))
+        found = [*_codes(graph), *(fault for node in codes for fault in _quantized(graph, node))]
     if found:
         more = f"; and {len(found) - MOST_LISTED} more" if len(found) > MOST_LISTED else ""
         got = f"{len(found)} fault{'s' if len(found) > 1 else ''}: {'; '.join(found[:MOST_LISTED])}{more}"
@@ -82,7 +85,7 @@ def _structure(graph: Graph) -> Iterator[str]:
         if node.name in names:
             yield f"two nodes are called {node.name!r}"
         names.add(node.name)
-        if node.op not in RULES:
+        if node.op not in RULES and (graph.level == "captured" or node.op not in OWN):
             yield f"{_label(node)} is no operator of the graph"
         for value in dict.fromkeys(v for v in node.inputs if v and v not in ready):
             yield f"{_label(node)} reads {value!r} before it is written"
@@ -104,7 +107,7 @@ def _constants(graph: Graph) -> Iterator[str]:
         kind = graph.types.get(name)
         if kind is not None and (array.shape != kind.shape or array.dtype != NUMPY_TYPES[kind.dtype]):
             yield f"constant {name!r} is {array.dtype} {text(array.shape)}, its type {kind.dtype} {text(kind.shape)}"
-        elif array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+        elif graph.level == "captured" and array.dtype.kind == "f" and not np.all(np.isfinite(array)):
             yield f"constant {name!r} has values that are not finite"
 
 
@@ -112,7 +115,8 @@ def _types(graph: Graph) -> Iterator[str]:
     """Types by the shape rules; element types too, where values are real numbers."""
     for node in graph.nodes:
         try:
-            wanted = infer(node, graph.types, graph.constants)
+            plain = graph.level != "captured" and is_plain(graph, node)
+            wanted = infer_plain(node, graph.types) if plain else infer(node, graph.types, graph.constants)
         except ModelError as error:
             yield f"{error.where}: {error.got}; needs {error.need}"
             continue
@@ -156,8 +160,10 @@ def _attributes(graph: Graph) -> Iterator[str]:
 
 def _codes(graph: Graph) -> Iterator[str]:
     """Every value has a spec, its element type holds its codes, and constants stay inside theirs."""
-    values = [*graph.inputs, *graph.state_inputs, *(v for n in graph.nodes for v in n.outputs if v)]
-    for value in values:
+    codes = [n for n in graph.nodes if not is_plain(graph, n)]
+    read = {v for n in codes for v in n.inputs} | {v for s in graph.states for v in (s.input, s.output)}
+    given = [v for v in (*graph.inputs, *graph.state_inputs) if v in read or graph.types[v].quant is not None]
+    for value in [*given, *(v for n in codes for v in n.outputs if v)]:
         kind = graph.types[value]
         if kind.quant is None or not _holds(kind, kind.quant):
             spec = f"{kind.quant.bits} bits" if kind.quant else "no quantization"

@@ -124,9 +124,10 @@ def _larger(a: Array, b: Array) -> Array:
 def _shift(a: Array, b: Array, *, left: bool) -> Array:
     wide = b >= a.dtype.itemsize * 8
     count = np.where(wide, np.zeros_like(b), b)
-    return np.where(wide, np.zeros_like(a), np.left_shift(a, count) if left else np.right_shift(a, count)).astype(
-        a.dtype
-    )
+    moved = np.left_shift(a, count) if left else np.right_shift(a, count)
+    signed = a.dtype.kind == "i" and not left
+    empty = np.where(a < 0, -np.ones_like(a), np.zeros_like(a)) if signed else np.zeros_like(a)
+    return np.where(wide, empty, moved).astype(a.dtype)
 
 
 def _bool(x: Array) -> Array:
@@ -158,9 +159,11 @@ BINARY: Mapping[str, Binary] = {
     "shift_left": lambda a, b: _shift(a, b, left=True), "shift_right": lambda a, b: _shift(a, b, left=False),
 }  # fmt: skip
 FOLD: Mapping[str, Unary] = {
-    "sum": _sum, "prod": _product, "mean": _mean, "max": lambda x: np.asarray(x.max(axis=-1)), "min": lambda x: np.asarray(x.min(axis=-1)),
+    "sum": _sum, "prod": _product, "mean": _mean,
+    "max": lambda x: np.asarray(x.max(axis=-1)), "min": lambda x: np.asarray(x.min(axis=-1)),
     "argmax": _first(np.argmax), "argmin": _first(np.argmin), "argmax_last": _last(np.argmax),
-    "argmin_last": _last(np.argmin), "any": lambda x: np.asarray(x.any(axis=-1)), "all": lambda x: np.asarray(x.all(axis=-1)),
+    "argmin_last": _last(np.argmin),
+    "any": lambda x: np.asarray(x.any(axis=-1)), "all": lambda x: np.asarray(x.all(axis=-1)),
 }  # fmt: skip
 TRUTH = frozenset(
     (
