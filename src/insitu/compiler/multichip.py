@@ -91,7 +91,7 @@ def _divide(graph: Graph, chip: Chip, needs: Dict[str, int], share: float) -> li
             shares[-1].append((node, None))
             room -= need
             continue
-        width, chunk = graph.type(node.output).shape[_axis(node)], usable_columns(chip)
+        width, chunk = graph.type(node.output).shape[_axis(node)], column_step(chip)
         assert isinstance(width, int)
         each, at = need * chunk / width, 0
         if each > share:
@@ -107,6 +107,12 @@ def _divide(graph: Graph, chip: Chip, needs: Dict[str, int], share: float) -> li
             room -= need * (end - at) / width
             at = end
     return shares
+
+
+def column_step(chip: Chip) -> int:
+    """Columns by which a layer is cut: an array's, or a part of them where a chip has few arrays."""
+    few = chip.macros * chip.macro.arrays < 16
+    return max(1, usable_columns(chip) // 16) if few else usable_columns(chip)
 
 
 def _axis(node: Node) -> int:

@@ -8,10 +8,10 @@ from math import ceil
 from insitu.arch.spec import Chip
 from insitu.base.errors import Infeasible, InfeasibleError
 from insitu.compiler.mapping import Mapping
-from insitu.compiler.multichip import layer_cells, spread
+from insitu.compiler.multichip import column_step, layer_cells, spread
 from insitu.compiler.place import place
 from insitu.compiler.segment import place_reloaded
-from insitu.compiler.tile import pieces, rectangles, rows_may_part, weight_nodes
+from insitu.compiler.tile import pieces, rectangles, rows_may_part, usable_columns, weight_nodes
 from insitu.graph.graph import Graph
 
 LIFETIME_RUNS = 1e9  # a chip that reloads must last this long: 10 years of 3 inferences a second (our assumption)
@@ -70,13 +70,14 @@ def _shortage(graph: Graph, chip: Chip, item: Infeasible, max_chips: int) -> Inf
 
 
 def _fits_alone(graph: Graph, chip: Chip, name: str) -> bool:
-    """Whether a layer fits an empty chip, or its columns do one array's width at a time."""
+    """Whether a layer fits an empty chip, or its columns do some at a time."""
     node = next(n for n in graph.nodes if n.name == name)
     if int(node.attr("group", 1)) == 1:
         [piece] = pieces(graph, node, chip, pack=1)
         rects = [r for r in rectangles(graph, node, piece, chip) if r.col0 == 0]
         cores = chip.cores if rows_may_part(graph, node, rectangles(graph, node, piece, chip, apart=True)) else 1
-        return len(rects) <= cores * chip.core.macros * chip.macro.arrays
+        beside = usable_columns(chip) // column_step(chip)
+        return len(rects) <= cores * chip.core.macros * chip.macro.arrays * beside
     try:
         place(graph, chip, nodes=[node])
     except InfeasibleError:
