@@ -174,7 +174,7 @@ def test_chip_files(insitu: Insitu, tmp_path: Path, model: Path, write: Write, n
         (("--time", "0s,1h"), ("drift is not modelled yet",)),
         (("--time", "soon"), ("soon",)),
         (("--physics", "fulll"), ("Try: full",)),
-        (("--physics", "drift"), ("not modelled yet",)),
+        (("--physics", "adc_inl"), ("not modelled yet",)),
         (("--objective", "throughput"), ("not an objective yet",)),
         (("--max-chips", "0"), ("--max-chips",)),
         (("--samples", "few"), ("--samples few",)),
