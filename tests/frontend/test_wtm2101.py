@@ -181,6 +181,15 @@ def test_conv(rng: np.random.Generator) -> None:
     )
 
 
+@pytest.mark.parametrize("named", [{"pads": "SAME"}, {"auto_pad": "SAME_UPPER"}])
+def test_conv_with_pads_by_name(rng: np.random.Generator, named: dict[str, str]) -> None:
+    w, b = weights(rng, 6, 3, 3, 2), biases(rng, 6)
+    nodes = layer("Conv", "x", "y", kernel_shape=[3, 2], strides=[2, 1], **named)
+    graph = imported(network(nodes, inputs={"x": [1, 3, 8, 5]}, outputs=["y"], tensors={"y.w": w, "y.b": b}))
+    x = codes(rng, 3, 8, 5)
+    assert np.array_equal(stepped(graph, {"x": x[None]})["y"][0, 0], read(_conv(x, w, b, (0, 0, 1, 1), (2, 1)), 1024))
+
+
 @pytest.mark.parametrize(
     ("kernel", "strides", "pads", "extra"),
     [

@@ -30,11 +30,16 @@ TYPES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def attributes(node: onnx.NodeProto, folder: Path, *, where: str) -> dict[str, Any]:
-    """Attribute name -> number, text, list or array; ModelError names one of the wrong type."""
+def attributes(node: onnx.NodeProto, folder: Path, *, where: str, vendor: bool = False) -> dict[str, Any]:
+    """Attribute name -> number, text, list or array; ModelError names one of the wrong type.
+
+    `vendor` files may say "SAME" where pads are meant.
+    """
     found: dict[str, Any] = {}
     for attribute in node.attribute:
         name = as_text(attribute.name)
+        if vendor and name == "pads" and attribute.type == Attribute.STRING:
+            name = "auto_pad"
         wanted = TYPES.get(name, attribute.type)
         if wanted == Attribute.INTS and attribute.type in (Attribute.FLOATS, Attribute.STRINGS) and _empty(attribute):
             found[name] = list[int]()  # an empty list has no type of its own

@@ -165,7 +165,7 @@ def _read_nodes(file: _File, proto: onnx.GraphProto, folder: Path) -> None:
         name = names.fresh(clean(as_text(node.name)) if node.name else f"{clean(op)}_{index}")
         inputs, outputs = tuple(file.value(v) for v in node.input), tuple(file.value(v) for v in node.output)
         nodes.append(Node(name, op, inputs, outputs))
-        file.attrs[name] = attributes(node, folder, where=f"node {name!r} ({op})")
+        file.attrs[name] = attributes(node, folder, where=f"node {name!r} ({op})", vendor=file.vendor)
         if node.domain not in ("", "ai.onnx"):
             file.domains[name] = as_text(node.domain)
     file.nodes = tuple(nodes)

@@ -23,7 +23,7 @@ def conv(draft: Draft, call: Call) -> Value:
     rank = w.ndim - 2
     if rank < 1 or len(draft.shape(x)) != w.ndim:
         raise call.fault(f"inputs {draft.shape(x)} and weights {w.shape}", "inputs and weights of equal rank")
-    strides, dilations, pads = windows(call, rank)
+    strides, dilations, pads = windows(call, draft.shape(x)[2:], w.shape[2:])
     if draft.streamed and w.ndim == 4:
         x, pads = _streamed(draft, call, x, w.shape[-1], strides[-1], dilations[-1], pads)
     attrs: dict[str, Attr] = {"strides": strides, "dilations": dilations, "pads": pads}
@@ -32,17 +32,40 @@ def conv(draft: Draft, call: Call) -> Value:
     return array_layer(draft, call, x, Matrix(w, bias, call.gain, attrs), output=call.output)
 
 
-def windows(call: Call, rank: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """(strides, dilations, pads); as many pads as axes count on both sides."""
+def windows(
+    call: Call, space: tuple[int, ...], kernel: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """(strides, dilations, pads); as many pads as axes count on both sides.  `kernel` is needed for "SAME" only."""
+    rank = len(space)
     strides, dilations = (tuple(call.attrs.get(n) or (1,) * rank) for n in ("strides", "dilations"))
     pads = tuple(call.attrs.get("pads") or (0,) * 2 * rank)
     pads = pads * 2 if len(pads) == rank else pads
-    if call.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise call.fault(f"auto_pad = {call.attrs['auto_pad']}", "pads as numbers")
     strides, dilations = strides[:rank], dilations[:rank]  # 1-D files carry a second number
+    auto = call.attrs.get("auto_pad", "NOTSET")
+    if auto in ("SAME", "SAME_UPPER", "SAME_LOWER") and len(kernel) == len(strides) == len(dilations) == rank:
+        pads = _same(space, kernel, strides, dilations, lower=auto == "SAME_LOWER")
+    elif auto not in ("NOTSET", "VALID"):
+        raise call.fault(f"auto_pad = {auto}", "pads as numbers")
     if (len(strides), len(dilations), len(pads)) != (rank, rank, 2 * rank) or min((*strides, *dilations)) < 1:
         raise call.fault(f"strides {strides}, dilations {dilations}, pads {pads}", f"{rank} each, and {2 * rank} pads")
     return strides, dilations, pads
+
+
+def _same(
+    space: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    *,
+    lower: bool,
+) -> tuple[int, ...]:
+    """Pads with which there are as many outputs as strides fit the input; an odd one behind, or in front."""
+    whole = [
+        max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
+        for n, k, s, d in zip(space, kernel, strides, dilations, strict=True)
+    ]
+    front = [-(-w // 2) if lower else w // 2 for w in whole]
+    return (*front, *(w - f for w, f in zip(whole, front, strict=True)))
 
 
 def _streamed(
@@ -69,7 +92,7 @@ def conv_transpose(draft: Draft, call: Call) -> Value:
         raise call.fault(
             f"weights {w.shape} in {call.attrs.get('group', 1)} groups", "one group, and weights of the input's rank"
         )
-    strides, dilations, pads = windows(call, rank)
+    strides, dilations, pads = windows(call, draft.shape(x)[2:], ())
     if any(d != 1 for d in dilations):
         raise call.fault(f"dilations {dilations}", "dilations of 1")
     extra = tuple(call.attrs.get("output_padding") or (0,) * rank)[:rank]

@@ -197,7 +197,7 @@ def pool(draft: Draft, call: Call) -> Value:
     rank = len(shape) - 2
     whole = call.node.op.startswith("Global")
     kernel = shape[2:] if whole else tuple(call.attrs.get("kernel_shape") or ())[:rank]
-    strides, dilations, pads = windows(call, rank)
+    strides, dilations, pads = windows(call, shape[2:], kernel)
     if len(kernel) != rank or call.attrs.get("ceil_mode", 0):
         raise call.fault(
             f"kernel {kernel}, ceil_mode {call.attrs.get('ceil_mode', 0)}", f"{rank} sizes, and ceil_mode 0"
