@@ -91,3 +91,11 @@ def test_table_and_page() -> None:
     page = html(ROWS)
     assert page.count("<circle") >= 18
     assert "<script" not in page
+
+
+def test_a_list_of_entries_names_what_each_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "many.yaml"
+    file.write_text("chips:\n- {name: a, throughput_tops: {x: 1, y: null}}\n- {name: b, node_nm: 28}\n")
+    first, second = compare(read_published(str(file)))
+    assert first.missing == ("x: description of the point",)
+    assert second.missing == ("an energy, throughput or latency",)

@@ -62,16 +62,18 @@ def read_published(path: str) -> tuple[Entry, ...]:
     rows = data.get("chips", [data]) if isinstance(data, dict) else data
     if not isinstance(rows, list) or not rows:
         raise ConfigError(path, "no entries", "an entry with `name` and at least one quantity")
-    return tuple(_entry(_plain(path, row), "unseen") for row in rows)
+    return tuple(_entry(_plain(path, row, alone=len(rows) == 1), "unseen") for row in rows)
 
 
-def _plain(path: str, row: Any) -> dict[str, Any]:
+def _plain(path: str, row: Any, *, alone: bool) -> dict[str, Any]:
     """An entry as silicon.yaml writes it (quantities at the top) in the form of published.yaml."""
     if not isinstance(row, dict) or not isinstance(row.get("name"), str):
         raise ConfigError(path, "an entry without a name", "`name: ...` and quantities such as tops_per_w")
     known = {key: ALIASES.get(key, (key, 1.0)) for key in row if key in QUANTITIES or key in ALIASES}
     figures = {q: _figures(path, key, row[key], scale) for key, (q, scale) in known.items() if row[key] is not None}
     figures.update({q: _figures(path, q, v, 1.0) for q, v in dict(row.get("published") or {}).items()})
+    if not figures and not alone:  # one of many: listed, not refused
+        return {**row, "published": {}, "missing": ["an energy, throughput or latency"]}
     if not figures:
         raise ConfigError(
             f"{path}: {row['name']}", "no figure to compare", f"one of {', '.join((*QUANTITIES, *ALIASES))}"
@@ -82,7 +84,7 @@ def _plain(path: str, row: Any) -> dict[str, Any]:
 def _figures(path: str, key: str, value: Any, scale: float) -> dict[str, float]:
     if key not in QUANTITIES and key not in ALIASES:
         raise ConfigError(f"{path}: {key}", "unknown quantity", f"one of {', '.join((*QUANTITIES, *ALIASES))}")
-    points = value if isinstance(value, dict) else {"": value}
+    points = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else {"": value}
     for point, number in points.items():
         if not isinstance(number, int | float) or isinstance(number, bool) or not number > 0:
             raise ConfigError(f"{path}: {key}.{point}".rstrip("."), repr(number), "a number above zero")
