@@ -162,13 +162,13 @@ def _table_of(draft: Draft, call: Call, results: Callable[[Ints], Ints]) -> Valu
 
 def float_scale(draft: Draft, call: Call) -> Value:
     """(int)(x * scale + 0.5) in float32, clipped: a table."""
-    factor, bits = np.float32(call.attrs.get("scale", 1.0)), call.integer("clip_bits", 7)
+    factor, bits = np.float32(call.number("scale", 1.0)), call.integer("clip_bits", 7)
     if not 1 <= bits <= 15:
         raise call.fault(f"clip_bits = {bits}", "1 to 15")
 
     def results(codes: Ints) -> Ints:
         wide = codes.astype(np.float32) * factor + np.float32(0.5)
-        return np.clip(np.trunc(wide).astype(np.int64), -(1 << bits), (1 << bits) - 1)
+        return np.clip(np.trunc(wide), -(1 << bits), (1 << bits) - 1).astype(np.int64)
 
     return _table_of(draft, call, results)
 
