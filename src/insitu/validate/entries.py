@@ -70,7 +70,11 @@ def _plain(path: str, row: Any, *, alone: bool) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("name"), str):
         raise ConfigError(path, "an entry without a name", "`name: ...` and quantities such as tops_per_w")
     known = {key: ALIASES.get(key, (key, 1.0)) for key in row if key in QUANTITIES or key in ALIASES}
-    figures = {q: _figures(path, key, row[key], scale) for key, (q, scale) in known.items() if row[key] is not None}
+    figures = {
+        q: _figures(path, key, row[key], scale)
+        for key, (q, scale) in known.items()
+        if isinstance(row[key], int | float | str | dict)
+    }
     figures.update({q: _figures(path, q, v, 1.0) for q, v in dict(row.get("published") or {}).items()})
     if not figures and not alone:  # one of many: listed, not refused
         return {**row, "published": {}, "missing": ["an energy, throughput or latency"]}
