@@ -257,7 +257,7 @@ class _Measured:
             seed=self.options.seed,
             calibration=self.prepared.source,
             bit_exact=exact,
-            coverage=Coverage(figures.array_share(self.session.graph)),
+            coverage=Coverage(figures.array_share(self.session.graph), self.session.program.meta.get("host_ops", {})),
             metrics=metrics,
             accuracy_over=over,
             layers=layers,

@@ -34,7 +34,7 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, observe: Observer | 
     keep = {*graph.outputs, *(s.output for s in graph.states)}
     last = {v: i for i, n in enumerate(graph.nodes) for v in n.inputs}
     for index, node in enumerate(graph.nodes):
-        results = run_plain(graph, node, values) if is_plain(graph, node) else (run_node(graph, node, values),)
+        results = _plain(graph, node, values) if is_plain(graph, node) else (run_node(graph, node, values),)
         for value, result in zip((v for v in node.outputs if v), results, strict=True):
             values[value] = result
             if observe is not None:
@@ -48,6 +48,14 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, observe: Observer | 
 def _given(graph: Graph, name: str, array: Any) -> Any:
     """Codes as int64; numbers without quantization, and what only the host holds, as they are."""
     return array if graph.type(name).quant is None else np.asarray(array, np.int64)
+
+
+def _plain(graph: Graph, node: Node, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Outputs of a node on numbers; those that are codes for the nodes behind it as int64."""
+    return tuple(
+        result if graph.types[value].quant is None else np.asarray(result, np.int64)
+        for value, result in zip((v for v in node.outputs if v), run_plain(graph, node, values), strict=True)
+    )
 
 
 def run_node(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:

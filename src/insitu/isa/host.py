@@ -73,6 +73,8 @@ def _loaded(model: str) -> tuple[Runner, Any, tuple[str, ...], tuple[str, ...]]:
     proto = onnx.ModelProto.FromString(base64.b64decode(model))
     if len(proto.graph.node) != 1:
         raise ProgramError("host operator", f"{len(proto.graph.node)} operators", "one operator a command")
+    if any(t.data_location == onnx.TensorProto.EXTERNAL or t.external_data for t in proto.graph.initializer):
+        raise ProgramError("host operator", "constants in another file", "constants inside the program")
     names = tuple(v.name for v in proto.graph.input)
     fetch = tuple(v.name for v in proto.graph.output)
     session = _session(proto)

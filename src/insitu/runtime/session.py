@@ -13,6 +13,7 @@ from insitu.arch.load import chip_from_json
 from insitu.base.errors import DataError
 from insitu.circuit.effects import Physics
 from insitu.graph.graph import Graph
+from insitu.graph.ops.float import numpy_type
 from insitu.graph.text import parse_graph
 from insitu.isa.program import Program, Section
 from insitu.numeric.affine import QuantSpec, dequantize, quantize
@@ -63,6 +64,11 @@ class Session:
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs."""
         return self.graph.outputs
+
+    def _real(self, value: str, array: Array) -> Array:
+        """What codes stand for; numbers without quantization as they are."""
+        quant = self.graph.type(value).quant
+        return array if quant is None else dequantize(array, quant)
 
     def spec(self, value: str) -> QuantSpec:
         """What the codes of a value stand for."""
@@ -120,6 +126,8 @@ class Session:
         if array.size != samples * int(np.prod(shape)) or samples == 0:
             raise DataError(f"input {name}", f"shape {array.shape}", f"(samples, {', '.join(map(str, shape))})")
         array = array.reshape(samples, *shape)
+        if self.graph.type(name).quant is None:
+            return array.astype(numpy_type(self.graph.type(name).dtype))
         if np.issubdtype(array.dtype, np.integer):
             spec = self.spec(name)
             if array.min(initial=spec.lo) < spec.lo or array.max(initial=spec.hi) > spec.hi:
@@ -163,12 +171,12 @@ class Session:
         given = inputs.values() if isinstance(inputs, Mapping) else [inputs]
         whole = all(np.issubdtype(np.asarray(a).dtype, np.integer) for a in given)
         codes = self.run_codes(self.codes(inputs))
-        return codes if whole else {n: dequantize(c, self.spec(n)) for n, c in codes.items()}
+        return codes if whole else {n: self._real(n, c) for n, c in codes.items()}
 
     def step(self, inputs: Mapping[str, Array] | Array) -> dict[str, Array]:
         """One step of a program with state, for all samples at once; the state goes on to the next call."""
         values = self.step_codes(self.codes(inputs))
-        return {n: dequantize(values[n], self.spec(n)) for n in self.outputs}
+        return {n: self._real(n, values[n]) for n in self.outputs}
 
     def step_codes(
         self, codes: Mapping[str, Array], *, observe: Callable[[str, Array], None] | None = None
