@@ -169,9 +169,7 @@ def compile(
     from insitu.cli.inputs import ModelInputs
 
     inputs = ModelInputs(model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, seed=seed)
-    return command.run(
-        inputs, output, stop_after=stop_after, max_chips=max_chips, json=json, layers=layers, map_=map_
-    )
+    return command.run(inputs, output, stop_after=stop_after, max_chips=max_chips, json=json, layers=layers, map_=map_)
 
 
 @app.command()
