@@ -133,6 +133,10 @@ def _states(graph: Graph) -> Iterator[str]:
             yield f"state {state.input!r} and its next value {state.output!r} have different types"
 
 
+def _whole(value: Attr, *, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
 def _attributes(graph: Graph) -> Iterator[str]:
     """Attributes of a type or size that no operator can mean."""
     bounds = ("lo", "hi")
@@ -141,8 +145,7 @@ def _attributes(graph: Graph) -> Iterator[str]:
         if missing:
             yield f"{_label(node)} lacks {', '.join(missing)}"
     for node, name, value in ((n, name, value) for n in graph.nodes for name, value in n.attrs.items()):
-        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 1 << 62
-        whole = whole and (name not in SHIFTS or 0 <= int(value) <= 62)
+        whole = _whole(value, least=0, most=62) if name in SHIFTS else _whole(value, least=-(1 << 62), most=1 << 62)
         if name in WHOLE or (name in bounds and graph.level != "captured"):
             fine, need = whole, "an integer in range"
         elif name in NUMBERS or name in bounds:
