@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insitu.compiler.emit import boxes
+from insitu.compiler.emit_layers import boxes
 from insitu.compiler.tile import balanced, piece_columns, pieces, rectangles, usable_columns, weight_nodes
 from insitu.graph.graph import Graph, Node, const_type
 from insitu.graph.types import TensorType

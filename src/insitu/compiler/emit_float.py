@@ -12,7 +12,8 @@ import numpy as np
 from insitu.arch.spec import Chip
 from insitu.base.errors import Infeasible, InfeasibleError, InternalError
 from insitu.compiler.commands import Axis, HostCall, Op, Operand, descriptor, merge, split_loops
-from insitu.compiler.emit import Emitter, axes_of, operand_at, reshape_copies, vector_op
+from insitu.compiler.emit_moves import reshape_copies
+from insitu.compiler.emitter import Emitter, axes_of, operand_at, vector_op
 from insitu.compiler.storage import plain_view
 from insitu.graph.graph import Graph, Node
 from insitu.graph.ops.float import VIEWS, numpy_type

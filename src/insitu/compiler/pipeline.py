@@ -14,8 +14,9 @@ from insitu.arch.load import chip_json
 from insitu.arch.spec import Chip
 from insitu.base.errors import ModelError
 from insitu.compiler.commands import Code, Task
-from insitu.compiler.emit import Emitter, axes_of, emit_node, fill_halo, operand_at, vector_op
+from insitu.compiler.emit import emit_node
 from insitu.compiler.emit_float import emit_plain, place_numbers
+from insitu.compiler.emitter import Emitter, axes_of, fill_halo, operand_at, vector_op
 from insitu.compiler.loads import insert_loads
 from insitu.compiler.mapping import Mapping
 from insitu.compiler.partition import allot
