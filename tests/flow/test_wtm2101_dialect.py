@@ -22,9 +22,19 @@ from insitu.graph.verify import verify
 from insitu.isa.check import check_program
 from insitu.runtime.session import Session
 from tests.flow.line import check_semantics
-from tests.frontend.vendor import Array, biases, layer, network, read, sigmoid_table, tanh_table, tensor, weights
+from tests.frontend.vendor import (
+    SAMPLES,
+    Array,
+    biases,
+    layer,
+    network,
+    read,
+    sigmoid_table,
+    tanh_table,
+    tensor,
+    weights,
+)
 
-SAMPLES = Path("/work/shared/data/witmem")
 CHIP = load_chip("wtm2101")
 
 

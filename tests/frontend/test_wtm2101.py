@@ -20,9 +20,7 @@ from insitu.frontend.wtm2101_options import parse_options
 from insitu.graph.graph import Graph
 from insitu.graph.interpret import interpret
 from insitu.graph.verify import verify
-from tests.frontend.vendor import Array, biases, layer, network, read, sigmoid_table, tanh_table, weights
-
-SAMPLES = Path("/work/shared/data/witmem")
+from tests.frontend.vendor import SAMPLES, Array, biases, layer, network, read, sigmoid_table, tanh_table, weights
 
 
 def imported(proto: onnx.ModelProto, **reading: Any) -> Graph:

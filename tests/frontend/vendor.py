@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import onnx
 from onnx import TensorProto, helper
 
 Array = np.ndarray[Any, Any]
+SHARED = os.environ.get("INSITU_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data"
+SAMPLES = Path(SHARED) / "witmem"  # the vendor's sample networks, where they are at hand
 
 
 def tensor(name: str, array: Array) -> onnx.TensorProto:
