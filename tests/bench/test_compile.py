@@ -27,10 +27,17 @@ def test_a_result_holds_where_all_its_cases_do() -> None:
     assert "above" in result.lines()[2]
 
 
+def test_a_rate_holds_from_its_bar_up() -> None:
+    slow = Case("rate", 1.0, "1/s", least=2.0)
+    assert not slow.holds
+    assert Case("rate", 2.0, "1/s", least=2.0).holds
+    assert "below" in BenchResult("x", (slow,), "2 a second").lines()[1]
+
+
 def test_an_unknown_benchmark_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="compile"):
         run_bench("compil")
-    assert set(BENCHES) == {"compile"}
+    assert set(BENCHES) == {"compile", "cost"}
 
 
 @pytest.mark.slow

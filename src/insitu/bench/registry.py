@@ -8,7 +8,7 @@ from importlib import import_module
 from insitu.base.registry import resolve
 from insitu.bench.result import BenchResult
 
-BENCHES: Mapping[str, str] = {"compile": "insitu.bench.compile"}
+BENCHES: Mapping[str, str] = {"compile": "insitu.bench.compile", "cost": "insitu.bench.cost"}
 
 
 def run_bench(name: str) -> BenchResult:

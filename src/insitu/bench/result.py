@@ -10,7 +10,7 @@ from typing import Any
 class Case:
     """One figure: the median of `runs`; `baseline` is what it is compared with and `ratio` says how much better we are.
 
-    `most` is the bar, the largest value that holds; none where a case has no bar of its own.
+    `most` or `least` is the bar, the largest or smallest value that holds; none where a case has no bar of its own.
     """
 
     case: str
@@ -20,11 +20,17 @@ class Case:
     ratio: float | None = None
     runs: tuple[float, ...] = ()
     most: float | None = None
+    least: float | None = None
 
     @property
     def holds(self) -> bool:
         """Whether the value is within its bar."""
-        return self.most is None or self.value <= self.most
+        return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
+
+    @property
+    def miss(self) -> str:
+        """Which side of its bar a value that does not hold is on."""
+        return "above" if self.most is not None and self.value > self.most else "below"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -56,7 +62,10 @@ class BenchResult:
         """The same for people."""
         rows = [f"{self.name}: {'holds' if self.holds else 'does not hold'} (bar: {self.bar})"]
         for case in self.cases:
-            bar = "" if case.most is None else f", bar {case.most:,.6g}"
+            limit = case.most if case.most is not None else case.least
+            bar = "" if limit is None else f", bar {limit:,.6g}"
             peer = "" if case.baseline is None else f", peer {case.baseline:,.6g}"
-            rows.append(f"  {case.case}: {case.value:,.4g} {case.unit}{bar}{peer}{'' if case.holds else '  <- above'}")
+            rows.append(
+                f"  {case.case}: {case.value:,.4g} {case.unit}{bar}{peer}{'' if case.holds else '  <- {case.miss}'}"
+            )
         return rows

@@ -18,6 +18,7 @@ from insitu.compiler.partition import allot
 from insitu.compiler.pipeline import compile_graph, emit
 from insitu.compiler.placement_file import fixed_mapping, read_placement
 from insitu.compiler.quantize import quantize
+from insitu.flow.chain import check_readouts
 from insitu.flow.data import prepare
 from insitu.graph.graph import LEVELS, Graph
 from insitu.graph.text import save_graph
@@ -91,19 +92,9 @@ def _entered(loaded: Loaded, stage: str) -> _Work:
     if level == "placed" or (level == "quantized" and stage == "captured"):
         raise ModelError(loaded.name, f"a graph at level {level}", f"one at an earlier level than {stage}")
     if level == "quantized" and loaded.chip is not None:
-        _check_readouts(loaded.graph, loaded.chip)
+        check_readouts(loaded.graph, loaded.chip)
         return _Work(loaded, loaded.graph, "model")
     return _Work(loaded, loaded.graph)
-
-
-def _check_readouts(graph: Graph, chip: Chip) -> None:
-    """A quantized graph was made for one kind of readout."""
-    kind = chip.macro.readout.kind
-    wrong = [n for n in graph.nodes if n.op in ("Conv", "MatMul") and n.attr("readout", kind) != kind]
-    if wrong:
-        got = f"quantized for a readout of kind {wrong[0].attr('readout')}"
-        need = f"one quantized for {chip.name}, whose readout is {kind}"
-        raise ModelError(f"{graph.name}: {wrong[0].name}", got, need, try_=("compile the model itself",))
 
 
 def _quantized(work: _Work, stage: str, *, seed: int) -> _Work:
