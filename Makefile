@@ -10,7 +10,7 @@ ISSUE ?= 01
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-all bench accept clean
+.PHONY: help demo torch test check test-all bench accept clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,8 @@ check: $(VENV)/dev.stamp  ## format, lint, types, layers, fast tests
 
 test-all: check  ## every test, the long ones too
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "slow or long"; code=$$?; test $$code -eq 0 -o $$code -eq 5
+
+torch: $(VENV)/torch.stamp  ## install the PyTorch extra (the CPU build where the package index offers it)
 
 bench: $(VENV)/core.stamp  ## every benchmark of insitu.bench
 	@if [ -d src/insitu/bench ]; then $(BIN)/insitu bench; else echo "no benchmarks yet"; fi
@@ -54,3 +56,7 @@ $(VENV)/core.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
 $(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/core.stamp
+
+$(VENV)/torch.stamp: $(VENV)/dev.stamp
+	$(PIP) install --constraint constraints.txt --editable '.[dev,torch]'
+	@touch $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ settings.register_profile("insitu", deadline=None, derandomize=True, max_example
 settings.load_profile("insitu")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure() -> None:
+    """Extras named in INSITU_NEEDS are there: tests that need them skip elsewhere, and may not skip there."""
+    missing = [name for name in os.environ.get("INSITU_NEEDS", "").split() if find_spec(name) is None]
+    if missing:
+        raise pytest.UsageError(f"INSITU_NEEDS: {', '.join(missing)} is not installed")
 
 
 @pytest.fixture(scope="session")

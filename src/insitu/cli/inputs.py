@@ -89,7 +89,7 @@ def _model(given: ModelInputs) -> tuple[Task | None, Graph]:
     path = model_path(given.model, tasks=task_models())
     task = next((t for t in tasks().values() if t.model == path), None)
     shapes = parse_shapes(given.shapes or ())
-    if given.data is not None and path.suffix.lower() != ".graph":
+    if given.data is not None and path.suffix.lower() not in (".graph", ".pt2"):
         shapes = {**shapes_of_data(path, given.data, given=shapes), **shapes}
     if shapes and path.suffix.lower() == ".graph":
         raise UsageError("--shape", "the sizes of a .graph file are fixed", "an .onnx file")

@@ -21,7 +21,7 @@ from insitu.compiler import canonicalize, fuse
 from insitu.compiler.pipeline import compile_graph
 from insitu.compiler.plan import QuantPlan
 from insitu.compiler.quantize import quantize
-from insitu.flow import check, figures, quality
+from insitu.flow import check, figures, modules, quality
 from insitu.flow import data as data_
 from insitu.flow import physics as physics_
 from insitu.frontend.inputs import Shapes
@@ -92,7 +92,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 def capture(
-    model: str | Path | Graph,
+    model: str | Path | Graph | Any,
     *,
     shapes: Shapes | None = None,
     tasks: Any = None,
@@ -101,10 +101,13 @@ def capture(
 ) -> Graph:
     """The canonical captured graph of a model, verified; a model that came quantized stays as it is.
 
-    Inputs of a vendor network are bytes; those with negative codes in `sources` are signed ones.
+    A PyTorch module is exported with the first samples of `sources` as its example.  Inputs of a vendor network are
+    bytes; those with negative codes in `sources` are signed ones.
     """
     if isinstance(model, Graph):
         graph = model
+    elif not isinstance(model, str | Path):
+        graph = modules.captured(model, sources, shapes=shapes)
     else:
         graph = load_model(model, shapes=shapes, tasks=tasks, reading=reading)
         signed, large = data_.code_ranges(graph, sources) if graph.meta.get("dialect") else ((), ())
@@ -155,7 +158,7 @@ def check_readouts(graph: Graph, chip: Chip) -> None:
 
 
 def deploy(
-    model: str | Path | Graph,
+    model: str | Path | Graph | Any,
     chip: str | Path | Chip,
     *,
     data: Source | None = None,
@@ -173,6 +176,8 @@ def deploy(
 ) -> Deployment:
     """Quantize, map, compile, check and simulate a model on a chip.
 
+    `model` is a file, a graph, or (extra `torch`) an nn.Module or an exported program; a module is exported with the
+    first samples of `data` or `calib`.
     A network in the WTM2101 dialect came quantized (`reading` says how it is read) and is taken as it is.
     A task ("task:kws") brings its own data.  A network that does not fit comes back as a Deployment whose result says
     so; broken input raises InsituError.

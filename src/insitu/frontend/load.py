@@ -13,13 +13,13 @@ from insitu.graph.graph import Graph
 from insitu.graph.text import load_graph
 
 TaskModels = Mapping[str, Callable[[], Path]]  # task name -> where its model is (known to a layer above this one)
-SUFFIXES = (".onnx", ".graph")
+SUFFIXES = (".onnx", ".graph", ".pt2")
 
 
 def load_model(
     spec: str | Path, *, shapes: Shapes | None = None, tasks: TaskModels | None = None, reading: Reading | None = None
 ) -> Graph:
-    """The graph of a model: an .onnx or .graph file, `task:NAME`, or a bare task name.
+    """The graph of a model: an .onnx, .graph or .pt2 file, `task:NAME`, or a bare task name.
 
     An ONNX file of the WTM2101 dialect gives a quantized graph; `reading` says how it is read.
 
@@ -28,6 +28,10 @@ def load_model(
     path = model_path(spec, tasks=tasks)
     if path.suffix.lower() == ".graph":
         return load_graph(path)
+    if path.suffix.lower() == ".pt2":
+        from insitu.frontend.torch_export import import_pt2
+
+        return import_pt2(path, shapes=shapes)
     return import_onnx(path, shapes=shapes, reading=reading)
 
 
@@ -65,7 +69,7 @@ def _models_in(folder: Path) -> tuple[str, ...]:
 
 def _unknown(text: str, path: Path, tasks: TaskModels) -> ModelError:
     """Neither a file nor a task: what comes close to it."""
-    need = "an .onnx or .graph file, or a task"
+    need = "an .onnx, .graph or .pt2 file, or a task"
     if text.startswith("task:") or (path.suffix == "" and "/" not in text):
         close = tuple(f"task:{name}" for name in did_you_mean(text.removeprefix("task:"), tasks))
         got = "no file and no task has this name" if not text.startswith("task:") else "no task has this name"

@@ -1,0 +1,202 @@
+"""PyTorch modules and exported programs -> Graph, by way of torch's own ONNX exporter (extra `torch`).
+
+The exporter folds what is constant (batch norms in eval) and keeps the names of parameters; from there on a module and
+an ONNX file are the same thing.  Files of `torch.export.save` (.pt2) may hold pickled objects and expressions that
+torch evaluates; those are refused before torch sees them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import warnings
+import zipfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.base.errors import InsituError, ModelError, UsageError
+from insitu.frontend.inputs import Shapes
+from insitu.frontend.onnx import import_model
+from insitu.graph.graph import Graph
+
+INSTALL = 'pip install "insitu[torch]"'
+SUFFIX = ".pt2"
+LARGEST_JSON = 1 << 28  # bytes of a program's description
+SIZE_WORDS = (  # what torch writes into the size expressions of a program
+    "Symbol|Integer|Rational|Add|Mul|Pow|Max|Min|Mod|FloorDiv|PythonMod|CleanDiv|CeilToInt|Eq|Ne|Le|Lt|Ge|Gt|Equality|"
+    "Unequality|LessThan|StrictLessThan|GreaterThan|StrictGreaterThan|And|Or|Not|positive|nonnegative|integer|True|"
+    "False|oo|int_oo|[suz][a-z]*[0-9]+"
+)
+EXPRESSION = re.compile(rf"(?:\b(?:{SIZE_WORDS})\b|'\w{{1,40}}'|\b[0-9]+\b|[\s+*/(),<>=&|~-])*")
+
+
+def import_torch(
+    model: Any, example: Sequence[npt.NDArray[Any]] = (), *, name: str = "", shapes: Shapes | None = None
+) -> Graph:
+    """The captured graph of an `nn.Module` in eval, or of an ExportedProgram.
+
+    `example` holds one array per input of the module, samples along the first axis; more than one sample leaves the
+    batch open.  A module is taken as it computes in eval; it is not changed.  Raises ModelError with torch's reason
+    where it cannot be exported, UsageError where torch is not there.
+    """
+    torch = _torch()
+    label = name or type(model).__name__
+    with _quiet():
+        program = model if isinstance(model, torch.export.ExportedProgram) else _exported(model, example, label)
+        proto = _onnx(program, label)
+    return import_model(proto, where=label, name=label, shapes=shapes)
+
+
+def is_torch_model(model: object) -> bool:
+    """Whether something is a module or an exported program, without importing torch for it."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    return isinstance(model, torch.nn.Module | torch.export.ExportedProgram)
+
+
+def import_pt2(path: str | Path, *, shapes: Shapes | None = None) -> Graph:
+    """The network of a file of `torch.export.save`; ModelError for a broken one, or one that holds pickled objects."""
+    path = Path(path)
+    data = _checked(path)
+    torch = _torch()
+    with _quiet():
+        try:
+            program = torch.export.load(io.BytesIO(data))
+        except Exception as error:  # noqa: BLE001  torch raises whatever a broken archive makes it
+            raise ModelError(str(path), f"torch cannot read it ({_first_line(error)})", _NEED) from None
+    return import_torch(program, name=path.stem, shapes=shapes)
+
+
+_NEED = "a file that torch.export.save wrote"
+
+
+def _torch() -> Any:
+    try:
+        import onnxscript  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        import torch
+    except ImportError as error:
+        raise UsageError("PyTorch models", f"{error.name} is not installed", INSTALL, try_=[INSTALL]) from None
+    return torch
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Without the exporter's notes on its own registry; its errors reach the caller as exceptions."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _exported(module: Any, example: Sequence[npt.NDArray[Any]], label: str) -> Any:
+    """The exported program of a module in eval: with an open batch where the module allows it, else for one sample."""
+    import torch
+
+    if not example:
+        raise ModelError(label, "a module without example inputs", "an array for each input", try_=["data=..."])
+    arrays = [np.asarray(a) for a in example]
+    rows = [torch.from_numpy(np.ascontiguousarray(np.resize(a, (2, *a.shape[1:])))) for a in arrays]
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            batch = torch.export.Dim("batch")
+            try:
+                return torch.export.export(module, tuple(rows), dynamic_shapes=tuple({0: batch} for _ in rows))
+            except Exception:  # noqa: BLE001  a module written for one batch size: whatever torch raises
+                return torch.export.export(module, tuple(r[:1] for r in rows))
+    except Exception as error:  # noqa: BLE001  the module's own code runs here
+        raise ModelError(
+            label, f"torch.export fails: {_first_line(error)}", "a module that torch.export takes"
+        ) from None
+    finally:
+        module.train(training)
+
+
+def _onnx(program: Any, label: str) -> Any:
+    import torch
+
+    try:
+        found = torch.onnx.export(program, dynamo=True, verbose=False)
+        assert found is not None
+        return found.model_proto
+    except InsituError:
+        raise
+    except Exception as error:  # noqa: BLE001  the exporter raises many kinds
+        need = "operators that torch.onnx.export knows"
+        raise ModelError(label, f"torch.onnx.export fails: {_first_line(error)}", need) from None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:160]
+
+
+# files: nothing in them is executed
+
+
+def _checked(path: Path) -> bytes:
+    """The file's bytes, after every part that torch would unpickle or evaluate has been ruled out."""
+    try:
+        data = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            _check_parts(archive, path)
+    except OSError as error:
+        raise ModelError(str(path), (error.strerror or str(error)).lower(), _NEED) from None
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError, NotImplementedError, KeyError) as error:
+        raise ModelError(str(path), f"not a readable archive ({_first_line(error)})", _NEED) from None
+    return data
+
+
+def _check_parts(archive: zipfile.ZipFile, path: Path) -> None:
+    for info in archive.infolist():
+        inner = info.filename.partition("/")[2]
+        if inner.endswith(".json"):
+            if info.file_size > LARGEST_JSON:
+                raise ModelError(f"{path}: {inner}", f"{info.file_size:,} bytes", f"at most {LARGEST_JSON:,}")
+            _check_json(json.loads(archive.read(info)), f"{path}: {inner}")
+        elif inner.startswith("data/sample_inputs/"):
+            _check_sample(archive.read(info), f"{path}: {inner}")
+        elif inner.startswith(("data/constants/custom_obj", "data/constants/opaque_obj")):
+            raise ModelError(f"{path}: {inner}", "a pickled object", "a program of tensors only")
+        elif inner.startswith(("data/aotinductor", "extra/")):
+            raise ModelError(f"{path}: {inner}", "compiled code or extra files", "a program that torch.export wrote")
+
+
+def _check_json(value: Any, where: str) -> None:
+    """No pickled tensors, and no expression but sums and products of named sizes."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            if item.get("use_pickle"):
+                raise ModelError(where, "pickled tensors", "plain tensors; save a program without tensor subclasses")
+            text = item.get("expr_str")
+            if isinstance(text, str) and not EXPRESSION.fullmatch(text):
+                raise ModelError(where, f"the size {text[:60]!r}", "an expression of named sizes")
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+
+
+def _check_sample(data: bytes, where: str) -> None:
+    """Sample inputs are pickled tensors: only what torch's restricted unpickler takes is let through."""
+    torch = _torch()
+    try:
+        torch.load(io.BytesIO(data), weights_only=True)
+    except Exception as error:  # noqa: BLE001  whatever a hostile pickle makes it raise
+        raise ModelError(where, f"not plain tensors ({_first_line(error)})", "sample inputs of tensors only") from None
