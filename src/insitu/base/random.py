@@ -87,6 +87,27 @@ def normal(
     return _fill(_normals, seed, effect, shape, instance, macro, time, offset, dtype)
 
 
+def rows_together(columns: int) -> int:
+    """Vectors whose normals lie side by side in the stream of a macro's reads; four such runs share their blocks."""
+    return max(1, 64 // columns)
+
+
+def read_normals(
+    seed: int, effect: str, vectors: int, columns: int, *,
+    first: int = 0, instance: int = 0, macro: int = 0, time: int = 0,
+) -> NDArray[np.float64]:  # fmt: skip
+    """Standard normals [vectors, columns] of reads number `first` on, the same however reads are cut into calls.
+
+    Of g = rows_together(columns) vectors in a row, vector v and column c use word (v // g) % 4 of block
+    (v // 4g) * g * columns + (v % g) * columns + c, so that a kernel fills a row of outputs from one word of
+    consecutive blocks.
+    """
+    g = rows_together(columns)
+    v = np.arange(first, first + vectors, dtype=np.int64)[:, None]
+    block = (v // (4 * g)) * (g * columns) + (v % g) * columns + np.arange(columns)
+    return normal_at(seed, effect, 4 * block + v // g % 4, instance=instance, macro=macro, time=time)
+
+
 _Transform = Callable[[NDArray[np.uint32]], NDArray[np.float64]]  # words (4, blocks) -> numbers (4, blocks)
 
 

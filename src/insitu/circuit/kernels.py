@@ -1,0 +1,125 @@
+"""numba kernels of a macro's readout: analog column sums to codes with noise, shift and add in one pass over memory."""
+
+# pyright: basic, reportMissingImports=false
+# numba infers the types of its kernels from the arrays they are called with.
+
+from __future__ import annotations
+
+import math
+
+import numba as nb
+import numpy as np
+
+from insitu.base.kernels import fill_normals
+
+F = np.float32
+CHUNK = 512  # blocks of four normals at a time: they and their words stay in the first-level cache
+ADC, WTM2101 = 0, 1
+
+
+@nb.njit(cache=True, nogil=True)
+def convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total):
+    """total[v, c] += code << up, code = readout(acc * scale[c] + noise * inverse[c] + offset[c]).
+
+    acc [vectors, columns] float32; noise has the variance slope * squares[v, 0 or c] + floor[c] in units of the column
+    sum; inverse is one over the step, scale the column's gain over the step.  Readout ADC rounds half to even, WTM2101
+    keeps two fractional bits toward zero, then half up; both clip to lo .. hi.  stream = (number of the first vector,
+    time, macro, instance, seed, effect); vectors' normals are insitu.base.random.read_normals, whose rows are runs of
+    `together` vectors.  All arrays are contiguous.
+    """
+    vectors, columns = acc.shape
+    together = rows_together(columns)
+    span = together * columns
+    scales, offsets = _repeated(scale, together), _repeated(offset, together)
+    inverses, floors = _repeated(inverse, together), _repeated(floor, together)
+    part = min(span, CHUNK)  # of a run; shorter than it only where a run is one vector
+    values, variance = np.empty(part, np.float32), np.empty(part, np.float32)
+    sums, out = acc.reshape(vectors * columns), total.reshape(vectors * columns)
+    noisy = slope > F(0.0) or floor.max() > F(0.0)
+    ahead = max(1, CHUNK // span)  # groups of four runs whose normals are drawn in one go
+    words, normals = np.empty((4, ahead * part), np.uint32), np.empty((4, ahead * part), np.float32)
+    first = stream[0]
+    last_group = (first + vectors - 1) // (4 * together)
+    for group in range(first // (4 * together), last_group + 1, ahead):
+        groups = min(ahead, last_group + 1 - group)
+        for left in range(0, span, part):
+            wide = min(part, span - left)
+            if noisy:
+                fill_normals(
+                    words, normals, groups * wide, group * span + left,
+                    stream[1], stream[2], stream[3], stream[4], stream[5],
+                )  # fmt: skip
+            for run in range(4 * groups):
+                start = (4 * group + run) * together
+                begin, end = max(start, first), min(start + together, first + vectors)
+                if begin >= end:
+                    continue
+                if together > 1:
+                    skip, size, col = (begin - start) * columns, (end - begin) * columns, 0
+                else:
+                    skip, size, col = 0, wide, left
+                at = (begin - first) * columns + col
+                sheet = values[:size]
+                _signal(sums[at : at + size], scales[col:], offsets[col:], sheet)
+                if noisy:
+                    _variance(squares[begin - first : end - first], slope, floors, columns, col, wide, variance)
+                    own = (run // 4) * wide + skip
+                    _add_noise(sheet, variance, inverses[col:], normals[run % 4, own : own + size])
+                if kind == ADC:
+                    _add_adc(sheet, F(lo), F(hi), up, out[at : at + size])
+                else:
+                    _add_wtm2101(sheet, F(lo), F(hi), up, out[at : at + size])
+
+
+@nb.njit(cache=True)
+def rows_together(columns):
+    """Vectors whose normals lie side by side in a stream; as insitu.base.random.rows_together."""
+    return max(1, 64 // columns)
+
+
+@nb.njit(cache=True)
+def _repeated(table, times):
+    """A table per column, once for each vector of a run."""
+    out = np.empty(times * table.shape[0], np.float32)
+    for i in range(times):
+        out[i * table.shape[0] : (i + 1) * table.shape[0]] = table
+    return out
+
+
+@nb.njit(cache=True, inline="always")
+def _signal(acc, scale, offset, values):
+    for c in range(acc.shape[0]):
+        values[c] = acc[c] * scale[c] + offset[c]
+
+
+@nb.njit(cache=True, inline="always")
+def _variance(squares, slope, floor, columns, col, wide, variance):
+    """Variances of a run: of `wide` columns from `col` on of one vector, or of all columns of several."""
+    each = min(columns, wide)
+    for i in range(squares.shape[0]):
+        if squares.shape[1] == 1:
+            own = slope * squares[i, 0]
+            for c in range(each):
+                variance[i * each + c] = own + floor[col + c]
+        else:
+            for c in range(each):
+                variance[i * each + c] = slope * squares[i, col + c] + floor[col + c]
+
+
+@nb.njit(cache=True, inline="always")
+def _add_noise(values, variance, inverse, draws):
+    for c in range(values.shape[0]):
+        values[c] += math.sqrt(variance[c]) * draws[c] * inverse[c]
+
+
+@nb.njit(cache=True, inline="always")
+def _add_adc(values, low, high, up, total):
+    for c in range(total.shape[0]):
+        total[c] += nb.int32(min(max(np.rint(values[c]), low), high)) << up
+
+
+@nb.njit(cache=True, inline="always")
+def _add_wtm2101(values, low, high, up, total):
+    for c in range(total.shape[0]):
+        code = np.floor((np.trunc(F(4.0) * values[c]) + F(2.0)) * F(0.25))
+        total[c] += nb.int32(min(max(code, low), high)) << up
