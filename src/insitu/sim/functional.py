@@ -8,7 +8,7 @@ independent, else trip by trip.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -19,6 +19,8 @@ from insitu.base.errors import DataError, ProgramError
 from insitu.isa.program import Command, Descriptor, Location, Program, Section, Symbol, Tile, Vector
 from insitu.numeric.functions import lut_codes, softmax_codes
 from insitu.sim.code import Loop, Step, nest
+from insitu.sim.fused import elementwise, ideal_product
+from insitu.sim.lines import Lines, lines
 from insitu.sim.macro import BoundMatrix, MacroModel
 from insitu.sim.vector import NUMBERS, Numbers, bound_product, float_product, run_host_command
 
@@ -359,6 +361,19 @@ def _view(machine: Machine, d: Descriptor, frame: _Frame) -> Array:
     return _strided(machine, d.symbol, offset, (*frame.trips, *sizes), (*whole, *d.strides))
 
 
+def _lines(machine: Machine, d: Descriptor, frame: _Frame, rows: int) -> Lines | None:
+    """The operand's lines, its last axes being `rows` elements of a vector."""
+    walked = len(frame.counters)
+    steps = d.steps + (0,) * (walked + len(frame.trips) - len(d.steps))
+    offset = d.offset + sum(c * s for c, s in zip(frame.counters, steps, strict=False))
+    whole = steps[walked : walked + len(frame.trips)]
+    at = machine.symbols[d.symbol]
+    dtype: np.dtype[Any] = np.dtype(DTYPES[at.dtype])
+    sizes = (*frame.trips, *(int(n) for n in d.sizes))
+    address = at.address + offset * dtype.itemsize
+    return lines(machine.memory[at.space], dtype, address, sizes, (*whole, *d.strides), rows)
+
+
 # operations
 
 
@@ -378,6 +393,10 @@ def _mvm(machine: Machine, section: Section, command: Command, frame: _Frame) ->
     matrix = machine.matrices.get(key)
     if matrix is None:
         matrix = machine.matrices[key] = machine.model.bind(machine.program, section, binding, dtype=x.dtype)
+    source = _lines(machine, section.descriptors[int(command.args[1])], frame, binding.rows)
+    target = _lines(machine, section.descriptors[int(command.args[0])], frame, binding.cols)
+    if source and target and ideal_product(matrix, source, target, machine.samples):
+        return
     codes = x.reshape(-1, binding.rows)
     vectors = len(codes) // machine.samples
     walked = 0
@@ -431,7 +450,27 @@ def _table(machine: Machine, d: Descriptor, frame: _Frame, *, rank: int) -> Arra
     return view.reshape(*view.shape[:lead], *(1,) * (rank - view.ndim), *view.shape[lead:])
 
 
+def _done_in_lines(machine: Machine, section: Section, command: Command, frame: _Frame) -> bool:
+    """Whether an ADD, MUL or REQ of codes was done straight from memory to memory."""
+    read = READS[command.op]
+    settings = section.vectors[int(command.args[1 + read])]
+    found = [_lines(machine, section.descriptors[int(a)], frame, 1) for a in command.args[: 1 + read]]
+    if any(line is None for line in found) or len({line.vectors for line in found if line}) != 1:
+        return False
+    out, a, b = (*found, found[1])[:3]
+    assert out
+    assert a
+    assert b
+    if len({line.length for line in (out, a, b)}) != 1:
+        return False
+    if command.op == "REQ":
+        settings = replace(settings, zero_b=0, scale_b=0)
+    return elementwise(command.op, settings, a, b, out, machine.samples)
+
+
 def _rescale(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    if _done_in_lines(machine, section, command, frame):
+        return
     out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
     settings = section.vectors[int(command.args[2])]
     acc = (x.astype(np.int64) - settings.zero_a) * settings.scale_a
@@ -439,6 +478,8 @@ def _rescale(machine: Machine, section: Section, command: Command, frame: _Frame
 
 
 def _binary(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    if _done_in_lines(machine, section, command, frame):
+        return
     out, a, b = (_operand(machine, section, command, i, frame) for i in (0, 1, 2))
     s = section.vectors[int(command.args[3])]
     left, right = a.astype(np.int64) - s.zero_a, b.astype(np.int64) - s.zero_b

@@ -10,6 +10,7 @@ import math
 import numba as nb
 import numpy as np
 
+F = np.float32
 FLOOR, TRUNC, HALF_UP, HALF_AWAY, HALF_EVEN, TRUNC_Q2 = range(6)
 MODES = {
     "floor": FLOOR, "trunc": TRUNC, "half_up": HALF_UP, "half_away": HALF_AWAY, "half_even": HALF_EVEN,
@@ -146,3 +147,116 @@ def noisy_codes(acc, squares, gain, offset, step, slope, floor, stream, kind, lo
                 else:
                     code = np.rint(value)
                 out[i, c] = min(max(code, lo), hi)
+
+
+# commands on lines of memory (insitu.sim.lines)
+#
+# Memory comes as unsigned words; flip is the sign bit of a signed type, else 0: code = (word ^ flip) - flip.
+
+
+@nb.njit(cache=True, nogil=True)
+def gather(memory, flip, start, pitch, rows, runs, length, step, first, samples, scale, add, lo, hi, out):
+    """out[r, v] = clip(code * scale + add, lo, hi) in float32.
+
+    Vectors v count samples first .. first + samples, then runs, then elements of a run.
+    """
+    plain = step == 1 and scale == F(1.0) and lo < F(-1e30) and hi > F(1e30)
+    for r in range(rows.shape[0]):
+        at = 0
+        for s in range(first, first + samples):
+            base = start + s * pitch + rows[r]
+            for j in range(runs.shape[0]):
+                line = out[r, at : at + length]
+                here = base + runs[j]
+                if plain:
+                    _cast(memory[here : here + length], flip, add - nb.float32(flip), line)
+                else:
+                    for i in range(length):
+                        code = (nb.int32(memory[here + i * step]) ^ flip) - flip
+                        line[i] = min(max(nb.float32(code) * scale + add, lo), hi)
+                at += length
+
+
+@nb.njit(cache=True, inline="always")
+def _cast(words, flip, add, line):
+    for i in range(line.shape[0]):
+        line[i] = nb.float32(nb.int32(words[i]) ^ flip) + add
+
+
+@nb.njit(cache=True, nogil=True)
+def store_lines(
+    acc, bias, multiplier, shift, kind, zero, lo, hi, memory, start, pitch, columns, runs, length, step, first, samples
+):
+    """Column sums acc [columns, vectors], exact integers, to codes in memory: the inverse walk of `gather`.
+
+    kind 0: clip(half_even((acc + bias) * multiplier / 2**shift) + zero, lo, hi); the product is below 2**53, so that
+    float64 holds it.  kind 1: the wtm2101 readout with gain 2**shift.
+    """
+    values = np.empty(length, np.int32)
+    for c in range(columns.shape[0]):
+        add = nb.float64(bias[c])
+        scale = nb.float64(multiplier[c]) * 2.0 ** -nb.float64(shift[c])
+        at = 0
+        for s in range(first, first + samples):
+            base = start + s * pitch + columns[c]
+            for j in range(runs.shape[0]):
+                here = base + runs[j]
+                if kind == 0:
+                    _requantized(acc[c, at : at + length], add, scale, zero, lo, hi, values)
+                else:
+                    _truncated(acc[c, at : at + length], add, scale, lo, hi, values)
+                if step == 1:
+                    _write(values, memory[here : here + length])
+                else:
+                    for i in range(length):
+                        memory[here + i * step] = values[i]
+                at += length
+
+
+@nb.njit(cache=True, inline="always")
+def _requantized(acc, add, scale, zero, lo, hi, values):
+    for i in range(acc.shape[0]):
+        values[i] = nb.int32(min(max(np.rint((nb.float64(acc[i]) + add) * scale) + zero, lo), hi))
+
+
+@nb.njit(cache=True, inline="always")
+def _truncated(acc, add, scale, lo, hi, values):
+    for i in range(acc.shape[0]):
+        fine = np.trunc((nb.float64(acc[i]) + add) * (4.0 * scale))
+        values[i] = nb.int32(min(max(np.floor((fine + 2.0) * 0.25), lo), hi))
+
+
+@nb.njit(cache=True, inline="always")
+def _write(values, memory):
+    for i in range(memory.shape[0]):
+        memory[i] = values[i]
+
+
+@nb.njit(cache=True, nogil=True)
+def combine(
+    a, flip_a, start_a, pitch_a, runs_a, step_a, zero_a, scale_a,
+    b, flip_b, start_b, pitch_b, runs_b, step_b, zero_b, scale_b,
+    product, scale, zero, lo, hi, out, start, pitch, runs, step, length, samples,
+):  # fmt: skip
+    """Codes clip(half_even(x * scale) + zero, lo, hi); x = a' * scale_a + b' * scale_b, or a' * b' where `product`.
+
+    a', b' are codes less their zero points.  scale is multiplier / 2**shift; x times the multiplier is below 2**53.
+    """
+    values = np.empty(length, np.int32)
+    for s in range(samples):
+        for j in range(runs.shape[0]):
+            at_a, at_b = start_a + s * pitch_a + runs_a[j], start_b + s * pitch_b + runs_b[j]
+            here = start + s * pitch + runs[j]
+            for i in range(length):
+                left = (nb.int32(a[at_a + i * step_a]) ^ flip_a) - flip_a - zero_a
+                right = (nb.int32(b[at_b + i * step_b]) ^ flip_b) - flip_b - zero_b
+                if product:
+                    x = nb.float64(left) * nb.float64(right)
+                else:
+                    x = nb.float64(left) * scale_a + nb.float64(right) * scale_b
+                values[i] = nb.int32(min(max(np.rint(x * scale) + zero, lo), hi))
+            if step == 1:
+                _write(values, out[here : here + length])
+            else:
+                for i in range(length):
+                    out[here + i * step] = values[i]

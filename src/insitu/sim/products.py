@@ -27,9 +27,10 @@ def product_type(bound: int) -> npt.DTypeLike:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Weights in the type their product is exact in."""
+    """Weights in the type their product is exact in; `bound` is above any sum with its bias."""
 
     data: Array
+    bound: int
 
     def times(self, x: Array) -> Array:
         """X [n, rows] times the weights, exact integers in the product's type."""
@@ -38,4 +39,5 @@ class Matrix:
 
 def exact_matrix(weights: Array, *, peak: int, bias: Array | None = None) -> Matrix:
     """The matrix to multiply codes of magnitude up to `peak` with."""
-    return Matrix(np.ascontiguousarray(weights.astype(product_type(product_bound(weights, peak=peak, bias=bias)))))
+    bound = product_bound(weights, peak=peak, bias=bias)
+    return Matrix(np.ascontiguousarray(weights.astype(product_type(bound))), bound)

@@ -1,0 +1,102 @@
+"""Matrix and elementwise commands straight from memory to memory, a few samples at a time, so that caches hold them.
+
+Each function answers whether it did the command; what it does not take (other roundings, wide products, several row
+parts, vectors that lie contiguous) goes the general way in insitu.sim.functional, with the same integers.
+"""
+
+from __future__ import annotations
+
+from math import lcm
+
+import numpy as np
+
+from insitu.isa.program import Post, Vector
+from insitu.sim.lines import Lines, across, disjoint, same
+from insitu.sim.macro import BoundMatrix
+from insitu.sim.products import FLOAT64_EXACT
+
+PATCHES = 1 << 19  # elements of gathered rows at a time
+NOTHING = np.float32(np.inf)
+
+
+def ideal_product(bound: BoundMatrix, source: Lines, target: Lines, samples: int) -> bool:
+    """Exact sums of a binding read by an ideal `exact` or `wtm2101` readout, from lines to lines."""
+    from insitu.sim.kernels import gather, store_lines
+
+    binding, matrix = bound.binding, bound.ideal[0]
+    post, kind = binding.post, binding.readout.kind
+    if kind == "adc" or len(bound.parts) > 1 or matrix.data.dtype != np.float32 or bound.analog or not across(source):
+        return False
+    if kind == "exact" and not _exact_post(post, matrix.bound, int(bound.multiplier.max(initial=1))):
+        return False
+    if not disjoint(source, target) or source.vectors != target.vectors:
+        return False
+    scale, add, lo, hi = _driven(bound)
+    weights = matrix.data.T
+    for first, count, begin, end in _blocks(source, target, len(source.rows), samples):
+        runs = source.runs[begin // source.length : end // source.length]
+        patches = np.empty((len(source.rows), count * (end - begin)), np.float32)
+        gather(
+            source.memory, source.flip, source.start, source.pitch, source.rows, runs, source.length, source.step,
+            first, count, scale, add, lo, hi, patches,
+        )  # fmt: skip
+        acc = weights @ patches
+        out = target.runs[begin // target.length : end // target.length]
+        store_lines(
+            acc, bound.bias, bound.multiplier, bound.shift, int(kind == "wtm2101"), float(post.zero_point),
+            float(post.lo), float(post.hi), target.memory, target.start, target.pitch, target.rows, out,
+            target.length, target.step, first, count,
+        )  # fmt: skip
+    return True
+
+
+def _driven(bound: BoundMatrix) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """(scale, add, lo, hi) that make codes of the rows out of stored ones, as insitu.sim.macro.drive."""
+    binding = bound.binding
+    if binding.readout.kind == "wtm2101":
+        zero = np.float32(binding.zero_in)
+        scale, add = np.float32(1 << binding.input_shift), np.float32(binding.input_offset)
+        return (scale, add - zero, -zero, np.float32(255) - zero)
+    return np.float32(1), np.float32(-binding.zero_in), -NOTHING, NOTHING
+
+
+def _blocks(source: Lines, target: Lines, rows: int, samples: int) -> list[tuple[int, int, int, int]]:
+    """(first sample, samples, first vector, end of vectors): as many samples as fit, else parts of one sample."""
+    vectors = source.vectors
+    together = max(1, PATCHES // (rows * vectors))
+    if together > 1 or rows * vectors <= 2 * PATCHES:
+        return [(i, min(together, samples - i), 0, vectors) for i in range(0, samples, together)]
+    whole = lcm(source.length, target.length)
+    size = max(whole, PATCHES // rows // whole * whole)
+    return [(i, 1, at, min(at + size, vectors)) for i in range(samples) for at in range(0, vectors, size)]
+
+
+def _exact_post(post: Post, bound: int, multiplier: int) -> bool:
+    """Whether float64 requantizes sums below `bound` without rounding before the one that is asked for."""
+    return post.rounding == "half_even" and bound * multiplier < FLOAT64_EXACT
+
+
+def elementwise(op: str, settings: Vector, a: Lines, b: Lines, out: Lines, samples: int) -> bool:
+    """ADD, MUL or (b of no weight) REQ of codes, from lines to lines."""
+    from insitu.sim.kernels import combine
+
+    post = settings.post
+    if not all(disjoint(line, out) or same(line, out) for line in (a, b)):
+        return False
+    if settings.multiplier is not None or settings.shift is not None or not isinstance(post.multiplier, int):
+        return False
+    if not isinstance(post.shift, int):
+        return False
+    reach = [(2 if line.flip == 0 else 1) * (line.flip or 1 << (8 * line.memory.itemsize - 1)) for line in (a, b)]
+    reach = [r + abs(z) for r, z in zip(reach, (settings.zero_a, settings.zero_b), strict=True)]
+    product = op == "MUL"
+    most = reach[0] * reach[1] if product else reach[0] * abs(settings.scale_a) + reach[1] * abs(settings.scale_b)
+    if not _exact_post(post, most, post.multiplier):
+        return False
+    combine(
+        a.memory, a.flip, a.start, a.pitch, a.runs, a.step, settings.zero_a, float(settings.scale_a),
+        b.memory, b.flip, b.start, b.pitch, b.runs, b.step, settings.zero_b, float(settings.scale_b),
+        product, float(post.multiplier) * 2.0**-post.shift, float(post.zero_point), float(post.lo), float(post.hi),
+        out.memory, out.start, out.pitch, out.runs, out.step, out.length, samples,
+    )  # fmt: skip
+    return True
