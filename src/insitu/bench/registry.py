@@ -8,7 +8,7 @@ from importlib import import_module
 from insitu.base.registry import resolve
 from insitu.bench.result import BenchResult
 
-BENCHES: Mapping[str, str] = {"compile": "insitu.bench.compile", "cost": "insitu.bench.cost"}
+BENCHES: Mapping[str, str] = {name: f"insitu.bench.{name}" for name in ("compile", "cost", "mvm")}
 
 
 def run_bench(name: str) -> BenchResult:

@@ -1,0 +1,71 @@
+"""One linear layer on a chip, from real inputs to real outputs, as the simulator's macros compute it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.algo import ptq
+from insitu.arch.load import load_chip
+from insitu.arch.spec import Chip
+from insitu.bench.pairs import spread_rows
+from insitu.circuit.effects import Physics
+from insitu.compiler.pipeline import compile_graph
+from insitu.compiler.quantize import quantize
+from insitu.graph.graph import Graph, Node, const_type
+from insitu.graph.types import TensorType
+from insitu.numeric.affine import QuantSpec
+from insitu.sim.macro import BoundMatrix, MacroModel
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer bound to one chip instance."""
+
+    model: MacroModel
+    matrix: BoundMatrix
+    source: QuantSpec
+    target: QuantSpec
+
+    def __call__(self, x: Array, out: Array) -> None:
+        """Out = chip(x), float32 [vectors, rows] to [vectors, columns]; vectors are spread over the threads."""
+        spread_rows(lambda a, b: self._part(x[a:b], out[a:b], a), len(x))
+
+    def _part(self, x: Array, out: Array, first: int) -> None:
+        codes = np.rint(x * np.float32(1.0 / self.source.scale[0]))
+        codes = np.clip(codes, self.source.lo, self.source.hi).astype(np.int8)
+        read = self.model.read(self.matrix, codes, first_vector=first)
+        np.multiply(read, np.float32(self.target.scale[0]), out=out)
+
+
+def bench_chip(*overrides: str) -> Chip:
+    """The benchmarks' analog chip."""
+    with as_file(files("insitu.bench") / "chip.yaml") as path:
+        return load_chip(path, overrides=overrides)
+
+
+def layer(weights: Array, chip: Chip, *, physics: str, inputs: Array) -> Layer:
+    """The layer of float weights [rows, columns], its ranges set on `inputs`."""
+    rows, cols = weights.shape
+    bias = np.zeros(cols, np.float32)
+    constants = {"w": weights, "b": bias}
+    types = {"x": TensorType((1, rows), "f32"), "y": TensorType((1, cols), "f32")}
+    types |= {name: const_type(array) for name, array in constants.items()}
+    graph = Graph("layer", "captured", ("x",), ("y",), (Node("fc", "MatMul", ("x", "w", "b"), ("y",)),), types, constants)
+    plan = ptq.plan(graph, chip, data={"x": inputs[:, None]})
+    quantized = quantize(graph, chip, plan=plan)
+    program = compile_graph(quantized, chip)
+    (section,) = [s for s in program.sections if s.bindings]
+    (binding,) = section.bindings
+    model = MacroModel(chip, Physics.parse(physics, chip))
+    matrix = model.bind(program, section, binding, dtype=np.int8)
+    source, target = (quantized.type(v).quant for v in ("x", "y"))
+    assert source is not None
+    assert target is not None
+    return Layer(model, matrix, source, target)
