@@ -248,7 +248,7 @@ def show(
 
 @app.command()
 def check(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="a chip's YAML, a .graph or an .insitu file")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="a chip's YAML, an .onnx, a .graph or an .insitu file")],
     json: AsJson = False,
 ) -> int:
     """Check a file and name every fault with its line."""

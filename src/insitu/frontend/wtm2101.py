@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,15 @@ class Network:
     inputs: Mapping[str, TensorType]
     outputs: tuple[str, ...]
     meta: Mapping[str, Attr] = field(default_factory=dict[str, Attr])
+
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[Node, ...]]:
+        """The nodes that read each value, each once."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for value in dict.fromkeys(node.inputs):
+                found.setdefault(value, []).append(node)
+        return {value: tuple(nodes) for value, nodes in found.items()}
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,7 @@ def _declare_inputs(draft: Draft, network: Network, reading: Reading) -> None:
             shape[-1] = 1
         elif draft.streamed and shape:
             shape[0] = 1
-        readers = [n for n in network.nodes if name in n.inputs]
+        readers = network.readers.get(name, ())
         chosen = [reading.options[n.name].array() for n in readers if n.name in reading.options]
         signed = name in reading.signed_inputs or any(o.signed_input for o in chosen)
         signed = signed or (any(n.op in RECURRENT for n in readers) and name not in reading.unsigned_inputs)
@@ -177,7 +187,7 @@ def _fused(network: Network, node: Node, reading: Reading, done: set[str]) -> Ca
 
 def _alone(network: Network, value: str, op: str) -> Node | None:
     """The only reader of a value, if it is an `op`."""
-    readers = [n for n in network.nodes if value in n.inputs]
+    readers = network.readers.get(value, ())
     if len(readers) != 1 or readers[0].op != op or value in network.outputs:
         return None
     return readers[0]
