@@ -37,7 +37,7 @@ def ran(words: Sequence[str]) -> tuple[int, str, float, float]:
     """(exit code, what it said, seconds, peak MB) of one command."""
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
-        child = subprocess.Popen([sys.executable, "-m", "insitu", *words], stdout=said, stderr=said, cwd=ROOT)
+        child = subprocess.Popen([sys.executable, "-m", "insitu.cli.main", *words], stdout=said, stderr=said, cwd=ROOT)
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - start

@@ -7,7 +7,7 @@ Scale of 1/G behind each array layer.  `wtm2101.yaml` says what every operator c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from insitu.frontend.wtm2101_conv import conv, conv_transpose
 from insitu.frontend.wtm2101_digital import OPERATORS
 from insitu.frontend.wtm2101_draft import INT8, UINT8, Array, Call, Draft, dialect, limit
 from insitu.frontend.wtm2101_layers import gemm, tdnn
+from insitu.frontend.wtm2101_fronts import with_fronts
 from insitu.frontend.wtm2101_moves import MOVES, split
 from insitu.frontend.wtm2101_options import LayerOptions
 from insitu.frontend.wtm2101_recurrent import RECURRENT
@@ -80,6 +81,7 @@ def import_network(network: Network, reading: Reading | None = None) -> Graph:
     reading = reading or Reading()
     _check_supported(network)
     _check_options(network, reading)
+    reading = replace(reading, options=with_fronts(network.nodes, network.readers, network.outputs, reading.options))
     streamed = any(n.op in STREAMED for n in network.nodes) or any(o.streamed for o in reading.options.values())
     draft = _begun(network, streamed)
     _declare_inputs(draft, network, reading)
@@ -108,7 +110,7 @@ def _check_supported(network: Network) -> None:
 
 
 def _check_options(network: Network, reading: Reading) -> None:
-    """Every layer that the side file names is there, and asks for nothing that changes integers."""
+    """Every layer that the side file names is there."""
     names = {n.name for n in network.nodes}
     for name, layer in reading.options.items():
         if name not in names and reading.partial:
@@ -116,9 +118,6 @@ def _check_options(network: Network, reading: Reading) -> None:
         if name not in names:
             close = did_you_mean(name, names)
             raise ModelError(f"options: layer {name!r}", "no node has this name", "a name of the network", try_=close)
-        if layer.refused:
-            need = "options that keep the integers as they are: shifts, copies, signed inputs, regions"
-            raise ModelError(f"options: layer {name!r}", "; ".join(layer.refused), need, code="unsupported_option")
 
 
 def _begun(network: Network, streamed: bool) -> Draft:

@@ -56,6 +56,7 @@ def array_layer(
     options = call.options.array() if options is None else options
     name, low = name or call.name, call.low if low is None else low
     x, matrix = (x, matrix) if isinstance(x, Value) else _side_by_side(draft, x, matrix, name)
+    matrix = replace(matrix, bias=matrix.bias << options.front, gain=matrix.gain << options.front >> options.magnify)
     if matrix.conv is None and options.mode in ("MIX_MODE", "DIG_MODE"):
         wide = matrix.weights << options.weight_shift
         if np.abs(wide).max(initial=0) > limit("cell") or options.mode == "DIG_MODE":
@@ -66,6 +67,8 @@ def array_layer(
     cells = np.concatenate([sign * p for p in pieces for sign in drive.signs], axis=matrix.inputs)
     matrix = replace(matrix, weights=cells, bias=_bias(call, drive.bias))
     _check_gain(call, matrix.gain)
+    if options.repeat > 1:
+        matrix, cells = _copied(call, matrix, options.repeat)
     attrs = dict(matrix.conv or {}) | drive.attrs | {"lo": low, "hi": 127, "rounding": "half_even"}
     attrs |= {"readout": "wtm2101", "parts": _parts(matrix.rows), "k": 0}
     if options.region != "ANY_REGION":
@@ -76,21 +79,46 @@ def array_layer(
         draft.constant(f"{name}.bias", matrix.bias),
         "", "", draft.constant(f"{name}.gain", np.array([matrix.gain], np.int64)),
     ]  # fmt: skip
-    op = "MatMul" if matrix.conv is None else "Conv"
-    return draft.put(op, [drive.x, *tables], low, 127, name=name, output=output, attrs=attrs)
+    op, last = "MatMul" if matrix.conv is None else "Conv", output if options.repeat == 1 else ""
+    y = draft.put(op, [drive.x, *tables], low, 127, name=name, output=last, attrs=attrs)
+    return y if options.repeat == 1 else _mean_of_copies(draft, y, matrix, options.repeat, name=name, output=output)
+
+
+def _copied(call: Call, matrix: Matrix, count: int) -> tuple[Matrix, Ints]:
+    """arrayOutputOpti.repeat: every output several times, from cells of its own each time."""
+    if matrix.group > 1:
+        raise call.fault("a grouped convolution with arrayOutputOpti.repeat", "one group, or repeat 0")
+    cells = np.concatenate([matrix.weights] * count, axis=1 - matrix.inputs)
+    matrix = replace(matrix, weights=cells, bias=np.tile(matrix.bias, count))
+    return matrix, cells
+
+
+def _mean_of_copies(draft: Draft, y: Value, matrix: Matrix, count: int, *, name: str, output: str) -> Value:
+    """The mean of the copies of each output, which are equal but for noise."""
+    shape = draft.shape(y)
+    axis = 1 if matrix.conv is not None else len(shape) - 1
+    apart = (*shape[:axis], count, shape[axis] // count, *shape[axis + 1 :])
+    parts = draft.move("Reshape", y, name=f"{name}.copies", attrs={"shape": apart})
+    attrs: dict[str, Attr] = {
+        "axes": (axis,), "keepdims": 0, "multiplier": 1, "shift": count.bit_length() - 1,
+        "rounding": rounding("AveragePool"), "lo": y.lo, "hi": y.hi,
+    }  # fmt: skip
+    mean = draft.put("ReduceMean", [parts], y.lo, y.hi, name=f"{name}.mean", output=output, attrs=attrs)
+    return replace(mean, delay=y.delay)
 
 
 def _by_processor(
     draft: Draft, call: Call, x: Value, matrix: Matrix, *, name: str, output: str, options: ArrayOptions, low: int
 ) -> Value:
     """The vendor's MIX and DIG modes: the processor sums what the array does not hold."""
+    _check_gain(call, matrix.gain)
     places = matrix.gain.bit_length() - 1
     if options.mode == "DIG_MODE":
         sums = products(draft, call, x, matrix.weights, name=name, factor=1, shift=places, mode=rounding("DIG"),
                         bias=_bias(call, matrix.bias))  # fmt: skip
         return draft.clipped(sums, low, 127, name=name, output=output)
     lows, highs = high_part(matrix.weights)
-    part = replace(options, mode="", weight_shift=0)
+    part = replace(options, mode="", weight_shift=0, front=0, magnify=0)
     if options.weight_shift:
         draft.notes.append(f"{name}: weightOpti.num = {options.weight_shift} in MIX_MODE")
     held = array_layer(draft, call, x, replace(matrix, weights=lows), name=f"{name}.low", options=part, low=-128)
