@@ -20,9 +20,18 @@ FLOAT = TensorProto.FLOAT
 CASES: dict[str, Case] = {}
 SOUND: set[str] = set()
 LARGE = {
-    "cycle_of_many", "hundred_thousand_inputs", "hundred_thousand_outputs", "hundred_thousand_tensors",
-    "doubling_constants", "fifty_thousand_nodes", "million_nodes", "million_unknown_nodes", "million_vendor_nodes",
-    "million_dead_nodes", "million_readers", "backwards",
+    "cycle_of_many",
+    "hundred_thousand_inputs",
+    "hundred_thousand_outputs",
+    "hundred_thousand_tensors",
+    "doubling_constants",
+    "fifty_thousand_nodes",
+    "million_nodes",
+    "million_unknown_nodes",
+    "million_vendor_nodes",
+    "million_dead_nodes",
+    "million_readers",
+    "backwards",
 }  # which take a second or more to write or to refuse
 
 
@@ -356,7 +365,15 @@ def reshape_to_nonsense(folder: Path) -> Path:
 @case
 def expand_to_a_huge_size(folder: Path) -> Path:
     shape = numpy_helper.from_array(np.array([1 << 20, 1 << 20, 1, 4]), "w")
-    return saved(folder, model([node("Expand"), ], tensors=[shape]))
+    return saved(
+        folder,
+        model(
+            [
+                node("Expand"),
+            ],
+            tensors=[shape],
+        ),
+    )
 
 
 @case
@@ -852,7 +869,9 @@ def fast(nodes: Iterable[tuple[bytes, Sequence[bytes], Sequence[bytes]]]) -> byt
     """A model of very many nodes (operator, inputs, outputs), its bytes written directly; reads x, gives y."""
     parts: list[bytes] = []
     for op, inputs, outputs in nodes:
-        data = b"".join(b"\x0a%c%s" % (len(v), v) for v in inputs) + b"".join(b"\x12%c%s" % (len(v), v) for v in outputs)
+        data = b"".join(b"\x0a%c%s" % (len(v), v) for v in inputs) + b"".join(
+            b"\x12%c%s" % (len(v), v) for v in outputs
+        )
         data += b"\x22%c%s" % (len(op), op)
         parts.append(b"\x0a%c%s" % (len(data), data))
     ends = ((b"\x5a", value("x").SerializeToString()), (b"\x62", value("y").SerializeToString()))

@@ -35,4 +35,6 @@ def _checked(file: str) -> tuple[str, str]:
     if suffix == SUFFIX:
         program, _ = load_checked(file)
         return "program", f"{file}: a sound program, {program.name}; `insitu verify` also runs it"
-    raise UsageError(file, f"a file ending in {suffix or 'nothing'}", f"a file ending in .yaml, .onnx, .graph or {SUFFIX}")
+    raise UsageError(
+        file, f"a file ending in {suffix or 'nothing'}", f"a file ending in .yaml, .onnx, .graph or {SUFFIX}"
+    )
