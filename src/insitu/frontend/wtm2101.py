@@ -17,9 +17,9 @@ from insitu.base.errors import ModelError, did_you_mean
 from insitu.frontend.wtm2101_conv import conv, conv_transpose
 from insitu.frontend.wtm2101_digital import OPERATORS
 from insitu.frontend.wtm2101_draft import INT8, UINT8, Array, Call, Draft, Value, dialect, limit
-from insitu.frontend.wtm2101_layers import gemm, tdnn
 from insitu.frontend.wtm2101_events import product, sum_norm
 from insitu.frontend.wtm2101_fronts import with_fronts
+from insitu.frontend.wtm2101_layers import gemm, tdnn
 from insitu.frontend.wtm2101_moves import MOVES, split
 from insitu.frontend.wtm2101_options import LayerOptions
 from insitu.frontend.wtm2101_recurrent import RECURRENT
@@ -122,7 +122,7 @@ def _check_supported(network: Network) -> None:
 def _check_options(network: Network, reading: Reading) -> None:
     """Every layer that the side file names is there."""
     names = {n.name for n in network.nodes}
-    for name, layer in reading.options.items():
+    for name in reading.options:
         if name not in names and reading.partial:
             continue
         if name not in names:

@@ -62,7 +62,7 @@ def _rows(draft: Draft, call: Call, pair: tuple[Value, Value], first: int, last:
 
 
 def sum_norm(draft: Draft, call: Call) -> Value:
-    """x over the sum of x along an axis, in units of 1/256 as Softmax has it; 0 where the sum is 0.
+    """X over the sum of x along an axis, in units of 1/256 as Softmax has it; 0 where the sum is 0.
 
     It is a Softmax whose table is linear, table[largest - x] = x: an element beyond all codes is the largest one, and
     takes next to nothing off the sum, so that exact halves go up and a sum of 0 divides nothing.
