@@ -185,6 +185,10 @@ def simulate(
         str | None,
         typer.Option("--trace", metavar="T.json", help="write the timeline of one inference, for Perfetto or Chrome"),
     ] = None,
+    dump: Annotated[
+        str | None,
+        typer.Option("--dump", metavar="DIR", help="write what each array layer reads and gives, one line a sample"),
+    ] = None,
     steps: Annotated[
         bool, typer.Option("--steps", help="the samples are steps of one stream: states go on from one to the next")
     ] = False,
@@ -207,7 +211,7 @@ def simulate(
     from insitu.cli import simulate as command
 
     request = command.Request(
-        program, data, outputs=outputs, trace=trace, steps=steps, physics=physics, instances=instances, times=time,
+        program, data, outputs=outputs, trace=trace, dump=dump, steps=steps, physics=physics, instances=instances, times=time,
         seed=seed, json=json,
     )  # fmt: skip
     return command.run(request)

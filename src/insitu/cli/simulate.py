@@ -18,6 +18,7 @@ from insitu.cli.inputs import only_fresh
 from insitu.cli.programs import blamed, load_checked, session_of
 from insitu.flow import figures
 from insitu.flow.data import Samples, load_samples, read_npz
+from insitu.flow.dump import dump_layers
 from insitu.flow.quality import Closeness, accuracy
 from insitu.graph.graph import Graph
 from insitu.isa.program import Program
@@ -38,6 +39,7 @@ class Request:
     data: str
     outputs: str | None = None
     trace: str | None = None
+    dump: str | None = None
     steps: bool = False
     physics: str = "ideal"
     instances: int = 1
@@ -63,6 +65,9 @@ def run(request: Request) -> int:
         cost = figures.cost(program.bind(sizes), chip)
     if request.outputs is not None:
         write_npz(request.outputs, _arrays(sessions[0], found))
+    if request.dump is not None:
+        stream = request.steps or bool(sessions[0].graph.meta.get("frames"))
+        dump_layers(sessions[0].graph, sessions[0].codes(samples.inputs), request.dump, stream=stream)
     if request.trace is not None:
         write_trace(request.trace, program.bind(sizes), cost.timing)
     facts = _facts(request, sessions[0], samples, found) | {"metrics": cost.metrics}
@@ -128,6 +133,7 @@ def _facts(request: Request, session: Session, samples: Samples, found: list[Cod
         **_quality(session, samples, found),
         "outputs_file": request.outputs,
         "trace_file": request.trace,
+        "dump_folder": request.dump,
     }
 
 
@@ -160,7 +166,7 @@ def _text(request: Request, facts: Mapping[str, Any]) -> str:
     metrics = facts["metrics"]
     lines.append(f"Speed         {metric_text('latency_s', metrics.get('latency_s'))} per inference (modelled)")
     lines.append(f"Energy        {metric_text('energy_j', metrics.get('energy_j'))} per inference")
-    for word, path in (("Outputs", request.outputs), ("Trace", request.trace)):
+    for word, path in (("Outputs", request.outputs), ("Trace", request.trace), ("Layers", request.dump)):
         lines += [f"{word:<14}{path}"] if path is not None else []
     return "\n".join(lines)
 
