@@ -1,7 +1,7 @@
 """Broken and hostile ONNX files, each written by a function: what the commands must answer with one message.
 
-`CASES[name](folder)` writes the file and returns its path.  Cases in SOUND hold odd networks that mean something and may
-run; those in LARGE take long to write.
+`CASES[name](folder)` writes the file and returns its path.  Cases in SOUND hold odd networks that mean something and
+may run; those in LARGE take long to write.
 """
 
 from __future__ import annotations
@@ -548,7 +548,7 @@ def data_of_no_type(folder: Path) -> Path:
 
 @case
 def strings_as_weights(folder: Path) -> Path:
-    return saved(folder, model(tensors=[helper.make_tensor("w", TensorProto.STRING, (4, 4), [b"one"] * 16)]))
+    return saved(folder, model(tensors=[numpy_helper.from_array(np.full((4, 4), "one", object), "w")]))
 
 
 @case

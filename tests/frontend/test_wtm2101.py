@@ -532,7 +532,7 @@ def test_sum_norm(rng: np.random.Generator, axis: int) -> None:
 def test_group_norm_says_why_not(rng: np.random.Generator) -> None:
     proto = network([helper.make_node("GroupNorm", ["x"], ["y"], num_groups=1, name="norm")],
                     inputs={"x": [1, 4, 3, 3]}, outputs=["y"])  # fmt: skip
-    with pytest.raises(ModelError, match="(?s)GroupNorm: norm.*fixed statistics"):
+    with pytest.raises(ModelError, match=r"(?s)GroupNorm: norm.*fixed statistics"):
         imported(proto)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class Draw:
         return self.node("Relu", [out], y) if relu else out
 
     def gemm(self, x: str, y: str, rows: int, cols: int, *, relu: bool | None = None) -> str:
-        relu = self.pick(True, False) if relu is None else relu
+        relu = bool(self.pick(True, False)) if relu is None else relu
         turned = self.pick(0, 0, 1)
         w = self.weights(f"{y}.w", *((cols, rows) if turned else (rows, cols)))
         given = [x, w, self.bias(f"{y}.b", cols)] if self.pick(True, True, False) else [x, w]
@@ -68,7 +69,7 @@ class Draw:
 
     def conv(self, x: str, y: str, ins: int, outs: int, kernel: Sequence[int], *, op: str = "Conv",
              relu: bool | None = None, group: int = 1, **attrs: Any) -> str:  # fmt: skip
-        relu = self.pick(True, False) if relu is None else relu
+        relu = bool(self.pick(True, False)) if relu is None else relu
         shape = (ins, outs, *kernel) if op == "ConvTranspose" else (outs, ins // group, *kernel)
         given = [x, self.weights(f"{y}.w", *shape), self.bias(f"{y}.b", outs)]
         self.node(op, given, f"{y}.sum", kernel_shape=list(kernel), group=group, **attrs)
@@ -90,7 +91,7 @@ def dense(draw: Draw) -> onnx.ModelProto:
     """A chain of Gemms, some wider than the array or deeper than a region."""
     sizes = [draw.number(3, 120), draw.pick(5, 1500), draw.number(2, 40), draw.pick(3, 1100), draw.number(1, 9)]
     x = draw.input("x", 1, sizes[0])
-    for i, (rows, cols) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (rows, cols) in enumerate(pairwise(sizes)):
         x = draw.gemm(x, f"h{i}", rows, cols, relu=(True if cols > 800 else None) if i < 3 else False)
     return draw.done(x)
 
@@ -154,9 +155,10 @@ def denoiser(draw: Draw) -> onnx.ModelProto:
     a = draw.gemm(x, "a", n, n)
     w = [draw.weights("wi", n + size, 3 * size), draw.weights("wc", n + size, size)]
     b = [draw.bias("bi", 3 * size, 60), draw.bias("bc", size, 60)]
+    last = draw.pick(tanh_table(256), tanh_table())
     h = draw.node("Lstm", [a, *w, *b], "h", scale_ioft=draw.gain(n + size), scale_ct=draw.gain(n + size),
                   activate_type=["sigmoid", "tanh", "tanh"], shift_bits=draw.pick([-7, -7], [0, 0, -7, -7]),
-                  activate_table=_tables(sigmoid_table(), tanh_table(), draw.pick(tanh_table(256), tanh_table())))  # fmt: skip
+                  activate_table=_tables(sigmoid_table(), tanh_table(), last))  # fmt: skip
     m = draw.table(draw.gemm(h, "g", size, n, relu=False), "m")
     return draw.done(draw.node("Mul", [a, m], "y", shift_bit=-7))
 

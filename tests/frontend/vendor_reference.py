@@ -1,7 +1,7 @@
 """What a network of the WTM2101 dialect computes, written down again from the facts and apart from the package.
 
-Nothing here imports our kernels: sums are plain int64 arithmetic on the tensors of the ONNX file, shifts are Python's.  Values
-are (steps, *shape): samples, or the frames of one stream for networks with Tdnn, Lstm, Gru or Gru2Array.
+Nothing here imports our kernels: sums are plain int64 arithmetic on the tensors of the ONNX file, shifts are Python's.
+Values are (steps, *shape): samples, or the frames of one stream for networks with Tdnn, Lstm or Gru.
 """
 
 from __future__ import annotations

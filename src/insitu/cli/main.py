@@ -211,8 +211,8 @@ def simulate(
     from insitu.cli import simulate as command
 
     request = command.Request(
-        program, data, outputs=outputs, trace=trace, dump=dump, steps=steps, physics=physics, instances=instances, times=time,
-        seed=seed, json=json,
+        program, data, outputs=outputs, trace=trace, dump=dump, steps=steps, physics=physics, instances=instances,
+        times=time, seed=seed, json=json,
     )  # fmt: skip
     return command.run(request)
 

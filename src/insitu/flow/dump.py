@@ -1,4 +1,4 @@
-"""What every array layer of a graph reads and gives, in files under stable names: to hold against a chip or another tool."""
+"""What every array layer of a graph reads and gives, in files under stable names."""
 
 from __future__ import annotations
 
