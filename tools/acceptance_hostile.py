@@ -2,7 +2,7 @@
 
 {"cases": files tried, "bad": what went wrong, "slowest_s": start-up included, "largest_mb": peak of a process}.  A file
 is bad where a command does not end with exit code 1 and one message (files that mean something may also run, or not
-fit: 0 or 2), shows a traceback, takes 10 s or 2 GB, or leaves anything behind.  Arguments: names of cases, or none for all.
+fit: 0 or 2), shows a traceback, takes 10 s or 2 GB, or leaves anything behind.  Arguments: names of cases.
 """
 
 from __future__ import annotations
