@@ -57,6 +57,7 @@ class Capabilities(Config):
     wload: bool = Field(description="weights can be loaded while a program runs")
     mma: bool = Field(description="matrix products of two run-time operands")
     scales: Literal["any", "power_of_two"] = "any"
+    gemv: bool = Field(default=False, description="the memory called banks multiplies the weight matrices it holds")
     floats: bool = Field(default=False, description="macros and vector unit also compute with fp32 numbers")
 
 
@@ -85,6 +86,7 @@ class Energy(Config):
     ram_write_byte: Joules | None = Field(default=None, ge=0)
     weight_bits: Joules | None = Field(default=None, ge=0, description="one bit of a weight written")
     store_read_byte: Joules | None = Field(default=None, ge=0, description="one byte out of the weight store")
+    bank_read_byte: Joules | None = Field(default=None, ge=0, description="one byte of a weight out of its memory bank")
     link_byte: Joules | None = Field(default=None, ge=0, description="one byte from one chip to another")
     control: Joules | None = Field(default=None, ge=0, description="one command fetched, decoded and issued")
     leakage: Watts | None = Field(default=None, ge=0)
@@ -178,7 +180,9 @@ class Chip(Config):
 
     @property
     def capacity(self) -> int:
-        """Weights that the whole chip holds."""
+        """Weights that the whole chip holds; one byte each in memory banks."""
+        if self.capabilities.gemv:
+            return int(self.memories["banks"].size)
         return self.macros * self.weight_rows * self.weight_cols
 
     @property
