@@ -40,9 +40,7 @@ Physics = Annotated[
 ]
 Times = Annotated[
     str,
-    typer.Option(
-        "--time", metavar="TIMES", help="times after programming, with commas; only 0s: drift is not modelled yet"
-    ),
+    typer.Option("--time", metavar="TIMES", help="times after programming, with commas: 0s,1h,1d,1y"),
 ]
 Sets = Annotated[
     list[str] | None,

@@ -51,10 +51,14 @@ class Coverage:
 
 @dataclass(frozen=True)
 class AccuracyPoint:
-    """Accuracy `time_s` seconds after programming, one value per chip instance (fractions)."""
+    """Accuracy `time_s` seconds after programming, one value per chip instance (fractions).
+
+    `note` says why a time shows what an earlier one does: nothing moves, or how it moves is not known.
+    """
 
     time_s: float
     values: tuple[float, ...]
+    note: str = ""
 
     @property
     def mean(self) -> float | None:
@@ -73,7 +77,8 @@ class AccuracyPoint:
 
     def to_json(self) -> dict[str, Any]:
         shown = {"time_s": self.time_s, "mean": self.mean, "std": self.std, "min": self.min}
-        return {**shown, "instances": len(self.values)}
+        counted = {**shown, "instances": len(self.values)}
+        return {**counted, "note": self.note} if self.note else counted
 
 
 @dataclass(frozen=True)
