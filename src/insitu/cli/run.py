@@ -127,6 +127,8 @@ def _answers(deployment: Deployment, loaded: Loaded, options: Options, progress:
 
     progress("answer the recordings", 0, 1)
     effects = Physics.parse(options.physics, deployment.chip, calibrated=options.calibrated)
+    over, heat = deployment.result.accuracy_over, deployment.result.value("junction_k")
+    effects = replace(effects, time=over[0].time_s if over else 0.0, temperature=heat)
     rows = answers(
         loaded.task,
         deployment.captured,
