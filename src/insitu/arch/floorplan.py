@@ -1,6 +1,6 @@
 """A chip's floorplan in proportion to its areas, and where its area, its power and its errors come from.
 
-Blocks stand beside each other as strips, as wide as their share of the die; where they lie on the real die is not known.
+Blocks stand beside each other as strips, as wide as their share of the die; where they lie on a real die is not known.
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ def _lines(chip: Chip) -> Iterator[str]:
     yield from [f"  |{strip}|"] * HEIGHT
     yield f"  +{'-' * len(strip)}+"
     for i, (metric, share) in enumerate(shares):
-        yield f"  {LETTERS[i % len(LETTERS)]} {metric.name:<18}{_mm2(metric):>12}{100 * share:6.1f} %  {metric.source}: {metric.note}"
+        yield f"  {LETTERS[i % len(LETTERS)]} {_share(metric, _mm2(metric), share)}"
     yield f"power at the peak rate: {format_quantity(watts, 'W')}"
     for metric, share in _shares(peak_power(chip)):
-        yield f"    {metric.name:<18}{format_quantity(metric.value, 'W'):>12}{100 * share:6.1f} %  {metric.source}: {metric.note}"
+        yield f"    {_share(metric, format_quantity(metric.value, 'W'), share)}"
     heat, density = junction(chip, watts), power_density(chip, watts)
     dense = "" if density is None else f", {density * 1e-4:.3g} W/cm2"
     yield f"cells at that power: {format_quantity(heat.value, 'K')}{dense} ({heat.note})"
@@ -103,6 +103,10 @@ def _lines(chip: Chip) -> Iterator[str]:
         yield f"    {name:<20}{effect_source(chip, name)}"
     if chip_effects(chip):
         yield f"    no constants for: {', '.join(missing_effects(chip))}"
+
+
+def _share(metric: Metric, value: str, share: float) -> str:
+    return f"{metric.name:<18}{value:>12}{100 * share:6.1f} %  {metric.source}: {metric.note}"
 
 
 def _shares(parts: Mapping[str, Metric]) -> list[tuple[Metric, float]]:

@@ -126,7 +126,9 @@ def _by_law(
     if age > 0:
         g = law.at(g, wanted, age, draws("drift", plane))
     held = np.asarray(sign * (g - law.g_min) / step, np.float64)
-    return np.where(value != 0, held, 0.0) if cell.erased_exact else held
+    # A cell asked for nothing stays erased: programming it to zero would only add the mean of a clipped error, which
+    # makes every output of a pair smaller.
+    return np.where(value != 0, held, 0.0) if cell.erased_exact or law.g_min == 0 else held
 
 
 def _of_conductance(held: Floats, off: float, full_scale: float, change: Callable[[Floats], Floats]) -> Floats:
