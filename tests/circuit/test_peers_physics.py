@@ -141,7 +141,7 @@ def test_zero_targets_do_not_shrink_outputs(name: str) -> None:
     w = np.where(np.random.default_rng(4).random((4096, 64)) < 0.5, 0, 2) * np.where(np.arange(64) % 2, 1, -1)
     seen = effective_weights(w, chip=chip, physics=Physics(("programming_noise",)), **PLACE)
     zero = seen[w == 0]
-    assert abs(zero.mean()) < 4 * zero.std() / np.sqrt(zero.size)
+    assert abs(zero.mean()) <= 4 * zero.std() / np.sqrt(zero.size)
     slope = float((seen * w).sum() / (w * w).sum())
     assert slope == pytest.approx(1.0, abs=0.004)
 

@@ -11,6 +11,7 @@ from insitu.base.errors import Infeasible
 from insitu.base.metrics import Metric
 
 SCHEMA = 1
+TEN = 10  # constants that a result lists, those that weigh most
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ class Result:
             "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
             "accuracy_over": [point.to_json() for point in self.accuracy_over],
             "layers": [layer.to_json() for layer in self.layers],
+            "constants": [c for c in self.extra.get("constants", ()) if any(c.get("elasticity", {}).values())][:TEN],
             "run_dir": self.run_dir,
         }
         if not self.fits:
