@@ -170,6 +170,11 @@ def _origin(chip: Chip, path: str) -> tuple[Source, str]:
     return ("modelled", note) if "derived" in note else ("measured", note)
 
 
+def origin_of(chip: Chip, path: str) -> tuple[Source, str]:
+    """How a number of the chip file is known, and from where."""
+    return _origin(chip, path)
+
+
 def source_of(chip: Chip, path: str) -> str:
     """The source text of a value, or of the nearest mapping around it that has one; empty if there is none."""
     keys = path.split(".")

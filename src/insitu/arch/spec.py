@@ -100,6 +100,12 @@ class Area(Config):
     die: SquareMetres | None = Field(default=None, gt=0)
 
 
+class Package(Config):
+    """What carries heat away: `technology.temperature` is that of the surroundings."""
+
+    resistance: float = Field(default=30.0, ge=0, description="kelvin per watt, die to surroundings (assumed)")
+
+
 class Component(Config):
     """A block that a level has beside its macros, for chips whose table of components is published."""
 
@@ -127,6 +133,7 @@ class Chip(Config):
     system: System = System()
     energy: Energy = Energy()
     area: Area = Area()
+    package: Package = Package()
     components: dict[str, Component] = Field(default_factory=dict[str, Component])
     physics: PhysicsSpec = PhysicsSpec()
     sources: dict[str, str] = Field(default_factory=dict[str, str])

@@ -40,9 +40,7 @@ Physics = Annotated[
 ]
 Times = Annotated[
     str,
-    typer.Option(
-        "--time", metavar="TIMES", help="times after programming, with commas; only 0s: drift is not modelled yet"
-    ),
+    typer.Option("--time", metavar="TIMES", help="times after programming, with commas: 0s,1h,1d,1y"),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -242,12 +240,15 @@ def show(
         ),
     ],
     asm: Annotated[bool, typer.Option("--asm", help="print a program as assembly")] = False,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="F.svg", help="write a chip's floorplan as a drawing")
+    ] = None,
     json: AsJson = False,
 ) -> int:
     """Look at a thing as text."""
     from insitu.cli import show as command
 
-    return command.run(thing, asm=asm, json=json)
+    return command.run(thing, asm=asm, json=json, out=out)
 
 
 @app.command()
