@@ -26,6 +26,7 @@ from insitu.base.errors import InsituError
 from insitu.compiler.pipeline import compile_graph
 from insitu.frontend.general import General, import_general
 from insitu.graph.interpret import interpret
+from insitu.graph.ops.float import needed
 from insitu.isa.check import check_program
 from insitu.isa.program import Program
 from insitu.sim.functional import load, run
@@ -127,6 +128,7 @@ def execute(
     if not check or not small:
         return found, Exactness(0, 0, "", excluded)
     wanted: dict[str, Any] = {}
+    makers = {v: n for n in general.graph.nodes for v in n.outputs}
     hosted = {v for n in general.graph.nodes if n.op == "Host" for v in n.outputs}
     interpret(general.graph, inputs, observe=lambda n, a: wanted.__setitem__(n, a))
     checked = mismatches = 0
@@ -134,6 +136,9 @@ def execute(
     for name, got in seen.items():
         if name not in wanted or name in hosted:
             continue
+        mask = needed(makers[name], {**inputs, **wanted}) if name in makers else None
+        if mask is not None and not mask.all():
+            continue  # of a branch not taken
         bad = ~_equal(np.asarray(wanted[name], got.dtype), got)
         checked, mismatches = checked + bad.size, mismatches + int(bad.sum())
         first = first or (name if bad.any() else "")
@@ -271,7 +276,20 @@ def _tally(name: str, rep: InsituRep, count: Count) -> None:
         count.failures[name] = f"bit_exact: {exact.mismatches} of {exact.checked} differ, {exact.first} first"
         return
     count.passed += 1
-    computing = set(rep.commands) & {"V1", "V2", "SEL", "RED", "CVT", "MMA", "MVM", "GATHER"}
+    computing = set(rep.commands) & {
+        "V1",
+        "V2",
+        "SEL",
+        "RED",
+        "CVT",
+        "MMA",
+        "MVM",
+        "GATHER",
+        "SCATTER",
+        "Q",
+        "DQ",
+        "QDYN",
+    }
     moving = any(n.op != "Copy" or n.inputs[0] in rep.general.graph.inputs for n in rep.general.graph.nodes)
     if rep.general.host_ops:
         count.host.update(set(rep.general.host_ops))

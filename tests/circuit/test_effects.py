@@ -40,7 +40,7 @@ def test_a_digital_chip_has_no_effects() -> None:
     ("text", "message"),
     [
         ("programing_noise", "Try: programming_noise"),
-        ("adc_inl", "not modelled yet"),
+        ("adc_inl", "no such effect"),
         ("drift", "no such effect"),
         ("full,read_noise", "full alone"),
         ("", "physics ''"),

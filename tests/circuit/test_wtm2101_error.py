@@ -8,70 +8,30 @@ Layers here: weights N(0, 35) clipped to 8 bits, half of the inputs 0, the rest 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
 from insitu.arch.load import load_chip
+from insitu.circuit.anchor import PLACES, LayerError, layer_error, vendor_layer
 from insitu.circuit.effects import Physics
-from insitu.circuit.macro import read_codes
-from insitu.circuit.tile import column_error, effective_weights, read_noise_sd
 
-GAIN, SIZE, FRAMES = 1024, 256, 100
-PLACES = ((768, 0), (512, 0), (256, 0), (0, 0), (768, 896), (300, 950), (515, 1100), (100, 1410))
 MEASURED = ("calibration.column_offset=false",)
 NOT_REFINED = (*MEASURED, "calibration.refine_passes=0")
 
 
-@dataclass(frozen=True)
-class Layer:
-    rms: float
-    rms_without_offset: float
-    offset_sd: float
-    gain: float
-    cosine: float
-    cosine_without_offset: float
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
-
-
-def measure(overrides: tuple[str, ...], index: int) -> Layer:
+def measure(overrides: tuple[str, ...], index: int, *, gain: int = 1024) -> LayerError:
     chip = load_chip("wtm2101", overrides=overrides)
-    physics, readout = Physics.parse("full", chip), chip.macro.readout
-    rng = np.random.default_rng(index)
-    weights = np.clip(np.rint(rng.normal(0, 35, (SIZE, SIZE))), -128, 127)
-    x = np.clip(np.rint(rng.exponential(11.0, (FRAMES, SIZE)) * (rng.random((FRAMES, SIZE)) < 0.5)), 0, 255)
-    x0, y0 = PLACES[index]
-    place = {"chip": chip, "physics": physics, "seed": 7, "instance": index, "macro": 0}
-    held = effective_weights(weights, y0=y0, x0=x0, **place)
-    gain, offset = column_error(SIZE, x0=x0, step=GAIN, **place)
-    sd = read_noise_sd((x**2).sum(axis=1, keepdims=True), chip=chip, physics=physics, step=GAIN)
-    noise = sd * rng.standard_normal((FRAMES, SIZE))
-    ideal = read_codes(x @ weights, readout, gain=GAIN)
-    codes = read_codes(x @ held, readout, gain=GAIN, column_gain=gain, column_offset=offset, read_noise=noise)
-    error = codes - ideal
-    left = codes - error.mean(axis=0)
-    centred = ideal - ideal.mean(axis=0)
-    slope = ((left - left.mean(axis=0)) * centred).sum() / (centred**2).sum()
-    return Layer(
-        rms=float(np.sqrt((error**2).mean())),
-        rms_without_offset=float(np.sqrt(((left - ideal) ** 2).mean())),
-        offset_sd=float(error.mean(axis=0).std()),
-        gain=float(slope),
-        cosine=cosine(codes, ideal),
-        cosine_without_offset=cosine(left, ideal),
-    )
+    weights, x, (y0, x0) = vendor_layer(index)
+    place = {"seed": 7, "instance": index, "y0": y0, "x0": x0}
+    return layer_error(weights, x, chip=chip, physics=Physics.parse("full", chip), gain=gain, **place)
 
 
 @pytest.fixture(scope="module")
-def refined() -> list[Layer]:
+def refined() -> list[LayerError]:
     return [measure(MEASURED, index) for index in range(len(PLACES))]
 
 
-def test_error_after_one_refine_pass(refined: list[Layer]) -> None:
+def test_error_after_one_refine_pass(refined: list[LayerError]) -> None:
     for layer in refined:
         assert 1.2 <= layer.rms <= 1.6
         assert 0.67 <= layer.rms_without_offset <= 0.80
@@ -81,7 +41,7 @@ def test_error_after_one_refine_pass(refined: list[Layer]) -> None:
         assert 0.984 <= layer.cosine_without_offset <= 0.994
 
 
-def test_before_refinement_the_gain_is_off_and_the_error_a_quarter_larger(refined: list[Layer]) -> None:
+def test_before_refinement_the_gain_is_off_and_the_error_a_quarter_larger(refined: list[LayerError]) -> None:
     raw = [measure(NOT_REFINED, index) for index in range(len(PLACES))]
     gains = [layer.gain for layer in raw]
     assert min(gains) >= 0.86
@@ -94,3 +54,11 @@ def test_before_refinement_the_gain_is_off_and_the_error_a_quarter_larger(refine
 def test_with_all_procedures_the_offset_is_gone() -> None:
     layers = [measure((), index) for index in range(len(PLACES))]
     assert all(0.67 <= layer.rms <= 0.82 and layer.offset_sd < 0.3 for layer in layers)
+
+
+def test_at_another_gain_what_is_referred_to_the_converter_stays_and_the_signal_moves() -> None:
+    """Above G = 1024 errors in codes hardly move, so the share of the signal that they take grows with G."""
+    found = {g: measure(MEASURED, 0, gain=g) for g in (512, 1024, 4096)}
+    assert found[512].rms > found[1024].rms
+    assert found[4096].rms == pytest.approx(found[1024].rms, rel=0.25)
+    assert found[512].snr_db > found[1024].snr_db > found[4096].snr_db + 8

@@ -18,7 +18,7 @@ from tests.cli.conftest import CLASSES, ROWS, Insitu, model_proto, started
 CHIPS = ("dcim-28nm", "wtm2101", "parametric-reram-adc8")
 FIRST = {
     "schema", "model", "chip", "fits", "seed", "calibration", "bit_exact", "onnx_agreement", "coverage", "metrics",
-    "accuracy_over", "layers", "run_dir",
+    "accuracy_over", "layers", "constants", "run_dir",
 }  # fmt: skip
 FILES = {
     "audio", "host.json", "insitu-run.json", "plan.json", "program.insitu", "quantized.graph", "report.html",
@@ -42,6 +42,13 @@ def test_json(insitu: Insitu, model: Path, data: Path, chip: str) -> None:
         assert result["metrics"][name]["value"] > 0, name
     assert [layer["name"] for layer in result["layers"]]
     assert (Path(result["run_dir"]) / "report.html").is_file()
+    constants = result["constants"]
+    assert 0 < len(constants) <= 10
+    weights = [max(map(abs, c["elasticity"].values())) for c in constants]
+    assert weights == sorted(weights, reverse=True)
+    assert all(c["source"] for c in constants)
+    energies = [c["elasticity"]["energy_j"] for c in constants if c["unit"] in ("J", "W")]
+    assert 0.9 < sum(energies) <= 1.001  # every joule comes from a constant
 
 
 def test_summary_and_folder(insitu: Insitu, tmp_path: Path, model: Path, data: Path) -> None:

@@ -43,6 +43,7 @@ SMALL: Mapping[str, tuple[str, tuple[str, ...]]] = {  # layers split over row pa
         "parametric-reram-adc8",
         ("array.rows=18", "array.cols=6", "macro.columns_per_adc=24", "core.macros=4", "chip.tiles=14"),
     ),
+    "banks": ("aim-gddr6", ("core.macros=4",)),
     "wtm2101-small": ("wtm2101", ("array.rows=48", "array.cols=160", "macro.bias_rows=64")),
 }
 CHIPS = {**FULL, **SMALL}

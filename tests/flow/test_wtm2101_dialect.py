@@ -280,3 +280,52 @@ def test_the_keyword_network_gives_the_expected_outputs_of_the_programming_tool(
         mine, wanted = wanted[: rows.size].reshape(rows.shape), wanted[rows.size :]
         assert np.array_equal(rows, np.maximum(mine, int(node.attr("lo")))), node.name
     assert wanted.size == 0
+
+
+@pytest.mark.parametrize("kind", ["u_net", "denoiser"])
+def test_layers_dump_under_stable_names(kind: str, tmp_path: Path) -> None:
+    from insitu.flow.dump import dump_layers
+    from tests.frontend.vendor_networks import drawn
+
+    proto, inputs = drawn(kind, 2)
+    graph = verify(import_model(proto))
+    files = dump_layers(graph, inputs, tmp_path, stream=bool(graph.states))
+    layers = [n for n in graph.nodes if n.op in ("Conv", "MatMul")]
+    assert len(files) == 2 * len(layers)
+    assert files[1] == tmp_path / "net0" / f"1_{layers[0].name}" / "round0" / "output0.txt"
+    for node, file in zip(layers, files[1::2], strict=True):
+        assert np.loadtxt(file, ndmin=2).shape == (12, graph.type(node.output).count())
+    session = Session(compile_graph(graph, CHIP), graph=graph)
+    last = session.stream(inputs) if graph.states else session.run_codes(inputs)
+    if layers[-1].output in last:
+        order = (0, 1, *range(last[layers[-1].output].ndim - 1, 1, -1))
+        assert np.array_equal(
+            np.loadtxt(files[-1]).reshape(12, -1), last[layers[-1].output].transpose(order).reshape(12, -1)
+        )
+
+
+def test_names_of_layers_lead_no_dump_out_of_its_folder(tmp_path: Path) -> None:
+    from insitu.flow.dump import dump_layers
+
+    rng = np.random.default_rng(1)
+    tensors = {"y.w": weights(rng, 5, 3), "y.b": biases(rng, 3)}
+    proto = network(layer("Gemm", "x", "y", name="../../up"), inputs={"x": [1, 5]}, outputs=["y"], tensors=tensors)
+    files = dump_layers(import_model(proto), {"x": rng.integers(0, 256, (2, 1, 5))}, tmp_path / "dump")
+    assert all(f.resolve().is_relative_to(tmp_path / "dump") for f in files)
+
+
+def test_forty_eight_blocks_on_one_array() -> None:
+    """48 Gemms of 235 x 123 fill the array; beside 128 reserved columns only 42 of them find room, whole."""
+    from insitu.base.errors import InfeasibleError
+
+    rng = np.random.default_rng(0)
+    names = [f"y{i}" for i in range(48)]
+    tensors = {f"{n}.w": weights(rng, 235, 123) for n in names} | {f"{n}.b": biases(rng, 123, 100) for n in names}
+    nodes = [node for n in names for node in layer("Gemm", f"x.{n}", n, gain=2048)]
+    graph = import_model(network(nodes, inputs={f"x.{n}": [1, 235] for n in names}, outputs=names, tensors=tensors))
+    program = compile_graph(graph, CHIP)
+    check_program(program)
+    tiles = [t for s in program.sections for b in s.bindings for t in b.tiles]
+    assert [(t.rows, t.cols) for t in tiles] == [(235, 123)] * 48
+    with pytest.raises(InfeasibleError, match="beside 128 reserved columns"):
+        compile_graph(graph, load_chip("wtm2101", overrides=["macro.reserved_columns=128"]))

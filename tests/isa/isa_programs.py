@@ -160,3 +160,80 @@ def exact(
         post=post or Post(),
         **{"zero_in": 0, **more},
     )
+
+
+def following() -> Program:
+    """What follows run-time values: a scatter, an entry at a place, a block under a condition, codes and numbers."""
+    symbols = [
+        Symbol("x", "input", "ram", "f32", 12, 0),
+        Symbol("new", "input", "ram", "f32", 4, 48),
+        Symbol("index", "input", "ram", "i32", 2, 64),
+        Symbol("at", "input", "ram", "i32", 1, 72),
+        Symbol("go", "input", "ram", "u8", 1, 76),
+        Symbol("y", "output", "ram", "f32", 12, 80),
+        Symbol("codes", "output", "ram", "u8", 12, 128),
+        Symbol("scale", "output", "ram", "f32", 6, 144),
+        Symbol("zero", "output", "ram", "u8", 6, 168),
+        Symbol("again", "output", "ram", "u8", 12, 176),
+        Symbol("back", "output", "ram", "f32", 12, 188),
+    ]
+    text = """
+d0 = y +0 [12:1]
+d1 = x +0 [12:1]
+d2 = y +0 [1:12, 6:2, 2:1]
+d3 = new +0 [1:4, 2:2, 2:1]
+d4 = index +0 [2:1]
+d5 = at +0 [1:1]
+d6 = y +0 [1:12, 2:2, 2:1]
+d7 = go +0 [1:1]
+d8 = codes +0 [6:2, 2:1]
+d9 = scale +0 [6:1]
+d10 = zero +0 [6:1]
+d11 = y +0 [6:2, 2:1]
+d12 = again +0 [6:2, 2:1]
+d13 = back +0 [6:2, 2:1]
+d14 = back +0 [2:1] step (2)
+d15 = new +0 [2:1]
+code
+  DMA d0, d1
+  SCATTER d2, d3, d4
+  SETD d6, d5, 1, 4
+  PRED d7, 1
+    DMA d6, d3
+  ENDP
+  QDYN d8, d9, d10, d11
+  Q d12, d11, d9, d10
+  DQ d13, d12, d9, d10
+  LOOP 3
+    PRED d7, 0
+      DMA d14, d15
+    ENDP
+  ENDL
+  HALT
+"""
+    return program(symbols, text)
+
+
+BANKED = """
+d0 = x +0 [2:3, 3:1]
+d1 = y +0 [2:4, 4:1]
+d2 = w +0 [3:4, 4:1]
+code
+  GEMV d1, d0, d2, b0
+  HALT
+"""
+
+
+def banked() -> Program:
+    """A product of a matrix in memory banks."""
+    symbols = [
+        Symbol("x", "input", "ram", "i8", 6, 0),
+        Symbol("y", "output", "ram", "i8", 8, 8),
+        Symbol("w", "weight", "banks", "i8", 12, 0, weight="w"),
+    ]
+    binding = Binding("fc", "w", "b", 3, 4, 1, (), post=Post(3, 2, "half_even", -1, -128, 127))
+    memories = {"ram": {"kind": "sram", "size": "1 KiB"}, "banks": {"kind": "dram", "size": "1 KiB"}}
+    on = chip(memories=memories, capabilities={"gemv": True})
+    weights = {"w": np.arange(-6, 6, dtype=np.int8).reshape(3, 4), "b": np.array([1, -2, 30, 4], np.int32)}
+    built = program(symbols, BANKED, bindings=(binding,), weights=weights, on=on)
+    return replace(built, spaces={"ram": 16, "banks": 12})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from isa_programs import CHIP, FIRST, SECOND, X, chip, pipeline, program
+from isa_programs import CHIP, FIRST, SECOND, X, banked, chip, following, pipeline, program
 
 from insitu.base.errors import ProgramError
 from insitu.isa.assembler import parse_section
@@ -397,12 +397,60 @@ BROKEN: list[tuple[str, str, Callable[[], Program]]] = [
     ("X2", "other rows", lambda: descriptor(pipeline(), 0, sizes=(5,))),
     ("X2", "other columns", lambda: descriptor(pipeline(), 1, sizes=(3,))),
     ("X3", "matrices that do not meet", lambda: code(vectors(), "MMA d5, d4, d0, v0\nHALT")),
+    ("X5", "entries of another size", lambda: code(following(), "SCATTER d6, d2, d4\nHALT")),
+    ("X5", "an index of numbers", lambda: symbol(following(), "index", dtype="f32")),
+    ("X6", "scales that lead nothing", lambda: descriptor(following(), 9, sizes=(2,))),
+    ("X6", "zeros of another type", lambda: symbol(following(), "zero", dtype="i8")),
+    ("X6", "numbers of bytes", lambda: symbol(following(), "back", dtype="u8")),
+    ("P1", "a PRED without end", lambda: code(following(), "PRED d7, 1\nHALT")),
+    ("P1", "an end without PRED", lambda: code(following(), "ENDP\nHALT")),
+    ("P1", "a block across a loop", lambda: code(following(), "LOOP 2\nPRED d7, 1\nENDL\nENDP\nHALT")),
+    ("P1", "five blocks", lambda: code(following(), "PRED d7, 1\n" * 5 + "ENDP\n" * 5 + "HALT")),
+    (
+        "P2",
+        "a signal under a condition",
+        lambda: code(pipeline(), "LOOP 4\nMVM d1, d0, b0\nPRED d0, 1\nSIG t0\nENDP\nENDL\nHALT"),
+    ),
+    ("P2", "a barrier under a condition", lambda: code(following(), "PRED d7, 1\nBAR\nENDP\nHALT")),
+    ("P3", "a condition of two", lambda: descriptor(following(), 7, sizes=(2,), strides=(0,))),
+    ("P3", "a place that is a number", lambda: symbol(following(), "at", dtype="f32")),
+    ("P4", "no such dimension", lambda: code(following(), "SETD d6, d5, 3, 4\nHALT")),
+    ("D3", "a place beyond the symbol", lambda: code(following(), "SETD d6, d5, 1, 5\nDMA d6, d3\nHALT")),
+    ("D3", "a place that another command reaches", lambda: code(following(), "DMA d6, d3\nSETD d6, d5, 1, 5\nHALT")),
+    ("S6", "codes on a chip without numbers", lambda: replace(following(), chip=chip(capabilities={"floats": False}))),
+    ("S6", "no memory that multiplies", lambda: replace(banked(), chip=chip(capabilities={"gemv": False}))),
+    ("G1", "a part of the matrix", lambda: descriptor(banked(), 2, offset=4, sizes=(2, 4))),
+    ("G1", "a matrix in other memory", lambda: symbol(banked(), "w", space="ram")),
+    ("G1", "a matrix of another weight", lambda: binding(banked(), weight="b")),
+    ("G1", "a matrix in arrays too", lambda: binding(banked(), tiles=(Tile(0, 0, 3, 0, 4, 1, 0),))),
+    ("G2", "a copy out of the banks", lambda: code(banked(), "DMA d2, d2\nHALT")),
+    ("X2", "a matrix of other rows", lambda: binding(banked(), rows=2)),
 ]
 
 
 @pytest.mark.parametrize(("rule", "name", "make"), BROKEN, ids=[f"{r} {n}" for r, n, _ in BROKEN])
 def test_each_fault_is_caught(rule: str, name: str, make: Callable[[], Program]) -> None:
     assert rule in rules(make())
+
+
+@pytest.mark.parametrize("make", [following, banked])
+def test_programs_that_follow_data_pass(make: Callable[[], Program]) -> None:
+    check_program(make())
+
+
+def test_a_place_that_data_decide_counts_as_all_it_may_be() -> None:
+    """Another core reads what a moved descriptor might write: without an order that is a fault, wherever it writes."""
+    symbols = [
+        Symbol("at", "input", "ram", "i32", 1, 0),
+        Symbol("m", "scratch", "ram", "i8", 8, 4),
+        Symbol("y", "output", "ram", "i8", 1, 12),
+    ]
+    writer = "d0 = at +0 [1:1]\nd1 = m +0 [1:1]\ncode\nSETD d1, d0, 0, 7\nFILL d1, 1\n{}HALT"
+    reader = "d0 = m +7 [1:1]\nd1 = y +0 [1:1]\ncode\n{}DMA d1, d0\nHALT"
+    loose = program(symbols, (writer.format(""), reader.format("")))
+    ordered = program(symbols, (writer.format("SIG t0\n"), reader.format("AWAIT t0, 1\n")))
+    assert "T4" in rules(loose)
+    assert rules(ordered) == set()
 
 
 def test_every_constraint_has_a_case() -> None:

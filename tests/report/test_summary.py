@@ -11,7 +11,8 @@ KEYWORD = """\
 kws on wtm2101: 24,908 parameters, 2.66 M MACs; seed 0, 8 chip instances
 Same numbers  0 mismatches of 131,072 checked values
 Accuracy      float 94.1 %, quantized 93.8 %, chip 92.6 % +- 0.4 %, worst chip 92.0 % (synthetic voices)
-Over time     fresh 92.8 %, after 1 d 92.4 %, after 1 y 91.3 % (synthetic voices)
+Uncalibrated  chip 88.9 % +- 1.3 %, worst chip 86.8 %, without the chip's own procedures
+Over time     fresh 92.8 % +- 0.4 %, after 1 d 92.4 % +- 0.3 %, after 1 y 91.3 % +- 0.3 % (synthetic voices)
 Speed         4.63 ms per inference, 216 per s (modelled)
 Array used    1.3 % of the cells; 100.0 % of the MACs run there
 Energy        9.36 uJ per inference, 2.02 mW (modelled)

@@ -28,7 +28,7 @@ class ChipFault:
 def faults(chip: Chip) -> tuple[ChipFault, ...]:
     """All contradictions in a chip; none for a sound one."""
     return tuple(
-        fault for check in (_cells, _weights, _readout, _gain, _converters, _memories) for fault in check(chip)
+        fault for check in (_cells, _weights, _readout, _gain, _converters, _memories, _banks) for fault in check(chip)
     )
 
 
@@ -140,6 +140,18 @@ def _memories(chip: Chip) -> Iterator[ChipFault]:
     if "ram" not in chip.memories:
         got = ", ".join(chip.memories) or "none"
         yield ChipFault(("memories",), got, "one called ram, the memory that programs run from")
+
+
+def _banks(chip: Chip) -> Iterator[ChipFault]:
+    if not chip.capabilities.gemv:
+        return
+    path = ("capabilities", "gemv")
+    if "banks" not in chip.memories:
+        yield ChipFault(path, "true", "a memory called banks, whose banks multiply")
+    if chip.macro.readout.kind != "exact":
+        yield ChipFault(path, "true", "readout exact: digital multipliers beside the banks")
+    if chip.weight_range[0] < -128 or chip.weight_range[1] > 127:
+        yield ChipFault(("array", "cell_range"), str(list(chip.weight_range)), "weights of one byte in memory banks")
 
 
 def _plain(value: object) -> str:

@@ -22,7 +22,7 @@ from insitu.circuit.model import Operands
 
 EVENTS = (
     "mac", "dac", "adc", "shift_add", "vector_op", "ram_read_byte", "ram_write_byte", "weight_bits", "store_read_byte",
-    "link_byte", "control",
+    "bank_read_byte", "link_byte", "control",
 )  # fmt: skip
 COMMAND_BYTES = 8
 
@@ -32,7 +32,8 @@ def event_energy(chip: Chip, operands: Operands | None = None) -> dict[str, Metr
 
     mac, dac, adc, shift_add: see circuit.cost.tile_events.  vector_op: one element through one vector operation, the
     operands' registers included; a product of run-time operands (MMA) is one vector_op a MAC.  ram_*_byte: the memory
-    called ram.  weight_bits: one bit written; store_read_byte: one byte out of the weight store; link_byte: one byte
+    called ram.  weight_bits: one bit written; store_read_byte: one byte out of the weight store; bank_read_byte: one
+    byte of a weight from its memory bank to the multiplier beside it; link_byte: one byte
     from one chip to another.  control: one command, fetched, decoded and issued.  `operands` moves `mac`
     where it is modelled (insitu.circuit.model).
     """
@@ -43,6 +44,7 @@ def event_energy(chip: Chip, operands: Operands | None = None) -> dict[str, Metr
         "ram_write_byte": _ram(chip, "ram_write_byte", facts()["memory_write"]["ratio"]),
         "weight_bits": _weight_bits(chip),
         "store_read_byte": _store(chip),
+        "bank_read_byte": _bank(chip),
         "link_byte": Metric("link_byte", facts()["link"]["j_per_bit"] * 8, "J", "assumed", facts()["link"]["source"]),
         "control": _control(chip),
     }
@@ -84,6 +86,7 @@ def area(chip: Chip) -> Metric:
     note = (
         "sum of macros, vector units, memories and host; pads, analog supplies and wiring between blocks not modelled"
     )
+    note += "; nor the cells of its memory banks" if chip.capabilities.gemv else ""
     return Metric("area", sum(part.value or 0.0 for part in parts.values()), "m2", "modelled", note)
 
 
@@ -125,7 +128,7 @@ def peak_tops(chip: Chip) -> Metric:
 def peak_efficiency(chip: Chip, operands: Operands | None = None) -> Metric:
     """TOPS/W of macros busy with full arrays, reads averaged as the chip does; nothing but the macros counted."""
     energy = event_energy(chip, operands)
-    events = tile_events(chip, rows=chip.array.rows, cols=chip.array.cols)
+    events = _array_events(chip)
     joules = sum(count * (energy[name].value or 0.0) for name, count in events.items())
     operations = 2.0 * chip.array.rows * chip.array.cols
     return Metric("peak_tops_per_w", operations / joules * 1e-12, "TOPS/W", "modelled", "macros only, full arrays")
@@ -135,13 +138,20 @@ def peak_power(chip: Chip) -> dict[str, Metric]:
     """Watts at the peak rate: the macros' events, and the blocks beside them where a table of them is published."""
     vectors = chip.peak_tops * 1e12 / (2.0 * chip.array.rows * chip.array.cols)
     energy = event_energy(chip)
-    events = tile_events(chip, rows=chip.array.rows, cols=chip.array.cols)
+    events = _array_events(chip)
     once = vectors / chip.calibration.reads
     parts = {name: (energy[name], once * n * (energy[name].value or 0.0)) for name, n in events.items()}
     watts = {name: Metric(name, value, "W", unit.source, unit.note) for name, (unit, value) in parts.items()}
     kind, note = _origin(chip, "components")
     blocks = {name: c.power * c.count * chip.count_of(c.level) for name, c in chip.components.items()}
     return {**watts, **{name: Metric(name, value, "W", kind, note) for name, value in blocks.items() if value}}
+
+
+def _array_events(chip: Chip) -> dict[str, float]:
+    """Events of one full array and vector; memory banks read a byte a product."""
+    rows, cols = chip.array.rows, chip.array.cols
+    banks = {"bank_read_byte": float(rows * cols)} if chip.capabilities.gemv else {}
+    return {**tile_events(chip, rows=rows, cols=cols), **banks}
 
 
 def _given(chip: Chip, name: str, unit: str) -> Metric | None:
@@ -158,6 +168,11 @@ def _origin(chip: Chip, path: str) -> tuple[Source, str]:
     if not note or "assum" in note:
         return "assumed", note or f"chip {chip.name}, no source given"
     return ("modelled", note) if "derived" in note else ("measured", note)
+
+
+def origin_of(chip: Chip, path: str) -> tuple[Source, str]:
+    """How a number of the chip file is known, and from where."""
+    return _origin(chip, path)
 
 
 def source_of(chip: Chip, path: str) -> str:
@@ -203,6 +218,13 @@ def _store(chip: Chip) -> Metric:
         return Metric("store_read_byte", sram_access(size, chip.technology), "J", "modelled", facts()["sram"]["source"])
     fact = facts()["external_memory"]
     return Metric("store_read_byte", fact["j_per_bit"] * 8, "J", "assumed", fact["source"])
+
+
+def _bank(chip: Chip) -> Metric:
+    if not chip.capabilities.gemv:
+        return Metric("bank_read_byte", 0.0, "J", "modelled", "never counted: no memory of this chip multiplies")
+    fact = facts()["memory_bank"]
+    return Metric("bank_read_byte", fact["j_per_bit"] * 8, "J", "assumed", fact["source"])
 
 
 def _control(chip: Chip) -> Metric:

@@ -31,6 +31,8 @@ def schema_text() -> str:
 
 def capacity_text(chip: Chip) -> str:
     """Weights the chip holds, and in how many macros."""
+    if chip.capabilities.gemv:
+        return f"{chip.capacity:,} weights in memory banks, {chip.macros} of them"
     each = f"{chip.weight_rows} x {chip.weight_cols}"
     count = f"{chip.macros} macros of {each}" if chip.macros > 1 else f"one macro of {each}"
     return f"{chip.capacity:,} weights: {count}"
@@ -86,6 +88,7 @@ def _words(chip: Chip) -> tuple[tuple[str, bool], ...]:
     return (
         ("load weights while running (WLOAD)", chip.capabilities.wload),
         ("multiply run-time operands (MMA)", chip.capabilities.mma),
+        ("multiply in memory banks (GEMV)", chip.capabilities.gemv),
     )
 
 

@@ -57,6 +57,7 @@ class Capabilities(Config):
     wload: bool = Field(description="weights can be loaded while a program runs")
     mma: bool = Field(description="matrix products of two run-time operands")
     scales: Literal["any", "power_of_two"] = "any"
+    gemv: bool = Field(default=False, description="the memory called banks multiplies the weight matrices it holds")
     floats: bool = Field(default=False, description="macros and vector unit also compute with fp32 numbers")
 
 
@@ -85,6 +86,7 @@ class Energy(Config):
     ram_write_byte: Joules | None = Field(default=None, ge=0)
     weight_bits: Joules | None = Field(default=None, ge=0, description="one bit of a weight written")
     store_read_byte: Joules | None = Field(default=None, ge=0, description="one byte out of the weight store")
+    bank_read_byte: Joules | None = Field(default=None, ge=0, description="one byte of a weight out of its memory bank")
     link_byte: Joules | None = Field(default=None, ge=0, description="one byte from one chip to another")
     control: Joules | None = Field(default=None, ge=0, description="one command fetched, decoded and issued")
     leakage: Watts | None = Field(default=None, ge=0)
@@ -96,6 +98,12 @@ class Area(Config):
 
     macro: SquareMetres | None = Field(default=None, gt=0, description="one macro with its periphery")
     die: SquareMetres | None = Field(default=None, gt=0)
+
+
+class Package(Config):
+    """What carries heat away: `technology.temperature` is that of the surroundings."""
+
+    resistance: float = Field(default=30.0, ge=0, description="kelvin per watt, die to surroundings (assumed)")
 
 
 class Component(Config):
@@ -125,6 +133,7 @@ class Chip(Config):
     system: System = System()
     energy: Energy = Energy()
     area: Area = Area()
+    package: Package = Package()
     components: dict[str, Component] = Field(default_factory=dict[str, Component])
     physics: PhysicsSpec = PhysicsSpec()
     sources: dict[str, str] = Field(default_factory=dict[str, str])
@@ -178,7 +187,9 @@ class Chip(Config):
 
     @property
     def capacity(self) -> int:
-        """Weights that the whole chip holds."""
+        """Weights that the whole chip holds; one byte each in memory banks."""
+        if self.capabilities.gemv:
+            return int(self.memories["banks"].size)
         return self.macros * self.weight_rows * self.weight_cols
 
     @property

@@ -135,6 +135,22 @@ class AdcNoise(Config):
     step: float = Field(default=1.0, gt=0, description="units of the column sum per code where sd was measured")
 
 
+class DacErrors(Config):
+    """Row drivers: a bow in their transfer, and gains that differ from row to row."""
+
+    bow: float = Field(default=0.0, ge=-0.25, le=0.25, description="share of full scale the middle is off by")
+    row_sd: float = Field(default=0.0, ge=0, description="spread of the drivers' gains")
+
+
+class AdcErrors(Config):
+    """Converters: each has its own offset, gain and nonlinearity; `macro.columns_per_adc` bitlines share one."""
+
+    offset: float = Field(default=0.0, ge=0, description="spread of offsets in codes, before compensation")
+    gain: float = Field(default=0.0, ge=0, description="spread of gains, a share")
+    inl: float = Field(default=0.0, ge=0, description="spread of the bow's peak, in codes")
+    dnl: float = Field(default=0.0, ge=0, description="spread of the widths of steps, in codes")
+
+
 class WireSpec(Config):
     """Resistance of one wire segment between neighbouring cells, and how its effect is found."""
 
@@ -147,7 +163,8 @@ class PhysicsSpec(Config):
     """Effects of the periphery; those of cells are in the cell."""
 
     wires: WireSpec | None = None
-
+    dac: DacErrors | None = None
+    adc: AdcErrors | None = None
     column_gain: ColumnGain | None = None
     column_offset: ColumnOffset | None = None
     adc_noise: AdcNoise | None = None

@@ -6,8 +6,7 @@ into tiles finds the same cells and columns there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,12 @@ import numpy.typing as npt
 
 from insitu.base import random
 from insitu.base.arrays import namespace
-from insitu.circuit.effects import Physics
+from insitu.circuit.converter import inl_table
+from insitu.circuit.effects import CELL_EFFECTS, Physics
+from insitu.circuit.held import held_levels, level_noise, noise_variance, through_wires
 from insitu.circuit.spec import AdcNoise, ColumnOffset, MacroChip
-from insitu.circuit.wires import Wires, approximate, transfer
-from insitu.device.cell import CellSpec
-from insitu.device.faults import stick
-from insitu.device.laws import compensation, drift, law_of
+from insitu.device.laws import compensation
 from insitu.device.noise import read_variance
-from insitu.device.programming import program
 
 Floats = npt.NDArray[np.float64]
 BLOCK = 64  # columns whose cells are neighbours in the random stream
@@ -30,104 +27,115 @@ BLOCK = 64  # columns whose cells are neighbours in the random stream
 
 def effective_weights(
     weights: npt.NDArray[Any], *, chip: MacroChip, physics: Physics, seed: int, instance: int, macro: int,
-    y0: int, x0: int, slice_index: int = 0,
+    y0: int, x0: int, slice_index: int = 0, levels: tuple[npt.NDArray[Any], int] | None = None,
 ) -> Floats:  # fmt: skip
     """What the cells at rows y0.. and columns x0.. of a macro hold after they were asked for `weights` [rows, cols].
 
     `weights` are the integers of one slice (of the whole weight where there is one slice), signed if the encoding's
-    cells or pairs are; the result is in the same units.  A differential pair programs max(w, 0) and max(-w, 0).
+    cells or pairs are; the result is in the same units.  A differential pair programs max(w, 0) and max(-w, 0); an
+    offset encoding programs `levels` (what the cells of this slice hold, and what its reference column does; by
+    default w + 2**(bits - 1)) and subtracts the reference.
     """
+    return tile_cells(
+        weights, chip=chip, physics=physics, seed=seed, instance=instance, macro=macro, y0=y0, x0=x0,
+        slice_index=slice_index, levels=levels,
+    ).weights  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One tile's weights as the feet of its columns see them, in weight steps, and how noisy a read of each is.
+
+    `variance` is that of one read, in steps squared; None where every cell has the same (`read_noise_sd` has it).
+    """
+
+    weights: Floats
+    variance: Floats | None = None
+
+
+def tile_cells(
+    weights: npt.NDArray[Any], *, chip: MacroChip, physics: Physics, seed: int, instance: int, macro: int,
+    y0: int, x0: int, slice_index: int = 0, levels: tuple[npt.NDArray[Any], int] | None = None,
+) -> Cells:  # fmt: skip
+    """`effective_weights`, and the read noise of each cell where it depends on the level."""
     target = np.asarray(weights, np.float64)
-    if not any(physics.has(name) for name in ("programming_noise", "stuck_cells", "drift", "ir_drop")):
-        return target
+    noisy = level_noise(chip, physics)
+    if not noisy and not any(physics.has(name) for name in CELL_EFFECTS):
+        return Cells(target)
 
     def draws(effect: str, plane: int) -> Floats:
         where = {"seed": seed, "instance": instance, "macro": macro, "y0": y0, "x0": x0, "plane": plane}
         return cell_normals(target.shape, chip=chip, effect=effect, **where)
 
-    def held(age: float) -> Floats:
-        def leg(value: Floats, number: int) -> Floats:
-            level = held_levels(value, draws, chip=chip, physics=physics, plane=2 * slice_index + number, age=age)
-            return through_wires(level, chip) if physics.has("ir_drop") else level
+    def beside(effect: str, plane: int) -> Floats:
+        """The same with the reference column, whose cells come from the second plane."""
+        where = {"seed": seed, "instance": instance, "macro": macro, "y0": y0, "x0": 0, "plane": plane + 1}
+        reference = cell_normals((len(target), 1), chip=chip, effect=effect, **where)
+        return np.hstack([draws(effect, plane), reference])
 
-        if chip.macro.weights.encoding == "differential_pair":
-            return leg(np.maximum(target, 0.0), 0) - leg(np.maximum(-target, 0.0), 1)
-        return leg(target, 0)
+    legs = _legs(target, chip, levels)
+    drawn = beside if legs.reference else draws
+
+    def cells(age: float, time: float) -> Cells:
+        parts: list[Cells] = []
+        for number, value in enumerate(legs.values):
+            plane = 2 * slice_index + number
+            level = held_levels(value, drawn, chip=chip, physics=physics, plane=plane, age=age)
+            spread = noise_variance(level, value, drawn, chip=chip, physics=physics, plane=plane, time=time)
+            seen = through_wires(level, chip) if physics.has("ir_drop") else level
+            parts.append(Cells(seen, spread if noisy else None))
+        return legs.joined(target, parts)
 
     age = physics.age(chip)
-    now = held(age)
+    now = cells(age, physics.time)
     if age > 0 and physics.calibration(chip).drift_compensation:
-        return now * float(compensation(held(0.0), now))
-    return now
+        factor = float(compensation(cells(0.0, 0.0).weights, now.weights))
+        now = Cells(now.weights * factor, None if now.variance is None else now.variance * factor**2)
+    rows = _row_gain(len(target), chip, physics, seed=seed, instance=instance, macro=macro, y0=y0)
+    return now if rows is None else Cells(now.weights * rows, now.variance)
 
 
-def held_levels(
-    value: Floats, draws: Callable[[str, int], Floats], *, chip: MacroChip, physics: Physics, plane: int, age: float
-) -> Floats:
-    """What one cell a weight holds `age` seconds after it was asked for `value` (0 .. full scale), in hook order."""
-    cell, full_scale = chip.cell, float((1 << chip.array.bits_per_cell) - 1)
-    passes = physics.calibration(chip).refine_passes
-    noisy = physics.has("programming_noise")
-    if cell.law is not None:
-        held = _by_law(value, draws, cell, noisy=noisy, plane=plane, age=age, full_scale=full_scale)
-    elif noisy:
-        held = program(value, draws("programming_noise", plane), cell, refine_passes=passes, full_scale=full_scale)
-    else:
-        held = value
-    sign = np.where(value < 0, -1.0, 1.0)  # a signed cell is a level and a sign
-    if physics.has("stuck_cells") and cell.stuck is not None:
-        share = normal_share(draws("stuck_cells", plane))
-        held = sign * stick(sign * held, share, cell.stuck, full_scale=full_scale)
-    if age > 0 and cell.drift is not None and cell.law is None:
-        nu = np.maximum(cell.drift.nu + cell.drift.nu_sd * draws("drift", plane), 0.0)
-        change = partial(drift, t=age, nu=nu, t0=cell.drift.t0)
-        held = sign * _of_conductance(sign * held, cell.off_ratio, full_scale, change)
-    return held
+@dataclass(frozen=True)
+class _Legs:
+    """What the arrays behind a tile are asked for: one matrix, two of a pair, or one with its reference column."""
+
+    values: tuple[Floats, ...]
+    reference: bool = False
+
+    def joined(self, target: Floats, parts: list[Cells]) -> Cells:
+        """The weights that the legs stand for; the noise of independent cells adds."""
+        if self.reference:
+            error, spread = parts[0].weights - self.values[0], parts[0].variance
+            both = None if spread is None else spread[:, :-1] + spread[:, -1:]
+            return Cells(target + error[:, :-1] - error[:, -1:], both)
+        if len(parts) == 1:
+            return parts[0]
+        plus, minus = parts
+        both = None if plus.variance is None or minus.variance is None else plus.variance + minus.variance
+        return Cells(plus.weights - minus.weights, both)
 
 
-def through_wires(level: Floats, chip: MacroChip) -> Floats:
-    """Levels as the feet of the columns see them, drivers and sense nodes at the edges of the tile.
-
-    Each leg of a pair is an array of its own; a network is linear, so its effect on inputs is an effect on weights.
-    """
-    spec, conductance = chip.physics.wires, chip.cell.conductance
-    assert spec is not None
-    assert conductance is not None
-    off, on = conductance
-    step = (on - off) / float((1 << chip.array.bits_per_cell) - 1)
-    wires = Wires(spec.row, spec.column)
-    sign = np.where(level < 0, -1.0, 1.0)
-    seen = (transfer if spec.exact else approximate)(off + abs(level) * step, wires)
-    return np.asarray(sign * (seen - off) / step, np.float64)
+def _legs(target: Floats, chip: MacroChip, levels: tuple[npt.NDArray[Any], int] | None) -> _Legs:
+    encoding = chip.macro.weights.encoding
+    if encoding == "differential_pair":
+        return _Legs((np.maximum(target, 0.0), np.maximum(-target, 0.0)))
+    if encoding != "offset_column":
+        return _Legs((target,))
+    middle = 1 << (chip.array.bits_per_cell - 1)
+    cells, reference = levels if levels is not None else (target + middle, middle)
+    column = np.full((len(target), 1), float(reference))
+    return _Legs((np.hstack([np.asarray(cells, np.float64), column]),), reference=True)
 
 
-def _by_law(
-    value: Floats, draws: Callable[[str, int], Floats], cell: CellSpec, *, noisy: bool, plane: int, age: float,
-    full_scale: float,
-) -> Floats:  # fmt: skip
-    """Levels by the cell's published law, whose range of conductances stands for 0 .. full scale."""
-    law = law_of(cell.law or "")
-    step = (law.g_max - law.g_min) / full_scale
-    sign = np.where(value < 0, -1.0, 1.0)
-    wanted = law.g_min + abs(value) * step
-    g = law.program(wanted, draws("programming_noise", plane)) if noisy else wanted
-    if age > 0:
-        g = law.at(g, wanted, age, draws("drift", plane))
-    held = np.asarray(sign * (g - law.g_min) / step, np.float64)
-    return np.where(value != 0, held, 0.0) if cell.erased_exact else held
-
-
-def _of_conductance(held: Floats, off: float, full_scale: float, change: Callable[[Floats], Floats]) -> Floats:
-    """A change of relative conductance, seen in levels: level 0 conducts `off` of what full scale does."""
-    step = (1.0 - off) / full_scale
-    return np.asarray((change(off + held * step) - off) / step, np.float64)
-
-
-def normal_share(normal: Floats) -> Floats:
-    """Uniform draws from normal ones, so that faults use the streams of cells."""
-    from scipy.special import ndtr
-
-    return np.asarray(ndtr(normal), np.float64)
+def _row_gain(
+    rows: int, chip: MacroChip, physics: Physics, *, seed: int, instance: int, macro: int, y0: int
+) -> Floats | None:  # fmt: skip
+    """Gain of each row's driver [rows, 1]; a driver's gain is as good as one of all cells of its row."""
+    spec = chip.physics.dac
+    if spec is None or not physics.has("dac_nonlinearity") or spec.row_sd == 0:
+        return None
+    own = random.normal(seed, "dac_nonlinearity", rows, instance=instance, macro=macro, offset=y0)
+    return np.asarray(1.0 + spec.row_sd * own, np.float64)[:, None]
 
 
 def cell_normals(
@@ -167,18 +175,36 @@ def column_error(
     gain = _gain(cols, chip, physics, first=first, **where)
     offset = _offset(cols, chip, physics, first=first, **where)
     spec = chip.physics.column_offset
-    return gain, offset * (_code_scale(spec, step) if spec else 1.0)
+    offset = offset * (_code_scale(spec, step) if spec else 1.0)
+    return gain * _adc_gain(cols, chip, physics, first=first, **where), offset + _adc_offset(
+        cols, chip, physics, first=first, **where
+    )
+
+
+def adc_bend(
+    cols: int, codes: int, *, chip: MacroChip, physics: Physics, seed: int, instance: int, macro: int, x0: int,
+    slice_index: int = 0,
+) -> Floats | None:  # fmt: skip
+    """Error of the converters of `cols` columns at each of their codes [cols, codes]; None for straight ones."""
+    spec = chip.physics.adc
+    if spec is None or not physics.has("adc_inl"):
+        return None
+    converter = _converters(cols, chip, slice_index * chip.array.cols + x0)
+    bow = random.normal_at(seed, "adc_inl", converter, instance=instance, macro=macro)
+    at = converter[:, None] * codes + np.arange(codes)
+    widths = random.normal_at(seed, "adc_dnl", at, instance=instance, macro=macro)
+    return np.asarray(inl_table(bow[:, None], widths, inl=spec.inl, dnl=spec.dnl), np.float64)
 
 
 def read_noise_sd(x_squares: Any, *, chip: MacroChip, physics: Physics, step: Any = 1.0) -> Any:
     """Standard deviation of the noise on a column sum, averaged over the chip's reads, in units of the column sum.
 
     `x_squares` is sum(x**2) over the tile's rows for each vector (or input plane), shaped to broadcast with `step`,
-    which is as in `column_error`.
+    which is as in `column_error`.  Noise that depends on a cell's level is not in it: `tile_cells` has that.
     """
     xp = namespace(x_squares, step)
     variance = 0.0 * x_squares * step
-    if physics.has("read_noise"):
+    if physics.has("read_noise") and not chip.cell.noisy_law:
         full_scale = float((1 << chip.array.bits_per_cell) - 1)
         cells = chip.macro.cells_per_slice
         variance = variance + read_variance(x_squares, chip.cell, full_scale=full_scale, cells=cells)
@@ -211,6 +237,34 @@ def _offset(
     left = spec.refine**calibration.refine_passes * (spec.compensated if calibration.column_offset else 1.0)
     own = random.normal(seed, "column_offset", cols, instance=instance, macro=macro, offset=first)
     return np.asarray(spec.sd * left * own, np.float64)
+
+
+def _adc_gain(
+    cols: int, chip: MacroChip, physics: Physics, *, first: int, seed: int, instance: int, macro: int
+) -> Floats:  # fmt: skip
+    """Gains of the converters that columns use."""
+    spec = chip.physics.adc
+    if spec is None or not physics.has("adc_gain"):
+        return np.ones(cols)
+    own = random.normal_at(seed, "adc_gain", _converters(cols, chip, first), instance=instance, macro=macro)
+    return np.asarray(1.0 + spec.gain * own, np.float64)
+
+
+def _adc_offset(
+    cols: int, chip: MacroChip, physics: Physics, *, first: int, seed: int, instance: int, macro: int
+) -> Floats:  # fmt: skip
+    """Offsets of the converters that columns use, in codes; offset compensation takes its share of them too."""
+    spec, known = chip.physics.adc, chip.physics.column_offset
+    if spec is None or not physics.has("adc_offset"):
+        return np.zeros(cols)
+    left = (known.compensated if known else 0.0) if physics.calibration(chip).column_offset else 1.0
+    own = random.normal_at(seed, "adc_offset", _converters(cols, chip, first), instance=instance, macro=macro)
+    return np.asarray(spec.offset * left * own, np.float64)
+
+
+def _converters(cols: int, chip: MacroChip, first: int) -> npt.NDArray[np.int64]:
+    """Number of the converter of each column of a macro."""
+    return np.arange(first, first + cols) // chip.macro.columns_per_adc
 
 
 def _code_scale(spec: ColumnOffset | AdcNoise, step: Any) -> Any:

@@ -9,6 +9,7 @@ from insitu.arch.load import SUFFIXES, load_chip, presets
 from insitu.base.errors import UsageError
 from insitu.cli import console
 from insitu.cli.programs import load_checked
+from insitu.flow.chain import capture
 from insitu.graph.text import load_graph
 from insitu.isa.container import SUFFIX
 
@@ -25,10 +26,15 @@ def _checked(file: str) -> tuple[str, str]:
     if suffix in SUFFIXES or file in presets():
         chip = load_chip(file)
         return "chip", f"{file}: a sound chip, {chip.name}; {capacity_text(chip)}"
+    if suffix.lower() == ".onnx":
+        graph = capture(file)
+        return "model", f"{file}: a sound model, {graph.name}, {len(graph.nodes)} nodes"
     if suffix == ".graph":
         graph = load_graph(file)
         return "graph", f"{file}: a sound graph, {graph.name}, level {graph.level}, {len(graph.nodes)} nodes"
     if suffix == SUFFIX:
         program, _ = load_checked(file)
         return "program", f"{file}: a sound program, {program.name}; `insitu verify` also runs it"
-    raise UsageError(file, f"a file ending in {suffix or 'nothing'}", f"a file ending in .yaml, .graph or {SUFFIX}")
+    raise UsageError(
+        file, f"a file ending in {suffix or 'nothing'}", f"a file ending in .yaml, .onnx, .graph or {SUFFIX}"
+    )

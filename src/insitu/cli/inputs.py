@@ -12,7 +12,6 @@ from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
 from insitu.base.errors import ConfigError, DataError, ModelError, UsageError
 from insitu.base.store import hash_file
-from insitu.base.units import parse_time
 from insitu.cli.plans import read_plan, try_plan
 from insitu.compiler.plan import QuantPlan
 from insitu.flow.chain import capture
@@ -146,13 +145,6 @@ def parse_count(option: str, text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"{option} {text}", "not a number of samples", "a whole number of at least 1, or all")
     return int(text)
-
-
-def only_fresh(text: str) -> None:
-    """Refuse times after programming other than zero, which nothing models yet."""
-    times = [parse_time(word.strip(), where=f"--time {text}") for word in text.split(",")]
-    if any(times):
-        raise UsageError(f"--time {text}", "drift is not modelled yet", "0s, the chip just programmed")
 
 
 def captured_only(graph: Graph, model: str) -> None:

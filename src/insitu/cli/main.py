@@ -40,9 +40,7 @@ Physics = Annotated[
 ]
 Times = Annotated[
     str,
-    typer.Option(
-        "--time", metavar="TIMES", help="times after programming, with commas; only 0s: drift is not modelled yet"
-    ),
+    typer.Option("--time", metavar="TIMES", help="times after programming, with commas: 0s,1h,1d,1y"),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -185,6 +183,10 @@ def simulate(
         str | None,
         typer.Option("--trace", metavar="T.json", help="write the timeline of one inference, for Perfetto or Chrome"),
     ] = None,
+    dump: Annotated[
+        str | None,
+        typer.Option("--dump", metavar="DIR", help="write what each array layer reads and gives, one line a sample"),
+    ] = None,
     steps: Annotated[
         bool, typer.Option("--steps", help="the samples are steps of one stream: states go on from one to the next")
     ] = False,
@@ -207,8 +209,8 @@ def simulate(
     from insitu.cli import simulate as command
 
     request = command.Request(
-        program, data, outputs=outputs, trace=trace, steps=steps, physics=physics, instances=instances, times=time,
-        seed=seed, json=json,
+        program, data, outputs=outputs, trace=trace, dump=dump, steps=steps, physics=physics, instances=instances,
+        times=time, seed=seed, json=json,
     )  # fmt: skip
     return command.run(request)
 
@@ -238,17 +240,20 @@ def show(
         ),
     ],
     asm: Annotated[bool, typer.Option("--asm", help="print a program as assembly")] = False,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="F.svg", help="write a chip's floorplan as a drawing")
+    ] = None,
     json: AsJson = False,
 ) -> int:
     """Look at a thing as text."""
     from insitu.cli import show as command
 
-    return command.run(thing, asm=asm, json=json)
+    return command.run(thing, asm=asm, json=json, out=out)
 
 
 @app.command()
 def check(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="a chip's YAML, a .graph or an .insitu file")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="a chip's YAML, an .onnx, a .graph or an .insitu file")],
     json: AsJson = False,
 ) -> int:
     """Check a file and name every fault with its line."""

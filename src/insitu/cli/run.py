@@ -15,10 +15,11 @@ from insitu.base.errors import UsageError, did_you_mean
 from insitu.base.store import RunFolder
 from insitu.circuit.effects import Physics
 from insitu.cli import console
-from insitu.cli.inputs import Loaded, ModelInputs, captured_only, load, only_fresh, parse_count
+from insitu.cli.inputs import Loaded, ModelInputs, captured_only, load, parse_count
 from insitu.compiler.plan import plan_to_json
 from insitu.flow.chain import Deployment, Options, deploy
 from insitu.flow.folder import default_folder, fill_run, printable, versions_text
+from insitu.flow.physics import parse_times
 from insitu.report.summary import same_numbers, summary_lines
 from insitu.tasks.registry import data_text
 
@@ -66,7 +67,7 @@ def run(request: Request) -> int:
 
 
 def _options(request: Request) -> Options:
-    only_fresh(request.times)
+    times = parse_times(request.times, where="--time")
     if request.objective != "latency":
         known = ("latency", "throughput")
         got = "throughput is not an objective yet" if request.objective == "throughput" else "unknown"
@@ -81,6 +82,7 @@ def _options(request: Request) -> Options:
         samples=parse_count("--samples", request.samples),
         check=check,
         calibrated=request.calibrated,
+        time=times,
         max_chips=request.max_chips,
     )
 
@@ -125,6 +127,8 @@ def _answers(deployment: Deployment, loaded: Loaded, options: Options, progress:
 
     progress("answer the recordings", 0, 1)
     effects = Physics.parse(options.physics, deployment.chip, calibrated=options.calibrated)
+    over, heat = deployment.result.accuracy_over, deployment.result.value("junction_k")
+    effects = replace(effects, time=over[0].time_s if over else 0.0, temperature=heat)
     rows = answers(
         loaded.task,
         deployment.captured,
@@ -148,6 +152,7 @@ def command_text(request: Request) -> str:
     for name in ("samples", "physics", "instances", "max_chips", "check"):
         value = getattr(request, name)
         words += [f"--{name.replace('_', '-')}", str(value)] if value != getattr(plain, name) else []
+    words += ["--time", request.times] if request.times != plain.times else []
     words += [] if request.calibrated else ["--no-calibration"]
     return shlex.join([*words, "--seed", str(given.seed)])
 

@@ -7,12 +7,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from insitu.arch.cells import describe_cell
 from insitu.arch.describe import describe, schema_text
+from insitu.arch.floorplan import plan_json, plan_svg, plan_text
 from insitu.arch.load import SUFFIXES, chip_json, load_chip, presets
 from insitu.base.errors import OutputError, UsageError, did_you_mean
-from insitu.base.store import MARKER
+from insitu.base.store import MARKER, write_text
 from insitu.cli import console
 from insitu.cli.programs import load_checked
+from insitu.device.cell import cells, load_cell
 from insitu.flow.chain import capture
 from insitu.flow.folder import read_summary
 from insitu.graph.graph import Graph
@@ -27,9 +30,13 @@ from insitu.tasks.registry import find_task, tasks
 Shown = tuple[str, Any]  # the text, and the same as JSON
 
 
-def run(thing: list[str], *, asm: bool, json: bool) -> int:
-    """Print a thing; returns the exit code."""
+def run(thing: list[str], *, asm: bool, json: bool, out: str | None = None) -> int:
+    """Print a thing, and write a chip's floorplan where `out` says; returns the exit code."""
     text, value = look(thing, asm=asm)
+    if out is not None:
+        if "floorplan" not in value:
+            raise UsageError(f"--out {out}", "only a chip has a floorplan to draw", "a preset or a chip's YAML file")
+        write_text(out, plan_svg(load_chip(thing[0])))
     console.put_json({"schema": 1, **value}) if json else console.put(text)
     return 0
 
@@ -46,7 +53,10 @@ def look(thing: list[str], *, asm: bool = False) -> Shown:
     path = Path(name)
     if name in presets() or path.suffix in SUFFIXES:
         chip = load_chip(name)
-        return describe(chip), {"chip": chip_json(chip)}
+        return f"{describe(chip)}\n{plan_text(chip)}", {"chip": chip_json(chip), "floorplan": plan_json(chip)}
+    if name in cells():
+        cell = load_cell(name)
+        return describe_cell(cell), {"cell": cell.model_dump(mode="json", exclude_none=True)}
     if path.is_dir():
         return _folder(path)
     if path.is_file():
@@ -81,7 +91,7 @@ def _task(name: str) -> Shown:
 
 
 def _unknown(name: str) -> UsageError:
-    known = [*presets(), *(f"task:{t}" for t in tasks()), "isa", "schema chip"]
+    known = [*presets(), *cells(), *(f"task:{t}" for t in tasks()), "isa", "schema chip"]
     folder = Path(name).parent
     near = [str(folder / p.name) for p in folder.iterdir()] if folder.is_dir() else []
     need = f"a file, a run folder, a preset ({', '.join(presets())}), a task, `isa` or `schema chip`"

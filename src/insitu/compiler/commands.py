@@ -77,16 +77,28 @@ class HostCall:
     writes: tuple[Descriptor | None, ...]
 
 
-Whole = Descriptor | Binding | Vector | TableVector | HostCall | int  # an operand before it has an index
+@dataclass(frozen=True)
+class Moved:
+    """A descriptor that SETD moves: an entry of its own in the table, since others may address the same memory."""
+
+    target: Descriptor
+
+
+Whole = Descriptor | Moved | Binding | Vector | TableVector | HostCall | int  # an operand before it has an index
 
 
 @dataclass(frozen=True)
 class Op:
-    """A command inside hardware loops (outermost first), its operands still whole; the first one is written."""
+    """A command inside hardware loops (outermost first), its operands still whole; the first `results` are written.
+
+    `when` says under which conditions it runs: each value is (not) 0.
+    """
 
     op: str
     operands: tuple[Whole, ...]
     loops: tuple[Size, ...] = ()
+    results: int = 1
+    when: tuple[tuple[Descriptor, int], ...] = ()
 
     @property
     def writes(self) -> str:
@@ -94,16 +106,19 @@ class Op:
         out = self.operands[0]
         if isinstance(out, HostCall):
             out = next((d for d in out.writes if d), 0)
+        if isinstance(out, Moved):
+            return "" if self.op == "SETD" else out.target.symbol
         return out.symbol if isinstance(out, Descriptor) else ""
 
     @property
     def reads(self) -> set[str]:
-        """Symbols this command reads."""
+        """Symbols this command reads, and those of its conditions."""
+        asked = {d.symbol for d, _ in self.when}
         if isinstance(call := self.operands[0], HostCall):
-            return {d.symbol for d in call.reads if d}
-        first = 0 if self.op == "ACC" else 1
+            return asked | {d.symbol for d in call.reads if d}
+        first = 0 if self.op in ("ACC", "SCATTER") else self.results
         tables = [t for o in self.operands if isinstance(o, TableVector) for t in (o.multiplier, o.shift) if t]
-        return {d.symbol for d in (*self.operands[first:], *tables) if isinstance(d, Descriptor)}
+        return asked | {d.symbol for d in (*self.operands[first:], *tables) if isinstance(d, Descriptor)}
 
 
 @dataclass(frozen=True)
@@ -118,7 +133,9 @@ class Task:
     def writes(self) -> set[str]:
         """Symbols written."""
         calls = [o for op in self.ops for o in op.operands if isinstance(o, HostCall)]
-        return {op.writes for op in self.ops if op.writes} | {d.symbol for call in calls for d in call.writes if d}
+        more = {d.symbol for op in self.ops for d in op.operands[1 : op.results] if isinstance(d, Descriptor)}
+        found = {op.writes for op in self.ops if op.writes} | more
+        return found | {d.symbol for call in calls for d in call.writes if d}
 
     @property
     def reads(self) -> set[str]:
@@ -130,25 +147,34 @@ class Task:
 class Code:
     """Tables and code of one section while they are written."""
 
-    descriptors: dict[Descriptor, int] = field(default_factory=dict[Descriptor, int])
+    descriptors: dict[Descriptor | Moved, int] = field(default_factory=dict["Descriptor | Moved", int])
     bindings: dict[Binding, int] = field(default_factory=dict[Binding, int])
     vectors: dict[Vector, int] = field(default_factory=dict[Vector, int])
     hosts: dict[Host, int] = field(default_factory=dict[Host, int])
     commands: list[Command] = field(default_factory=list[Command])
+    closed: tuple[int, tuple[Command, ...]] = (0, ())  # length and conditions when the last block had ended
 
     def add(self, op: Op) -> None:
-        """Append a command in its loops, its operands entered into the tables."""
+        """Append a command in its loops, its operands entered into the tables; neighbours share their conditions."""
+        asked = tuple(Command("PRED", (self._index(d), taken)) for d, taken in op.when)
+        if asked and self.closed == (len(self.commands), asked):
+            del self.commands[-len(asked) :]
+        else:
+            self.commands += asked
         self.commands += [Command("LOOP", (trips,)) for trips in op.loops]
         self.commands.append(Command(op.op, tuple(self._index(o) for o in op.operands)))
         self.commands += [Command("ENDL")] * len(op.loops)
+        self.commands += [Command("ENDP")] * len(asked)
+        self.closed = (len(self.commands), asked)
 
     def section(self, core: int) -> Section:
         """The section of a core, complete."""
-        tables = (tuple(self.descriptors), tuple(self.bindings), tuple(self.vectors))
+        descriptors = tuple(d.target if isinstance(d, Moved) else d for d in self.descriptors)
+        tables = (descriptors, tuple(self.bindings), tuple(self.vectors))
         return Section(0, core, *tables, tuple(self.commands), tuple(self.hosts))
 
     def _index(self, operand: Whole) -> int:
-        if isinstance(operand, Descriptor):
+        if isinstance(operand, Descriptor | Moved):
             return self.descriptors.setdefault(operand, len(self.descriptors))
         if isinstance(operand, Binding):
             return self.bindings.setdefault(operand, len(self.bindings))

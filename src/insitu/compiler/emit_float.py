@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Dict
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from insitu.arch.spec import Chip
 from insitu.base.errors import Infeasible, InfeasibleError, InternalError
-from insitu.compiler.commands import Axis, HostCall, Op, Operand, descriptor, merge, split_loops
+from insitu.compiler.commands import Axis, HostCall, Moved, Op, Operand, descriptor, merge, split_loops
 from insitu.compiler.emit_moves import reshape_copies
 from insitu.compiler.emitter import Emitter, axes_of, operand_at, vector_op
 from insitu.compiler.storage import plain_view
@@ -25,7 +26,17 @@ def emit_plain(emitter: Emitter, node: Node) -> None:
     """Append the commands of one node."""
     if node.output in emitter.storage.views:
         return
+    before = len(emitter.tasks)
     RULES[node.op](emitter, node)
+    when = tuple(zip((_one(emitter, v) for v in node.attr("when", ())), node.attr("taken", ()), strict=True))
+    for index in range(before, len(emitter.tasks) if when else before):
+        task = emitter.tasks[index]
+        emitter.tasks[index] = replace(task, ops=tuple(replace(op, when=when) for op in task.ops))
+
+
+def _one(emitter: Emitter, value: str) -> Descriptor:
+    """The only element of a value."""
+    return descriptor(operand_at(_stored(emitter, value), 0), [], [])
 
 
 def place_numbers(graph: Graph, chip: Chip) -> dict[str, tuple[Tile, ...]]:
@@ -212,6 +223,42 @@ def _contiguous(emitter: Emitter, node: Node, value: str) -> tuple[Location, lis
     return at, []
 
 
+def _scattered(emitter: Emitter, node: Node) -> None:
+    """A copy of the data, then the new entries into it."""
+    y, axis = emitter.at(node.output), int(node.attr("axis"))
+    (index, before), (new, more) = (_contiguous(emitter, node, v) for v in node.inputs[1:])
+    shape, count = [int(d) for d in y.shape], prod(int(d) for d in index.shape)
+    outer, inner, size = prod(shape[:axis]), prod(shape[axis + 1 :]), shape[axis]
+    out = Descriptor(y.symbol, y.offset, (outer, size, inner), (size * inner, inner, 1))
+    source = Descriptor(new.symbol, new.offset, (outer, count, inner), (count * inner, inner, 1))
+    places = Descriptor(index.symbol, index.offset, (count,), (1,))
+    copy = _copy(y, _stored(emitter, node.inputs[0]))
+    _task(emitter, node, [*before, *more, copy, Op("SCATTER", (out, source, places))])
+
+
+def _placed(emitter: Emitter, node: Node) -> None:
+    """A copy of the data, then the new entries where a descriptor that is moved says."""
+    y, axis = emitter.at(node.output), int(node.attr("axis"))
+    new, before = _contiguous(emitter, node, node.inputs[2])
+    shape, count = [int(d) for d in y.shape], int(new.shape[axis])
+    outer, inner, size = prod(shape[:axis]), prod(shape[axis + 1 :]), shape[axis]
+    target = Moved(Descriptor(y.symbol, y.offset, (outer, count, inner), (size * inner, inner, 1)))
+    source = Descriptor(new.symbol, new.offset, (outer, count, inner), (count * inner, inner, 1))
+    move = Op("SETD", (target, _one(emitter, node.inputs[1]), 1, size - count))
+    copy = _copy(y, _stored(emitter, node.inputs[0]))
+    _task(emitter, node, [*before, copy, move, Op("DMA", (target, source))])
+
+
+def _dynamic(emitter: Emitter, node: Node) -> None:
+    (x, before), ends = _contiguous(emitter, node, node.inputs[0]), [emitter.at(v) for v in node.outputs]
+    shape, lead = [int(d) for d in x.shape], int(node.attr("lead"))
+    rows, rest = prod(shape[:lead]), prod(shape[lead:])
+    codes, source = (Descriptor(at.symbol, at.offset, (rows, rest), (rest, 1)) for at in (ends[0], x))
+    scale, zero = (Descriptor(at.symbol, at.offset, (rows,), (1,)) for at in ends[1:])
+    _task(emitter, node, [*before, Op("QDYN", (codes, scale, zero, source), results=3)])
+    emitter.cores.update(dict.fromkeys(node.outputs, emitter.cores[node.output]))
+
+
 def _copied(emitter: Emitter, node: Node) -> None:
     _task(emitter, node, [_copy(emitter.at(node.output), _stored(emitter, node.inputs[0]))])
 
@@ -275,7 +322,8 @@ def _flat(at: Location) -> Descriptor | None:
 
 Rule = Callable[[Emitter, Node], None]
 RULES: Dict[str, Rule] = {
-    "V1": _elementwise, "V2": _elementwise, "SEL": _elementwise, "CVT": _elementwise, "RED": _reduce, "MMA": _product,
-    "MVM": _bound, "Concat": _concat, "Pad": _pad, "Gather": _gather, "Copy": _copied, "Host": _host,
+    "V1": _elementwise, "V2": _elementwise, "SEL": _elementwise, "CVT": _elementwise, "Q": _elementwise,
+    "DQ": _elementwise, "QDYN": _dynamic, "RED": _reduce, "MMA": _product, "MVM": _bound, "Concat": _concat,
+    "Pad": _pad, "Gather": _gather, "Scatter": _scattered, "Place": _placed, "Copy": _copied, "Host": _host,
     **dict.fromkeys(VIEWS, _moved),
 }  # fmt: skip

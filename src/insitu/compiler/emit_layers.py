@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from insitu.base.errors import InternalError
+from insitu.compiler.banks import in_banks
 from insitu.compiler.commands import Axis, Op, Operand, TableVector, Task, descriptor, merge, split_loops
 from insitu.compiler.emitter import Emitter, axes_of, fill_halo, operand_at, vector_op
 from insitu.compiler.mapping import Placed
@@ -80,7 +81,8 @@ def _whole(emitter: Emitter, node: Node, piece: Piece, chunk: list[Placed], wind
     binding = _binding(emitter, node, piece, chunk, rows=(0, piece.rows), wide=False)
     first = min(p.rect.col0 for p in chunk)
     target = replace(window.target, offset=window.target.offset + first * window.column)
-    return [(chunk[0].core, _mvm(window, binding, window.source, target, window.rows, window.column, window.positions))]
+    op = _mvm(window, binding, window.source, target, window.rows, window.column, window.positions)
+    return [(chunk[0].core, in_banks(emitter, op) if emitter.chip.capabilities.gemv else op)]
 
 
 def _joined(emitter: Emitter, node: Node, piece: Piece, chunk: list[Placed], window: _Window) -> list[tuple[int, Op]]:
@@ -276,7 +278,7 @@ def _binding(
         rows=rows[1] - rows[0],
         cols=cols,
         zero_in=0,
-        tiles=tiles,
+        tiles=() if emitter.chip.capabilities.gemv else tiles,
         readout=_readout(emitter, node, own, prefix, rows),
         post=WIDE if wide else _post(emitter, node, own, prefix=prefix),
         input_shift=node.attr("input_shift", 0),

@@ -35,6 +35,7 @@ class Emitter:
     cores: dict[str, int] = field(default_factory=dict[str, int])  # value -> core that wrote it last
     filled: set[str] = field(default_factory=set[str])
     numbers: Dict[str, tuple[Tile, ...]] = field(default_factory=dict[str, tuple[Tile, ...]])  # matrices without codes
+    banked: list[str] = field(default_factory=list[str])  # weights that lie in memory banks
     reloaded: dict[Binding, int] = field(default_factory=dict[Binding, int])  # what WLOAD brings: segment
 
     def at(self, value: str) -> Location:

@@ -7,6 +7,7 @@ from math import ceil
 
 from insitu.arch.spec import Chip
 from insitu.base.errors import Infeasible, InfeasibleError
+from insitu.compiler.banks import place_in_banks
 from insitu.compiler.mapping import Mapping
 from insitu.compiler.multichip import column_step, layer_cells, spread
 from insitu.compiler.place import place
@@ -24,6 +25,8 @@ def allot(graph: Graph, chip: Chip, *, max_chips: int = 1) -> tuple[Graph, Mappi
     Resident weights on one chip where they fit, else on as few chips as `max_chips` allows, else weights that take
     turns on one chip where its cells allow that; else InfeasibleError with resource, demand and bound.
     """
+    if chip.capabilities.gemv:
+        return graph, place_in_banks(graph, chip)
     try:
         return graph, place(graph, chip)
     except InfeasibleError as error:

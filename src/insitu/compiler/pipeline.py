@@ -13,6 +13,7 @@ import numpy.typing as npt
 from insitu.arch.load import chip_json
 from insitu.arch.spec import Chip
 from insitu.base.errors import ModelError
+from insitu.compiler.banks import bank_symbols
 from insitu.compiler.commands import Code, Task
 from insitu.compiler.emit import emit_node
 from insitu.compiler.emit_float import emit_plain, place_numbers
@@ -208,7 +209,8 @@ def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple
         addresses |= found
         used[space_of(number)] = top
     placed = (replace(s, space=space_of(homes[s.name]), address=addresses[s.name]) for s in fresh)
-    return tuple(placed), used
+    banked, more = bank_symbols(emitter, emitter.banked)
+    return (*placed, *banked), used | more
 
 
 def _homes(emitter: Emitter, symbols: list[Symbol]) -> dict[str, int]:

@@ -72,6 +72,8 @@ def pieces(graph: Graph, node: Node, chip: Chip, *, pack: int) -> list[Piece]:
     if groups == 1:
         return [Piece(node.name, 0, 0, 1, rows, cols)]
     room = min(chip.array.rows // rows, usable_columns(chip) // cols)
+    if chip.capabilities.gemv:
+        room = chip.core.macros // cols  # a column for each bank
     bounds = balanced(groups, max(1, min(pack, room)))
     return [Piece(node.name, i, a, b - a, (b - a) * rows, (b - a) * cols) for i, (a, b) in enumerate(pairwise(bounds))]
 

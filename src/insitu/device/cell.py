@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from insitu.base.errors import ChipError, did_you_mean
-from insitu.base.schema import Amperes, Config, Seconds, Siemens, Volts, load_config
+from insitu.base.schema import Amperes, Config, Joules, Seconds, Siemens, Volts, load_config
+from insitu.device.laws import law_of
 
 CellKind = Literal["nor_flash", "sonos", "nand", "reram", "pcm", "mram", "fefet", "sram", "dram", "gain_cell"]
 
@@ -33,6 +34,45 @@ class Drift(Config):
     nu: float = Field(ge=0, description="mean exponent")
     nu_sd: float = Field(default=0.0, ge=0)
     t0: Seconds = Field(default=1.0, gt=0, description="when the programmed level was read")
+
+
+class Retention(Config):
+    """Charge that leaks: a level loses `per_decade` of itself per decade of time, or exp(-t / tau), or both."""
+
+    per_decade: float = Field(default=0.0, ge=0, le=1, description="mean share lost per decade of (1 + t / t0)")
+    sd: float = Field(default=0.0, ge=0, description="spread of that share between cells")
+    t0: Seconds = Field(default=3600.0, gt=0, description="when the first decade starts")
+    tau: Seconds | None = Field(default=None, gt=0, description="time constant of a leaking storage node")
+    refresh: Seconds | None = Field(default=None, gt=0, description="longest time between two refreshes")
+
+
+class Telegraph(Config):
+    """Random telegraph noise: a trap takes `amplitude` of the current, `duty` of the time, in `share` of the cells."""
+
+    amplitude: float = Field(gt=0, le=1)
+    share: float = Field(default=1.0, ge=0, le=1)
+    duty: float = Field(default=0.5, gt=0, lt=1)
+
+
+class ReadNoise(Config):
+    """Parts of a read's noise from first principles, beside or instead of the measured `read_sd` or `law`."""
+
+    thermal: bool = Field(default=False, description="sqrt(4 k T g B), B = 1 / (2 t_read)")
+    shot: bool = Field(default=False, description="sqrt(2 q I B)")
+    flicker: float = Field(default=0.0, ge=0, description="Q of I Q sqrt(ln((t + t0 + t_read) / (2 t_read)))")
+    flicker_t0: Seconds = Field(default=1.0, gt=0)
+    telegraph: Telegraph | None = None
+
+
+class Write(Config):
+    """Write-and-verify of one cell; what is left out is not known."""
+
+    pulses: float | None = Field(default=None, gt=0, description="mean write pulses until verify accepts")
+    time: Seconds | None = Field(default=None, gt=0, description="all pulses of one cell, verify reads not counted")
+    energy: Joules | None = Field(default=None, gt=0, description="all pulses of one cell")
+    accept: float | None = Field(
+        default=None, gt=0, le=1, description="verify accepts this far off, share of full scale"
+    )
 
 
 class Stuck(Config):
@@ -64,8 +104,11 @@ class CellSpec(Config):
         default=None, description="published statistics by name (insitu.device.laws), instead of programming and drift"
     )
     drift: Drift | None = Field(default=None, description="how levels fall in time; omit where not known")
+    retention: Retention | None = Field(default=None, description="how charge leaks; omit where not known")
+    noise: ReadNoise | None = Field(default=None, description="thermal, shot, 1/f and telegraph noise of a read")
+    write: Write | None = Field(default=None, description="write-and-verify; omit where not known")
     stuck: Stuck | None = None
-    activation: float | None = Field(default=None, gt=0, description="eV by which heat speeds up drift")
+    activation: float | None = Field(default=None, gt=0, description="eV by which heat speeds up drift and retention")
     sources: dict[str, str] = Field(default_factory=dict[str, str])
 
     @property
@@ -79,6 +122,11 @@ class CellSpec(Config):
         return self.conductance[0] / self.conductance[1] if self.conductance else 0.0
 
     @property
+    def conducts(self) -> bool:
+        """Whether the current of a level is known."""
+        return self.conductance is not None or self.read_current is not None
+
+    @property
     def analog(self) -> bool:
         """Whether the cell's level is a physical quantity with errors, rather than exact bits."""
         return self.programming is not None or self.law is not None or self.read_sd > 0
@@ -86,7 +134,17 @@ class CellSpec(Config):
     @property
     def moves(self) -> bool:
         """Whether levels change with time."""
-        return self.drift is not None or (self.law is not None and self.law not in ("pcm-joshi", "reram-milo"))
+        return self.drifts or self.retention is not None
+
+    @property
+    def drifts(self) -> bool:
+        """Whether conductances drift."""
+        return self.drift is not None or (self.law is not None and law_of(self.law).moves)
+
+    @property
+    def noisy_law(self) -> bool:
+        """Whether the cell's law says how noisy a read is, level by level."""
+        return self.law is not None and law_of(self.law).noisy
 
 
 def cells() -> tuple[str, ...]:

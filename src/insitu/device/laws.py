@@ -41,6 +41,16 @@ class Law:
     redraws: bool = False  # `later` does not continue the programmed level but draws anew around the target
     unit: str = "uS"
 
+    @property
+    def moves(self) -> bool:
+        """Whether levels change with time."""
+        return self.later is not _stays
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the paper says how noisy a read is."""
+        return self.read_sd is not _silent
+
     def program(self, target: Any, normal: Any) -> Any:
         """Levels after programming; a level is never below zero."""
         xp = namespace(target, normal)

@@ -14,6 +14,7 @@ from insitu.algo import ptq
 from insitu.algo.expected import expected_codes, expected_inputs
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
+from insitu.arch.thermal import junction
 from insitu.base.errors import InfeasibleError, ModelError
 from insitu.base.metrics import Metric
 from insitu.circuit.effects import Physics
@@ -53,6 +54,7 @@ class Options:
     samples: int | None = None
     check: int | Literal["all"] | None = None  # samples compared bit by bit; None: as many as make 10**5 values
     calibrated: bool = True
+    time: physics_.Times = "0s"  # seconds after programming, one or several, or texts such as "0s,1h"
     max_chips: int = 1
     note: str = ""  # what the samples are, where that limits what an accuracy means
 
@@ -165,6 +167,7 @@ def deploy(
     calib: Source | None = None,
     physics: str = "full",
     instances: int = 8,
+    time: physics_.Times = "0s",
     seed: int = 0,
     max_chips: int = 1,
     options: Options | None = None,
@@ -182,7 +185,8 @@ def deploy(
     A task ("task:kws") brings its own data.  A network that does not fit comes back as a Deployment whose result says
     so; broken input raises InsituError.
     """
-    options = options or Options(physics=physics, instances=instances, seed=seed, max_chips=max_chips)
+    options = options or Options(physics=physics, instances=instances, time=time, seed=seed, max_chips=max_chips)
+    times = physics_.parse_times(options.time)
     task = named_task(model) if isinstance(model, str) else None
     if task is not None:
         options = options if data is not None else replace(options, note=options.note or task.note)
@@ -216,7 +220,7 @@ def deploy(
         return Deployment(result, chip, captured)
     progress("quantize and compile", 1, 1)
     session = Session(program, graph=quantized)
-    made = _Measured(captured, chip, session, prepared, options, effects, progress)
+    made = _Measured(captured, chip, session, prepared, options, effects, times, progress)
     return Deployment(made.result(facts), chip, captured, plan, program, session)
 
 
@@ -244,15 +248,21 @@ class _Measured:
     prepared: data_.Prepared
     options: Options
     effects: Physics
+    times: tuple[float, ...]
     progress: Progress
 
     def result(self, facts: ModelFacts) -> Result:
         """Everything known of the run."""
         exact = self._bit_exact()
         metrics, codes, floats = self._accuracy()
-        over, uncalibrated = self._physics(codes)
-        metrics |= figures.chip_accuracy(over, self.options.note, digital=self.effects.ideal)
         cost = figures.cost(self.session.program, self.chip)
+        watts = cost.metrics["power_w"].value
+        heat = junction(self.chip, None if watts is None else watts / self.session.program.chips)
+        self = replace(self, effects=replace(self.effects, temperature=heat.value))
+        metrics["junction_k"] = heat
+        course = self._physics(codes)
+        over = course.points
+        metrics |= figures.chip_accuracy(over, self.options.note, digital=self.effects.ideal)
         metrics |= cost.metrics
         layers = self._layers(cost)
         del floats
@@ -267,9 +277,7 @@ class _Measured:
             accuracy_over=over,
             layers=layers,
             data_note=self.options.note,
-            extra=cost.extra
-            | {"uncalibrated": uncalibrated, "physics": physics_.describe(self.effects, self.chip)}
-            | self._confusion(codes),
+            extra=cost.extra | {"uncalibrated": course.extra(), "physics": self._described()} | self._confusion(codes),
         )
 
     def _bit_exact(self) -> Any:
@@ -326,27 +334,30 @@ class _Measured:
             return None
         return samples.y.reshape(len(samples))
 
-    def _physics(self, ideal: Mapping[str, Array]) -> tuple[tuple[AccuracyPoint, ...], list[dict[str, Any]]]:
-        """Accuracy of each chip instance, with and without the chip's own procedures."""
+    def _described(self) -> str:
+        return physics_.describe(self.effects, self.chip, full=self.options.physics.strip() == "full")
+
+    def _physics(self, ideal: Mapping[str, Array]) -> physics_.Course:
+        """Accuracy of each chip instance at each time, with and without the chip's own procedures."""
         labels, samples = self._labels(), self.prepared.evaluation
         if labels is None or samples is None:
-            return (), []
+            return physics_.Course(())
         first = self.session.outputs[0]
         if self.effects.ideal:
-            return (AccuracyPoint(0.0, (quality.accuracy(ideal[first], labels),)),), []
-        codes = self.session.codes(samples.inputs)
-        point = self._instances(codes, labels, self.effects)
-        extra: list[dict[str, Any]] = []
-        return (point,), extra
+            value, why = quality.accuracy(ideal[first], labels), physics_.still(self.effects, self.chip)
+            points = [AccuracyPoint(t, (value,), why if i else "") for i, t in enumerate(self.times)]
+            return physics_.Course(tuple(points))
+        codes, done = self.session.codes(samples.inputs), 0
 
-    def _instances(self, codes: Mapping[str, Array], labels: Array, effects: Physics) -> AccuracyPoint:
-        values: list[float] = []
-        for instance in range(self.options.instances):
-            session = physics_.instance_session(self.session, effects, instance=instance, seed=self.options.seed)
-            scores = run_samples(session, codes)[self.session.outputs[0]]
-            values.append(quality.accuracy(scores, labels))
-            self.progress("run with physics", instance + 1, self.options.instances)
-        return AccuracyPoint(0.0, tuple(values))
+        def score(effects: Physics, instance: int) -> float:
+            nonlocal done
+            chip = physics_.instance_session(self.session, effects, instance=instance, seed=self.options.seed)
+            found = quality.accuracy(run_samples(chip, codes)[first], labels)
+            done += 1
+            self.progress("run with physics", done, max(done, self.options.instances))
+            return found
+
+        return physics_.course(score, self.effects, self.chip, times=self.times, instances=self.options.instances)
 
     def _layers(self, cost: figures.Cost) -> tuple[LayerResult, ...]:
         samples = self.prepared.evaluation

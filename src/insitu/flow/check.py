@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from insitu.graph.graph import Graph
 from insitu.graph.interpret import interpret
+from insitu.graph.ops.float import needed
 from insitu.report.result import BitExact
 from insitu.runtime.session import Session
 
@@ -46,10 +47,13 @@ def compare(session: Session, codes: Mapping[str, Array], *, done: Callable[[int
         got = observed(session, block)
         states = {s.input: wanted[s.output] for s in graph.states if s.output in wanted} if graph.states else None
         excluded += sum(np.size(wanted[v]) for v in hosted if v in wanted)
-        for value in (v for n in graph.nodes for v in n.outputs if v and v not in hosted):
+        for node, value in ((n, v) for n in graph.nodes for v in n.outputs if v and v not in hosted):
             mine = got.get(value, wanted[value] if _is_view_of_input(graph, value) else None)
             bad = wanted[value] != mine if mine is not None else np.ones(wanted[value].shape, bool)
-            total += bad.size
+            mask = needed(node, {**block, **wanted})
+            if mask is not None:  # of a branch that these samples took
+                bad = bad & mask.reshape(-1, *(1,) * (bad.ndim - 1))
+            total += bad.size if mask is None else bad[mask].size
             if bad.any():
                 mismatches += int(bad.sum())
                 first = first or _first(value, bad, wanted[value], mine, start)

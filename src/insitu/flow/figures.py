@@ -14,6 +14,7 @@ from insitu.arch.describe import capacity_text
 from insitu.arch.spec import Chip
 from insitu.base.metrics import Metric
 from insitu.flow.quality import Closeness, LayerQuality
+from insitu.flow.sensitivity import weighed
 from insitu.graph.graph import Graph
 from insitu.graph.ops.macs import macs
 from insitu.isa.container import program_bytes
@@ -93,7 +94,10 @@ def cost(program: Program, chip: Chip) -> Cost:
         ),
         **_fit(program, timing),
     }
-    return Cost(timing, spent, metrics, _extra(program, chip, timing))
+    extra = _extra(program, chip, timing)
+    return Cost(
+        timing, spent, metrics, {**extra, "constants": weighed(extra["constants"], program, chip, timing, spent)}
+    )
 
 
 def _times(metric: Metric, chips: int) -> Metric:

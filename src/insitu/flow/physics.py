@@ -1,10 +1,41 @@
-"""Chip instances of a loaded program: same code and weights, other cells."""
+"""Chip instances of a loaded program under physics: same code and weights, other cells, at times after programming."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
 from insitu.arch.spec import Chip
-from insitu.circuit.effects import Physics
+from insitu.base.errors import UsageError
+from insitu.base.units import parse_time
+from insitu.circuit.effects import Physics, chip_effects, missing_effects
+from insitu.circuit.spec import Calibration
+from insitu.report.result import AccuracyPoint
 from insitu.runtime.session import Session
+
+Times = str | float | Sequence[str | float]
+
+
+@dataclass(frozen=True)
+class Course:
+    """Accuracy over instances and times; `uncalibrated` is without the chip's procedures, where those act."""
+
+    points: tuple[AccuracyPoint, ...]
+    uncalibrated: tuple[AccuracyPoint, ...] = ()
+
+    def extra(self) -> list[dict[str, Any]]:
+        """The points without procedures as the report takes them."""
+        return [{"time_s": p.time_s, "values": list(p.values)} for p in self.uncalibrated]
+
+
+def parse_times(given: Times, *, where: str = "time") -> tuple[float, ...]:
+    """Seconds after programming, earliest first, each once: "0s,1h,1d", a number, or several of either."""
+    words = given.split(",") if isinstance(given, str) else [given] if isinstance(given, int | float) else list(given)
+    if not words:
+        raise UsageError(where, "no times", "one at least, such as 0s")
+    label = f"{where} {given}" if isinstance(given, str) else where
+    return tuple(sorted({parse_time(w.strip() if isinstance(w, str) else w, where=label) for w in words}))
 
 
 def instance_session(session: Session, effects: Physics, *, instance: int, seed: int) -> Session:
@@ -12,11 +43,47 @@ def instance_session(session: Session, effects: Physics, *, instance: int, seed:
     return Session(session.program, physics=effects, instance=instance, seed=seed, graph=session.graph)
 
 
-def describe(effects: Physics, chip: Chip) -> str:
-    """Which effects and procedures were on, in one line."""
+def course(
+    score: Callable[[Physics, int], float], effects: Physics, chip: Chip, *, times: Sequence[float], instances: int
+) -> Course:
+    """Accuracy of the same instances at every time; what no time moves is measured once and says so.
+
+    `score` takes the effects and the number of an instance.
+    """
+    note = still(effects, chip)
+
+    def at(physics: Physics, time: float) -> AccuracyPoint:
+        return AccuracyPoint(time, tuple(score(physics.after(time), i) for i in range(instances)))
+
+    def over(physics: Physics) -> tuple[AccuracyPoint, ...]:
+        if not note:
+            return tuple(at(physics, time) for time in times)
+        first = at(physics, times[0])
+        return (first, *(replace(first, time_s=time, note=note) for time in times[1:]))
+
+    raw = over(replace(effects, calibrated=False)) if effects.calibration(chip) != Calibration() else ()
+    return Course(over(effects), raw)
+
+
+def still(effects: Physics, chip: Chip) -> str:
+    """Why nothing moves with time; empty where something does."""
+    if effects.moves:
+        return ""
+    if not chip.cell.analog:
+        return f"nothing moves with time: {chip.name} computes with exact bits"
+    if chip.cell.moves:
+        return "nothing moves with time: neither drift nor retention is among the effects"
+    return f"not known: the cell {chip.cell.name} has no drift or retention constants, levels stay as programmed"
+
+
+def describe(effects: Physics, chip: Chip, *, full: bool = False) -> str:
+    """Which effects and procedures were on, in one line, and with `full` which the chip has no constants for."""
     if effects.ideal:
         return "ideal: the chip has no analog effects" if chip.macro.readout.kind == "exact" else "ideal"
     own = effects.calibration(chip)
     offsets = "removed" if own.column_offset else "kept"
     procedures = f"refine passes {own.refine_passes}, reads averaged {own.reads}, column offsets {offsets}"
-    return f"{', '.join(effects.effects).replace('_', ' ')}; {procedures}"
+    heat = f"; cells at {effects.kelvin(chip):.1f} K"
+    left = ", ".join(missing_effects(chip)).replace("_", " ") if full and chip_effects(chip) else ""
+    skipped = f"; no constants for: {left}" if left else ""
+    return f"{', '.join(effects.effects).replace('_', ' ')}; {procedures}{heat}{skipped}"

@@ -23,6 +23,7 @@ from insitu.frontend.general_layers import LAYERS
 from insitu.frontend.general_moves import MOVES
 from insitu.frontend.general_ops import LOWERINGS, TYPES, Op, Rule, UnloweredError
 from insitu.frontend.general_resize import RESIZING
+from insitu.frontend.general_scatter import SCATTERS
 from insitu.frontend.net import Net
 from insitu.frontend.onnx import clean
 from insitu.frontend.recurrent import RECURRENT
@@ -33,7 +34,7 @@ from insitu.graph.types import HOST, TensorType
 from insitu.isa.host import encode_model, run_host
 
 Array = npt.NDArray[Any]
-RULES: dict[str, Rule] = {**LOWERINGS, **MOVES, **LAYERS, **RESIZING, **RECURRENT}
+RULES: dict[str, Rule] = {**LOWERINGS, **MOVES, **LAYERS, **RESIZING, **RECURRENT, **SCATTERS}
 ELEMENT = {name: number for number, name in TYPES.items()}
 OWN_DOMAIN = ("", "ai.onnx")
 PARAMETERS: dict[str, tuple[int, ...]] = {  # inputs that decide sizes, or what a command is
@@ -49,6 +50,7 @@ PARAMETERS: dict[str, tuple[int, ...]] = {  # inputs that decide sizes, or what 
     "ReduceLogSum": (1,), "ReduceLogSumExp": (1,), "SplitToSequence": (1,), "NonMaxSuppression": (2,),
 }  # fmt: skip
 RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
+MOST_NESTED = 4  # conditions around a command
 EMBEDDED = 4096  # elements of a constant that is written into a host operator
 CANNOT = (
     UnloweredError, InsituError, ValueError, IndexError, KeyError, TypeError, AssertionError, AttributeError,
@@ -207,7 +209,7 @@ def lower_node(scope: _Scope, node: onnx.NodeProto) -> None:
     if missing:
         raise ModelError(f"node {node.name!r} ({node.op_type})", f"its input {missing[0]!r}", "a value that is defined")
     scope.net.label = clean(node.name or (node.output[0] if node.output else node.op_type))
-    for way in (_constant, _rule, _branch, _file_function, _onnx_function, _computed):
+    for way in (_constant, _rule, _branch, _choice, _file_function, _onnx_function, _computed):
         if way(scope, node):
             return
     _host(scope, node)
@@ -285,13 +287,47 @@ def _branch(scope: _Scope, node: onnx.NodeProto) -> bool:
     body = attributes_of(node)["then_branch" if bool(known.reshape(-1)[0]) else "else_branch"]
 
     def work() -> None:
-        inner = replace(scope, names=dict(scope.names))
-        _initializers(inner, body)
-        for each in body.node:
-            lower_node(inner, each)
-        scope.names.update((v, inner.names[o.name]) for v, o in zip(node.output, body.output, strict=False) if v)
+        found = _lower_body(scope, body)
+        scope.names.update((v, f) for v, f in zip(node.output, found, strict=False) if v)
 
     return _try(scope, work)
+
+
+def _lower_body(scope: _Scope, body: onnx.GraphProto) -> list[str]:
+    """The outputs of a subgraph written into the net."""
+    inner = replace(scope, names=dict(scope.names))
+    _initializers(inner, body)
+    for each in body.node:
+        lower_node(inner, each)
+    return [inner.names[o.name] for o in body.output]
+
+
+def _choice(scope: _Scope, node: onnx.NodeProto) -> bool:
+    """An If whose condition is a value of the run: both branches, of which the chip runs one, then a choice."""
+    net, cond = scope.net, scope.names[node.input[0]] if node.input else ""
+    if node.op_type != "If" or node.domain not in OWN_DOMAIN or not cond or net.is_host(cond):
+        return False
+    around = net.when
+
+    def work() -> None:
+        bodies = attributes_of(node)
+        first, at = len(net.nodes), net.add("Copy", [cond])  # memory of its own: a choice stays while it is followed
+        results: list[list[str]] = []
+        for name, taken in (("then_branch", 1), ("else_branch", 0)):
+            net.when = (*around, (at, taken))
+            results.append(_lower_body(scope, bodies[name]))
+        net.when = around
+        if any(net.is_host(v) for n in net.nodes[first:] for v in (*n.inputs, *n.outputs) if v):
+            raise UnloweredError
+        for value, a, b in zip(node.output, *results, strict=True):
+            if net.types[a] != net.types[b] or net.types[a].count() == 0 or net.is_host(a):
+                raise UnloweredError
+            scope.names[value] = net.select(net.reshape(at, (1,) * len(net.shape(a))), a, b)
+
+    try:
+        return len(around) < MOST_NESTED and _try(scope, work)
+    finally:
+        net.when = around
 
 
 def _file_function(scope: _Scope, node: onnx.NodeProto) -> bool:

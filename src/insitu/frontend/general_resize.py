@@ -127,31 +127,40 @@ def _along(op: Op, x: str, value: str) -> str:
     return net.reshape(value, [-1 if i == axis else 1 for i in range(op.rank)])
 
 
+CODES = {2: "u8", 3: "i8", 4: "u16", 5: "i16"}
+
+
+def _zero_of(op: Op, kind: str) -> str:
+    """The zero point, or 0."""
+    return _along(op, op.x(), op.x(2)) if op.has(2) else op.net.constant(0, kind)
+
+
 def _dequantize(op: Op) -> str:
-    net, x = op.net, op.x()
+    net, x, kind = op.net, op.x(), op.net.dtype(op.x())
     if net.dtype(op.x(1)) != "f32" or op.attr("output_dtype", 0) not in (0, 1):
         raise UnloweredError
+    if kind in CODES.values():
+        return net.add("DQ", [x, _along(op, x, op.x(1)), _zero_of(op, kind)])
     y = net.cast(x, "i32")
-    y = net.v2("sub", y, _along(op, x, net.cast(op.x(2), "i32"))) if op.has(2) else y
+    y = net.v2("sub", y, net.cast(_zero_of(op, kind), "i32")) if op.has(2) else y
     return net.v2("mul", net.cast(y, "f32"), _along(op, x, op.x(1)))
 
 
 def _quantize(op: Op) -> str:
     net, x = op.net, op.x()
-    to = (
-        net.dtype(op.x(2))
-        if op.has(2)
-        else {0: "u8", 2: "u8", 3: "i8", 4: "u16", 5: "i16"}.get(op.attr("output_dtype", 0), "")
-    )
-    limits = {"u8": (0, 255), "i8": (-128, 127), "u16": (0, 65535), "i16": (-32768, 32767)}
-    if to not in limits or net.dtype(x) != "f32" or net.dtype(op.x(1)) != "f32":
+    to = net.dtype(op.x(2)) if op.has(2) else {0: "u8", **CODES}.get(op.attr("output_dtype", 0), "")
+    if to not in CODES.values() or net.dtype(x) != "f32" or net.dtype(op.x(1)) != "f32":
         raise UnloweredError
-    y = net.v1("round", net.v2("div", x, _along(op, x, op.x(1))))
-    y = net.v2("add", y, _along(op, x, net.cast(op.x(2), "f32"))) if op.has(2) else y
-    low, high = limits[to]
-    return net.cast(net.v2n("min", net.v2n("max", y, low), high), to)
+    return net.add("Q", [x, _along(op, x, op.x(1)), _zero_of(op, to)], to=to)
+
+
+def _dynamic(op: Op) -> list[str]:
+    if op.net.dtype(op.x()) != "f32":
+        raise UnloweredError
+    return op.net.dynamic(op.x(), "u8")
 
 
 RESIZING: dict[str, Rule] = {
     "Resize": _resize, "Upsample": _resize, "DequantizeLinear": _dequantize, "QuantizeLinear": _quantize,
+    "DynamicQuantizeLinear": _dynamic,
 }  # fmt: skip

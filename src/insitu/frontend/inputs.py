@@ -14,6 +14,7 @@ from insitu.graph.types import Dim, TensorType
 
 Shapes = Mapping[str, tuple[int | str, ...]]
 MAX_ELEMENTS = 1 << 31
+MAX_DIMS = 32  # as far as arrays can be handled with room for axes of our own
 ELEMENTS = {
     "FLOAT": "f32", "FLOAT16": "f16", "DOUBLE": "f64", "BFLOAT16": "bf16", "INT8": "i8", "UINT8": "u8",
     "INT16": "i16", "UINT16": "u16", "INT32": "i32", "INT64": "i64",
@@ -72,6 +73,8 @@ def _declaration(name: str, info: onnx.ValueInfoProto) -> _Input:
         raise ModelError(place, f"the element type {element}", f"one of {', '.join(ELEMENTS)}")
     if not tensor.HasField("shape"):
         return _Input(name, original, ELEMENTS[element], ())
+    if len(tensor.shape.dim) > MAX_DIMS:
+        raise ModelError(place, f"{len(tensor.shape.dim):,} dimensions", f"at most {MAX_DIMS}")
     dims = tuple(_dim(d, f"{name}.{i}", place) for i, d in enumerate(tensor.shape.dim))
     return _Input(name, original, ELEMENTS[element], dims)
 

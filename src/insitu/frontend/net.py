@@ -31,6 +31,7 @@ class Net:
         self.names = Names()
         self.label = "node"  # what new nodes are called after
         self.exact_folds = True
+        self.when: tuple[tuple[str, int], ...] = ()  # what new nodes are needed for: (value, what it has to be)
 
     # values
 
@@ -66,7 +67,7 @@ class Net:
     def add(self, op: str, inputs: Sequence[str], **attrs: Attr) -> str:
         """One operator; its value where all inputs are constant."""
         name = self.names.fresh(f"{self.label}.{op.lower()}")
-        node = Node(name, op, tuple(inputs), (name,), attrs)
+        node = Node(name, op, tuple(inputs), (name,), {**attrs, **self._needed()})
         kind = infer(node, self.types)[0]
         self.types[name] = kind
         if all(v in self.constants for v in inputs) and kind.count() <= MOST_FOLDED:
@@ -82,8 +83,22 @@ class Net:
         name = self.names.fresh(f"{self.label}.host")
         names = tuple(self.names.fresh(f"{name}.{i}") for i in range(len(outputs)))
         self.types.update(zip(names, outputs, strict=True))
-        self.nodes.append(Node(name, "Host", tuple(inputs), names, dict(attrs)))
+        self.nodes.append(Node(name, "Host", tuple(inputs), names, {**attrs, **self._needed()}))
         return list(names)
+
+    def dynamic(self, x: str, to: str, *, lead: int = 0) -> list[str]:
+        """Codes with the scale and zero of the data themselves: one of each, or one for each of the first axes."""
+        name = self.names.fresh(f"{self.label}.qdyn")
+        names = (name, *(self.names.fresh(f"{name}.{part}") for part in ("scale", "zero")))
+        node = Node(name, "QDYN", (x,), names, {"to": to, "lead": lead, **self._needed()})
+        self.types.update(zip(names, infer(node, self.types), strict=True))
+        self.nodes.append(node)
+        return list(names)
+
+    def _needed(self) -> dict[str, Attr]:
+        if not self.when:
+            return {}
+        return {"when": tuple(v for v, _ in self.when), "taken": tuple(t for _, t in self.when)}
 
     # arithmetic
 
@@ -181,6 +196,14 @@ class Net:
     def gather(self, x: str, index: str, axis: int) -> str:
         """Elements of an axis by index; negative ones count from the end."""
         return self.add("Gather", [x, index], axis=axis % len(self.shape(x)))
+
+    def scatter(self, x: str, index: str, updates: str, axis: int) -> str:
+        """Entries of an axis replaced; of equal indices the last one stays."""
+        return self.add("Scatter", [x, index, updates], axis=axis % len(self.shape(x)))
+
+    def place(self, x: str, at: str, new: str, axis: int) -> str:
+        """Neighbouring entries of an axis replaced, from a place of the run on."""
+        return self.add("Place", [x, at, new], axis=axis % len(self.shape(x)))
 
     def squeeze(self, x: str, axes: Sequence[int]) -> str:
         """Axes of size 1 removed."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,9 @@ Array = npt.NDArray[Any]
 SUPPORTED = tuple(sorted(LOWERINGS))
 LONGEST_NAME = 60
 MOST_NAMED = 200  # nodes of one operator named in one message
+MOST_NODES = 100_000  # what can be read in seconds; the largest real networks have some 10,000
+MOST_ENDS = 4096  # inputs, or outputs
+LONGEST_WORD = 120  # of a message: files may hold names of any length
 
 
 def import_onnx(path: str | Path, *, shapes: Shapes | None = None, reading: Reading | None = None) -> Graph:
@@ -60,8 +65,14 @@ def import_model(
     except ModelError as error:
         if error.where.startswith(where):
             raise
-        inside = f"{where}: {error.where}"
-        raise ModelError(inside, error.got, error.need, try_=error.try_, code=error.code) from None
+        inside = f"{where}: {_brief(error.where)}"
+        raise ModelError(inside, _brief(error.got), error.need, try_=error.try_, code=error.code) from None
+
+
+def _brief(text: str) -> str:
+    """Text with its overlong words cut."""
+    half = LONGEST_WORD // 2
+    return re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda m: f"{m[0][:half]}...{m[0][-half:]}", text)
 
 
 @dataclass
@@ -106,6 +117,7 @@ def _import(
     model: onnx.ModelProto, *, where: str, name: str, folder: Path, shapes: Shapes, reading: Reading | None
 ) -> Graph:
     opset = opset_of(model, where)
+    _check_counts(model.graph, where)
     file = _File(opset, vendor=any(as_text(n.op_type) in ONLY_HERE and not n.domain for n in model.graph.node))
     proto = model.graph
     outer = [as_text(v.name) for v in (*proto.input, *proto.output)]
@@ -128,6 +140,15 @@ def _import(
     _check_finite(graph)
     originals = {file.value(v): v for v in outer}
     return replace(graph, meta=_meta(model, opset, graph, binding, originals))
+
+
+def _check_counts(graph: onnx.GraphProto, where: str) -> None:
+    counts = (("nodes", len(graph.node), MOST_NODES), ("inputs", len(graph.input), MOST_ENDS + len(graph.initializer)),
+              ("outputs", len(graph.output), MOST_ENDS))  # fmt: skip
+    for kind, count, most in counts:
+        if count > most:
+            ways = ("cut the network in parts (onnx.utils.extract_model)",)
+            raise ModelError(where, f"{count:,} {kind}", f"at most {most:,}", try_=ways)
 
 
 def _network(
@@ -161,13 +182,13 @@ def _again(file: _File, value: str, tensor: Any, folder: Path, place: str) -> bo
 def _read_nodes(file: _File, proto: onnx.GraphProto, folder: Path) -> None:
     names, nodes = Names(), list[Node]()
     for index, node in enumerate(proto.node):
-        op = as_text(node.op_type)
+        op = printable(as_text(node.op_type))
         name = names.fresh(clean(as_text(node.name)) if node.name else f"{clean(op)}_{index}")
         inputs, outputs = tuple(file.value(v) for v in node.input), tuple(file.value(v) for v in node.output)
         nodes.append(Node(name, op, inputs, outputs))
         file.attrs[name] = attributes(node, folder, where=f"node {name!r} ({op})", vendor=file.vendor)
         if node.domain not in ("", "ai.onnx"):
-            file.domains[name] = as_text(node.domain)
+            file.domains[name] = printable(as_text(node.domain))
     file.nodes = tuple(nodes)
 
 
@@ -178,14 +199,15 @@ def _check_ends(file: _File, inputs: Sequence[str], outputs: Sequence[str]) -> N
     for kind, names in (("input", inputs), ("output", outputs)):
         if not names:
             raise ModelError("network", f"it has no {kind}", f"at least one {kind}")
-        twice = [v for v in dict.fromkeys(names) if names.count(v) > 1]
+        twice = [v for v, count in Counter(names).items() if count > 1]
         if twice:
             raise ModelError("network", f"two {kind}s are called {twice[0]!r}", "a name of its own for each")
     written: dict[str, str] = {}
+    given = set(inputs)
     for node in file.nodes:
         for value in filter(None, node.outputs):
             other = written.setdefault(value, node.name)
-            taken = "an input" if value in inputs else "a tensor" if value in file.constants else ""
+            taken = "an input" if value in given else "a tensor" if value in file.constants else ""
             if taken or other != node.name or node.outputs.count(value) > 1:
                 got = f"it writes {value!r}, which {taken or f'node {other!r}'} {'is' if taken else 'writes'} already"
                 raise ModelError(f"node {node.name!r} ({node.op})", got, "a value name of its own")
@@ -254,6 +276,8 @@ def _check_supported(file: _File, static: set[str], *, outputs: Sequence[str], h
             raise ModelError(
                 f"node {node.name!r} ({op})", f"{len(node.inputs)} inputs", "all inputs that the operator needs"
             )
+        elif len(node.inputs) > (most := _most_inputs(op, file.opset)):
+            raise ModelError(f"node {node.name!r} ({op})", f"{len(node.inputs)} inputs", f"at most {most}")
         else:
             why = variant_fault(op, file.attrs[node.name], [not v or v in static for v in node.inputs])
             extra = [v for v in node.outputs[1:] if v in read]
@@ -268,6 +292,12 @@ def _check_supported(file: _File, static: set[str], *, outputs: Sequence[str], h
     ways = (*inline, "replace these nodes before the export", "cut the network there (onnx.utils.extract_model)")
     got = f"{total} node{'s are' if total > 1 else ' is'} not supported ({'; '.join(parts)})"
     raise ModelError("network", got, f"operators of {', '.join(SUPPORTED)}", try_=ways, code="unsupported_operator")
+
+
+@cache
+def _most_inputs(op: str, opset: int) -> int:
+    """Inputs that an operator of the standard can have."""
+    return int(onnx.defs.get_schema(op, min(opset, onnx.defs.onnx_opset_version()), "").max_input)
 
 
 # values

@@ -7,7 +7,8 @@ Scale of 1/G behind each array layer.  `wtm2101.yaml` says what every operator c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import numpy as np
 from insitu.base.errors import ModelError, did_you_mean
 from insitu.frontend.wtm2101_conv import conv, conv_transpose
 from insitu.frontend.wtm2101_digital import OPERATORS
-from insitu.frontend.wtm2101_draft import INT8, UINT8, Array, Call, Draft, dialect, limit
+from insitu.frontend.wtm2101_draft import INT8, UINT8, Array, Call, Draft, Value, dialect, limit
+from insitu.frontend.wtm2101_events import product, sum_norm
+from insitu.frontend.wtm2101_fronts import with_fronts
 from insitu.frontend.wtm2101_layers import gemm, tdnn
 from insitu.frontend.wtm2101_moves import MOVES, split
 from insitu.frontend.wtm2101_options import LayerOptions
@@ -28,8 +31,16 @@ ONLY_HERE = frozenset(
     ("Scale", "Scalar", "Tdnn", "ActLut", "Lstm", "Gru", "Gru2Array", "FloatScale", "ClearLowBits", "Multi", "Added",
      "Permute", "SumNorm", "GroupNorm")
 )  # fmt: skip
-LAYERS = {"Gemm": gemm, "MatMul": gemm, "Tdnn": tdnn, "Conv": conv, "ConvTranspose": conv_transpose}
-KNOWN = {**LAYERS, **OPERATORS, **MOVES, **RECURRENT}
+
+
+def multiply(draft: Draft, call: Call) -> Value:
+    """MatMul: by a constant on the array, of two values by the processor."""
+    return (gemm if call.node.inputs[1] in draft.builder.constants else product)(draft, call)
+
+
+LAYERS = {"Gemm": gemm, "MatMul": multiply, "Tdnn": tdnn, "Conv": conv, "ConvTranspose": conv_transpose}
+KNOWN = {**LAYERS, **OPERATORS, **MOVES, **RECURRENT, "SumNorm": sum_norm}
+WAYS = {"GroupNorm": "BatchNormalization with fixed statistics for GroupNorm, which divides by what only a run tells"}
 STREAMED = frozenset(("Tdnn", *RECURRENT))
 TAKES_RELU = frozenset((*LAYERS, "Scale", "Scalar", "Add", "Added", "Mul", "Multi", "BatchNormalization", "AveragePool",
                         "GlobalAveragePool", "MaxPool", "ReduceMean", "Concat"))  # fmt: skip
@@ -54,6 +65,15 @@ class Network:
     outputs: tuple[str, ...]
     meta: Mapping[str, Attr] = field(default_factory=dict[str, Attr])
 
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[Node, ...]]:
+        """The nodes that read each value, each once."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for value in dict.fromkeys(node.inputs):
+                found.setdefault(value, []).append(node)
+        return {value: tuple(nodes) for value, nodes in found.items()}
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -70,6 +90,7 @@ def import_network(network: Network, reading: Reading | None = None) -> Graph:
     reading = reading or Reading()
     _check_supported(network)
     _check_options(network, reading)
+    reading = replace(reading, options=with_fronts(network.nodes, network.readers, network.outputs, reading.options))
     streamed = any(n.op in STREAMED for n in network.nodes) or any(o.streamed for o in reading.options.values())
     draft = _begun(network, streamed)
     _declare_inputs(draft, network, reading)
@@ -94,21 +115,19 @@ def _check_supported(network: Network) -> None:
         parts = "; ".join(f"{op}: {', '.join(names)}" for op, names in faults.items())
         got = f"{total} node{'s are' if total > 1 else ' is'} not supported in the WTM2101 dialect ({parts})"
         need = f"operators of {', '.join(sorted((*KNOWN, 'Split')))}"
-        raise ModelError("network", got, need, code="unsupported_operator")
+        raise ModelError("network", got, need, try_=tuple(WAYS[op] for op in faults if op in WAYS),
+                         code="unsupported_operator")  # fmt: skip
 
 
 def _check_options(network: Network, reading: Reading) -> None:
-    """Every layer that the side file names is there, and asks for nothing that changes integers."""
+    """Every layer that the side file names is there."""
     names = {n.name for n in network.nodes}
-    for name, layer in reading.options.items():
+    for name in reading.options:
         if name not in names and reading.partial:
             continue
         if name not in names:
             close = did_you_mean(name, names)
             raise ModelError(f"options: layer {name!r}", "no node has this name", "a name of the network", try_=close)
-        if layer.refused:
-            need = "options that keep the integers as they are: shifts, copies, signed inputs, regions"
-            raise ModelError(f"options: layer {name!r}", "; ".join(layer.refused), need, code="unsupported_option")
 
 
 def _begun(network: Network, streamed: bool) -> Draft:
@@ -126,7 +145,7 @@ def _declare_inputs(draft: Draft, network: Network, reading: Reading) -> None:
             shape[-1] = 1
         elif draft.streamed and shape:
             shape[0] = 1
-        readers = [n for n in network.nodes if name in n.inputs]
+        readers = network.readers.get(name, ())
         chosen = [reading.options[n.name].array() for n in readers if n.name in reading.options]
         signed = name in reading.signed_inputs or any(o.signed_input for o in chosen)
         signed = signed or (any(n.op in RECURRENT for n in readers) and name not in reading.unsigned_inputs)
@@ -165,7 +184,9 @@ def _fused(network: Network, node: Node, reading: Reading, done: set[str]) -> Ca
         gain = Call(node, attrs, output).integer("scale_params", limit("default_gain"))
     if node.op in LAYERS and node.op not in NOT_CALLS:
         follower = _alone(network, output, "Scale")
-        if follower is not None and (found := _gain_of(follower, network.attrs[follower.name])):
+        two = node.op == "MatMul" and node.inputs[1] not in network.constants  # of two values of the network
+        gain = 0 if two else gain
+        if follower is not None and (found := _gain_of(follower, network.attrs[follower.name], least=2 if two else 0)):
             gain, output = found, follower.output
             done.add(follower.name)
     follower = _alone(network, output, "Relu") if node.op in TAKES_RELU else None
@@ -177,20 +198,20 @@ def _fused(network: Network, node: Node, reading: Reading, done: set[str]) -> Ca
 
 def _alone(network: Network, value: str, op: str) -> Node | None:
     """The only reader of a value, if it is an `op`."""
-    readers = [n for n in network.nodes if value in n.inputs]
+    readers = network.readers.get(value, ())
     if len(readers) != 1 or readers[0].op != op or value in network.outputs:
         return None
     return readers[0]
 
 
-def _gain_of(node: Node, attrs: Mapping[str, Any]) -> int:
-    """G of a Scale of 1/G within the array's gains; 0 where it is something else."""
+def _gain_of(node: Node, attrs: Mapping[str, Any], *, least: int = 0) -> int:
+    """G of a Scale of 1/G within the array's gains, or from `least` on; 0 where it is something else."""
     if "op_types" in attrs or "shift_bit" in attrs:
         return 0
     value = Call(node, attrs, node.output).number("scale", 1.0)
     gain = 1 / value if value > 0 else 0.0
     low, high = dialect()["limits"]["gain"]
-    whole = round(gain)
+    low, whole = least or low, round(gain)
     return whole if low <= whole <= high and whole & (whole - 1) == 0 and abs(gain - whole) < 1e-3 * whole else 0
 
 

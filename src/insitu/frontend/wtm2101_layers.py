@@ -5,47 +5,20 @@ Signed inputs, wide weights and the side file's options become rows, bias and ga
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
-from insitu.frontend.wtm2101_draft import Array, Call, Draft, Value, dialect, limit, rounding, spec_of
+from insitu.frontend.wtm2101_draft import INT8, Array, Call, Draft, Value, dialect, limit, rounding
+from insitu.frontend.wtm2101_drive import Matrix, blocks, driven, halves
 from insitu.frontend.wtm2101_options import ArrayOptions
 from insitu.frontend.wtm2101_sparse import high_part, products
 from insitu.graph.graph import Attr
 from insitu.numeric.affine import Ints, QuantSpec
 
 CELL_SPEC = QuantSpec(10, signed=True, scale=(1.0,))
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Weights of one array: [rows, cols], or [O, I / group, *kernel] with the attributes of a convolution."""
-
-    weights: Ints
-    bias: Ints
-    gain: int
-    conv: Mapping[str, Attr] | None = None
-
-    @property
-    def inputs(self) -> int:
-        """The axis that counts inputs."""
-        return 0 if self.conv is None else 1
-
-    @property
-    def group(self) -> int:
-        return 1 if self.conv is None else int(self.conv.get("group", 1))  # pyright: ignore[reportArgumentType]
-
-    @property
-    def rows(self) -> int:
-        """Rows of the array that one matrix takes."""
-        return self.weights.shape[0] if self.conv is None else prod(self.weights.shape[1:])
-
-    def sums(self) -> Ints:
-        """Sum of the weights of each output."""
-        return self.weights.sum(axis=0 if self.conv is None else tuple(range(1, self.weights.ndim)))
 
 
 def array_layer(
@@ -56,16 +29,23 @@ def array_layer(
     options = call.options.array() if options is None else options
     name, low = name or call.name, call.low if low is None else low
     x, matrix = (x, matrix) if isinstance(x, Value) else _side_by_side(draft, x, matrix, name)
+    matrix = replace(matrix, bias=matrix.bias << options.front, gain=matrix.gain << options.front >> options.magnify)
     if matrix.conv is None and options.mode in ("MIX_MODE", "DIG_MODE"):
         wide = matrix.weights << options.weight_shift
         if np.abs(wide).max(initial=0) > limit("cell") or options.mode == "DIG_MODE":
             return _by_processor(draft, call, x, matrix, name=name, output=output, options=options, low=low)
     options = _fitting(draft, x, options, name)
-    matrix, pieces = _scaled(call, matrix, options)
-    drive = _driven(draft, call, x, matrix, options, name=name, pieces=len(pieces))
-    cells = np.concatenate([sign * p for p in pieces for sign in drive.signs], axis=matrix.inputs)
+    whole, (matrix, pieces) = matrix, _scaled(call, matrix, options)
+    bounds = blocks(call, x, matrix, options, len(pieces)) if x.lo < 0 else ()
+    if bounds:
+        rest = replace(options, front=0, magnify=0)
+        return _in_blocks(draft, call, x, whole, bounds, name=name, output=output, options=rest, low=low)
+    drive = driven(draft, call, x, matrix, options, name=name, pieces=len(pieces))
+    cells = np.concatenate([drive.cells(p, matrix.inputs) for p in pieces], axis=matrix.inputs)
     matrix = replace(matrix, weights=cells, bias=_bias(call, drive.bias))
     _check_gain(call, matrix.gain)
+    if options.repeat > 1:
+        matrix, cells = _copied(call, matrix, options.repeat)
     attrs = dict(matrix.conv or {}) | drive.attrs | {"lo": low, "hi": 127, "rounding": "half_even"}
     attrs |= {"readout": "wtm2101", "parts": _parts(matrix.rows), "k": 0}
     if options.region != "ANY_REGION":
@@ -76,21 +56,67 @@ def array_layer(
         draft.constant(f"{name}.bias", matrix.bias),
         "", "", draft.constant(f"{name}.gain", np.array([matrix.gain], np.int64)),
     ]  # fmt: skip
-    op = "MatMul" if matrix.conv is None else "Conv"
-    return draft.put(op, [drive.x, *tables], low, 127, name=name, output=output, attrs=attrs)
+    op, last = "MatMul" if matrix.conv is None else "Conv", output if options.repeat == 1 else ""
+    y = draft.put(op, [drive.x, *tables], low, 127, name=name, output=last, attrs=attrs)
+    return y if options.repeat == 1 else _mean_of_copies(draft, y, matrix, options.repeat, name=name, output=output)
+
+
+def _copied(call: Call, matrix: Matrix, count: int) -> tuple[Matrix, Ints]:
+    """arrayOutputOpti.repeat: every output several times, from cells of its own each time."""
+    if matrix.group > 1:
+        raise call.fault("a grouped convolution with arrayOutputOpti.repeat", "one group, or repeat 0")
+    cells = np.concatenate([matrix.weights] * count, axis=1 - matrix.inputs)
+    matrix = replace(matrix, weights=cells, bias=np.tile(matrix.bias, count))
+    return matrix, cells
+
+
+def _mean_of_copies(draft: Draft, y: Value, matrix: Matrix, count: int, *, name: str, output: str) -> Value:
+    """The mean of the copies of each output, which are equal but for noise."""
+    shape = draft.shape(y)
+    axis = 1 if matrix.conv is not None else len(shape) - 1
+    apart = (*shape[:axis], count, shape[axis] // count, *shape[axis + 1 :])
+    parts = draft.move("Reshape", y, name=f"{name}.copies", attrs={"shape": apart})
+    attrs: dict[str, Attr] = {
+        "axes": (axis,), "keepdims": 0, "multiplier": 1, "shift": count.bit_length() - 1,
+        "rounding": rounding("AveragePool"), "lo": y.lo, "hi": y.hi,
+    }  # fmt: skip
+    mean = draft.put("ReduceMean", [parts], y.lo, y.hi, name=f"{name}.mean", output=output, attrs=attrs)
+    return replace(mean, delay=y.delay)
+
+
+def _in_blocks(
+    draft: Draft, call: Call, x: Value, matrix: Matrix, bounds: Sequence[int], *, name: str, output: str,
+    options: ArrayOptions, low: int,
+) -> Value:  # fmt: skip
+    """Parts of signed inputs as layers of their own, their codes summed: each makes up for its own offset."""
+    axis = draft.frame_axis(x) if matrix.conv is None else 1
+    total: Value | None = None
+    for i, (first, last) in enumerate(pairwise(bounds)):
+        rows = draft.cut(x, axis, first, last, name=f"{name}.rows{i}")
+        part = matrix.part(first, last)
+        read = array_layer(draft, call, rows, part, name=f"{name}.part{i}", options=options, low=INT8[0])
+        if total is None:
+            total = read
+        elif last < bounds[-1]:
+            total = draft.arithmetic("Add", [total, read], -(1 << 15), (1 << 15) - 1, name=f"{name}.sum{i}")
+        else:
+            total = draft.arithmetic("Add", [total, read], low, INT8[1], name=name, output=output)
+    assert total is not None
+    return total
 
 
 def _by_processor(
     draft: Draft, call: Call, x: Value, matrix: Matrix, *, name: str, output: str, options: ArrayOptions, low: int
 ) -> Value:
     """The vendor's MIX and DIG modes: the processor sums what the array does not hold."""
+    _check_gain(call, matrix.gain)
     places = matrix.gain.bit_length() - 1
     if options.mode == "DIG_MODE":
         sums = products(draft, call, x, matrix.weights, name=name, factor=1, shift=places, mode=rounding("DIG"),
                         bias=_bias(call, matrix.bias))  # fmt: skip
         return draft.clipped(sums, low, 127, name=name, output=output)
     lows, highs = high_part(matrix.weights)
-    part = replace(options, mode="", weight_shift=0)
+    part = replace(options, mode="", weight_shift=0, front=0, magnify=0)
     if options.weight_shift:
         draft.notes.append(f"{name}: weightOpti.num = {options.weight_shift} in MIX_MODE")
     held = array_layer(draft, call, x, replace(matrix, weights=lows), name=f"{name}.low", options=part, low=-128)
@@ -112,19 +138,9 @@ def _side_by_side(draft: Draft, parts: Sequence[Value], matrix: Matrix, name: st
     values: list[Value] = []
     cells: list[Ints] = []
     for i, (part, block) in enumerate(zip(parts, blocks, strict=True)):
-        values += _halves(draft, part, f"{name}.{i}") if part.lo < 0 else [part]
+        values += halves(draft, part, f"{name}.{i}") if part.lo < 0 else [part]
         cells += [block, -block] if part.lo < 0 else [block]
     return draft.joined(values, axis, name=f"{name}.input"), replace(matrix, weights=np.concatenate(cells))
-
-
-def _halves(draft: Draft, x: Value, name: str) -> list[Value]:
-    """A signed value as two that are not: max(x, 0) and max(-x, 0)."""
-    spec = spec_of(0, 255)
-    turned: dict[str, Attr] = {"scale_a": -1, "scale_b": 0}
-    return [
-        draft.arithmetic("Requantize", [x], 0, x.hi, name=f"{name}.positive", spec=spec),
-        draft.arithmetic("Add", [x, x], 0, -x.lo, name=f"{name}.negative", attrs=turned, spec=spec),
-    ]
 
 
 def _fitting(draft: Draft, x: Value, options: ArrayOptions, name: str) -> ArrayOptions:
@@ -168,60 +184,6 @@ def _pieces(call: Call, weights: Ints, options: ArrayOptions) -> list[Ints]:
         pieces.append(share)
         left = left - share
     return pieces
-
-
-@dataclass(frozen=True)
-class _Drive:
-    """How a value reaches unsigned rows: the value that drives them, signs of the rows, bias, and attributes."""
-
-    x: Value
-    signs: tuple[int, ...]
-    bias: Ints
-    attrs: dict[str, Attr]
-
-
-def _driven(
-    draft: Draft, call: Call, x: Value, matrix: Matrix, options: ArrayOptions, *, name: str, pieces: int
-) -> _Drive:
-    attrs: dict[str, Attr] = {"input_shift": options.input_shift} if options.input_shift else {}
-    axis = draft.frame_axis(x) if matrix.conv is None else 1
-    signs = (1, -1) if x.lo < 0 and _by_rows(call, x, matrix, options, pieces) else (1,)
-    if x.lo < 0 and len(signs) == 1:
-        attrs["input_offset"] = 128
-        shifted = replace(matrix, bias=matrix.bias - 128 * matrix.sums())
-        return _Drive(_repeated(draft, [x], pieces, axis, name), signs, shifted.bias, attrs)
-    parts = [x] if len(signs) == 1 else _halves(draft, x, name)
-    return _Drive(_repeated(draft, parts, pieces, axis, name), signs, matrix.bias, attrs)
-
-
-def _repeated(draft: Draft, parts: list[Value], count: int, axis: int, name: str) -> Value:
-    every = parts * count
-    return every[0] if len(every) == 1 else draft.joined(every, axis, name=f"{name}.rows")
-
-
-def _by_rows(call: Call, x: Value, matrix: Matrix, options: ArrayOptions, pieces: int) -> bool:
-    """Whether a signed input becomes two rows (x, -x) rather than x + 128: whatever needs less of the array."""
-    reach = limit("bias_unit") * limit("cell")
-    need = int(np.abs(matrix.bias - 128 * matrix.sums()).max(initial=0))
-    span = (x.lo << options.input_shift, x.hi << options.input_shift)
-    possible = span[0] >= -128 and span[1] <= 127 and need <= reach * limit("bias_rows")
-    if matrix.group > 1:
-        if not possible:
-            raise call.fault(f"a grouped convolution of inputs {x.lo} to {x.hi}", "inputs of -128 to 127")
-        return False
-    if options.signed_input == -1 and possible:
-        return False
-    if options.signed_input is not None and options.signed_input > 0:
-        return True
-    rows, plain = matrix.rows * pieces, int(np.abs(matrix.bias).max(initial=0))
-    if not possible or 2 * rows > limit("rows"):
-        return not possible
-    return _share(2 * rows, -(-plain // reach)) < _share(rows, -(-need // reach))
-
-
-def _share(rows: int, bias_rows: int) -> int:
-    """Rows of the column that a block takes away from others: its own, or those that lose their bias rows."""
-    return max(rows, bias_rows * 2 * limit("rows") // limit("bias_rows"))
 
 
 def _bias(call: Call, bias: Ints) -> Ints:

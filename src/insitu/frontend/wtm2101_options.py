@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 REGIONS = ("ANY_REGION", "UP_REGION", "DOWN_REGION")
 MODES = ("SIM_MODE", "MIX_MODE", "DIG_MODE")
 HINTS = ("convOpti",)  # how the vendor's firmware runs a layer; its integers are the same
+REPEATS = (1, 2, 4)
+MOST_PLACES = 5  # gains lie between 2**8 and 2**13
 MAX_BYTES, MAX_DEPTH = 1 << 22, 8
 
 
@@ -34,6 +36,9 @@ class ArrayOptions:
     region: str = "ANY_REGION"
     copies: int = 0  # 2**copies times the rows
     mode: str = ""
+    front: int = 0  # of the input's doublings, those that the layer before makes by its gain
+    magnify: int = 0  # the gain is lower by 2**magnify, outputs larger by it
+    repeat: int = 1  # copies of the outputs whose mean is taken
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,6 @@ class LayerOptions:
 
     name: str = ""
     arrays: tuple[ArrayOptions, ...] = ()
-    refused: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
     streamed: bool = False  # frames along the last axis, one a step (tdnn_mode)
 
@@ -88,8 +92,8 @@ def parse_options(text: str, *, where: str = "options") -> dict[str, LayerOption
             close = did_you_mean(key, ("layerOptiConfig",))
             raise ModelError(where, f"the field {key!r}", "layerOptiConfig { name: ... }", try_=close)
         layer = _layer(value, where)
-        if layer.name in found:
-            raise ModelError(where, f"two entries for the layer {layer.name!r}", "one each")
+        if layer.name in found and found[layer.name] != layer:
+            raise ModelError(where, f"two entries for the layer {layer.name!r} that differ", "one each")
         found[layer.name] = layer
     return found
 
@@ -115,8 +119,7 @@ def _layer(message: _Message, where: str) -> LayerOptions:
     arrays = tuple(_array(message, i, place) for i in range(max(count, 1)))
     hints = tuple(f"{k}.{f}" for k in HINTS for m in message.all(k) for f, _ in m.fields if f != "tdnn_mode")
     streamed = any(m.one("tdnn_mode", 0) for m in message.all("convOpti"))
-    refused = tuple(dict.fromkeys(_refused(message)))
-    return LayerOptions(name, arrays, refused, tuple(dict.fromkeys(hints)), bool(streamed))
+    return LayerOptions(name, arrays, tuple(dict.fromkeys(hints)), bool(streamed))
 
 
 def _array(message: _Message, index: int, place: str) -> ArrayOptions:
@@ -124,19 +127,36 @@ def _array(message: _Message, index: int, place: str) -> ArrayOptions:
         every = message.all(key)
         return every[min(index, len(every) - 1)] if every else _Message()
 
-    weights, inputs = part("weightOpti"), part("inputOpti")
+    weights, inputs, outputs = part("weightOpti"), part("inputOpti"), part("arrayOutputOpti")
+    total, front = _shift(inputs, f"{place}: inputOpti"), _places(inputs, "front_scale", f"{place}: inputOpti")
+    if front > total > 0:
+        raise ModelError(f"{place}: inputOpti", f"front_scale = {front} with num = {total}", "at most num")
+    repeat = max(_integer(outputs.one("repeat", 0), f"{place}: arrayOutputOpti.repeat"), 1)
+    if repeat not in REPEATS:
+        raise ModelError(f"{place}: arrayOutputOpti", f"repeat = {repeat}", "0 or 1 for one output, or 2 or 4 copies")
     region = _word(weights.one("region", 0), REGIONS, f"{place}: weightOpti.region")
     given = part("sparseMatrixOpti").one("sp_mode", "")
     mode = _word(given, MODES, f"{place}: sparseMatrixOpti.sp_mode") if given != "" else ""
     signed = inputs.one("signed_input", None)
     return ArrayOptions(
-        input_shift=_shift(inputs, f"{place}: inputOpti"),
+        input_shift=total - front if total else 0,
         signed_input=None if signed is None else _integer(signed, f"{place}: inputOpti.signed_input"),
         weight_shift=_shift(weights, f"{place}: weightOpti"),
         region=region,
         copies=_integer(part("doubleWeightOpti").one("multiple", 0), f"{place}: doubleWeightOpti.multiple"),
         mode=mode,
+        front=front if total else 0,
+        magnify=_places(outputs, "magnify", f"{place}: arrayOutputOpti"),
+        repeat=repeat,
     )
+
+
+def _places(message: _Message, name: str, place: str) -> int:
+    """A number of places to shift by."""
+    value = _integer(message.one(name, 0), f"{place}.{name}")
+    if not 0 <= value <= MOST_PLACES:
+        raise ModelError(place, f"{name} = {value}", f"0 to {MOST_PLACES}")
+    return value
 
 
 def _shift(message: _Message, place: str) -> int:
@@ -145,18 +165,6 @@ def _shift(message: _Message, place: str) -> int:
     if on and not 0 <= places <= 7:
         raise ModelError(place, f"num = {places}", "0 to 7 places to the left")
     return places if on else 0
-
-
-def _refused(message: _Message) -> Iterator[str]:
-    """Options that change integers in ways the vendor does not document."""
-    for m in message.all("inputOpti"):
-        if _integer(m.one("front_scale", 0), "front_scale"):
-            yield "inputOpti.front_scale (the layer before would be read at another G)"
-    for m in message.all("arrayOutputOpti"):
-        if _integer(m.one("magnify", 0), "magnify"):
-            yield "arrayOutputOpti.magnify (another G)"
-        if _integer(m.one("repeat", 0), "repeat") > 1:
-            yield "arrayOutputOpti.repeat (averaged copies)"
 
 
 def _word(value: Any, known: Sequence[str], place: str) -> str:

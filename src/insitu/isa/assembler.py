@@ -42,7 +42,7 @@ from insitu.isa.program import (
 from insitu.isa.records import from_plain
 from insitu.isa.table import Operand, instruction, table
 
-_PREFIX = {"descriptor": "d", "binding": "b", "vector": "v", "host": "h", "token": "t"}
+_PREFIX = {"descriptor": "d", "binding": "b", "vector": "v", "host": "h", "token": "t", "register": "d"}
 _TOKEN = re.compile(r'\s*(?:(#.*$)|("(?:[^"\\]|\\.)*")|([A-Za-z_][\w./-]*)|([+-]?\d+)|(.))')
 _NAME = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
 _WORDS = {"true": True, "false": False, "none": None}
@@ -124,9 +124,9 @@ def _text(value: str) -> str:
 def _code(section: Section) -> Iterator[str]:
     depth = 1
     for command in section.code:
-        depth -= command.op == "ENDL"
+        depth -= command.op in ("ENDL", "ENDP")
         yield f"{'  ' * max(depth, 1)}{print_command(command)}{_comment(section, command)}"
-        depth += command.op == "LOOP"
+        depth += command.op in ("LOOP", "PRED")
 
 
 def print_command(command: Command) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 from insitu.base.errors import ProgramError
+from insitu.isa.check_data import bank_faults, data_faults
 from insitu.isa.check_loads import load_faults
 from insitu.isa.check_memory import memory_faults
 from insitu.isa.check_operands import operand_faults
@@ -34,11 +35,11 @@ def check_program(program: Program) -> None:
 
 def find_faults(program: Program) -> list[Fault]:
     """Every broken constraint; sizes bound at run time are taken at their largest, orderings also at 1."""
-    faults = list(structure_faults(program))
+    faults = [*structure_faults(program)] or [f for s in program.sections for f in data_faults(program, s)]
     if faults:
         return faults
     largest = program.bind(program.sizes)
-    for check in (memory_faults, operand_faults, tile_faults, load_faults):
+    for check in (bank_faults, memory_faults, operand_faults, tile_faults, load_faults):
         faults.extend(check(largest))
     if not any(fault.rule[0] in "DM" for fault in faults):
         smallest = [program.bind(dict.fromkeys(program.sizes, 1))] if program.sizes else []
@@ -132,21 +133,41 @@ def _weights_of(binding: Binding) -> list[str]:
 
 
 def _code_faults(program: Program, section: Section) -> Iterator[Fault]:
-    depth = 0
+    opened: list[str] = []  # LOOP and PRED around the command
     names = {name: i for i, name in enumerate(sorted(program.sizes))}
     for index, command in enumerate(section.code):
         where = command_name(section, index, command)
-        depth += command.op == "LOOP"
-        if depth > MAX_LOOPS or (command.op == "ENDL" and depth == 0):
-            yield Fault("S3", where, f"loop depth {depth}" if depth else "ENDL without LOOP")
-        depth -= command.op == "ENDL" and depth > 0
-        if command.op == "HALT" and (depth or index != len(section.code) - 1):
-            yield Fault("S4", where, f"HALT before the end, loop depth {depth}")
+        if command.op in ENDS:
+            yield from _end_faults(command.op, opened, where)
+        elif command.op in ENDS.values():
+            opened.append(command.op)
+            if opened.count(command.op) > MAX_LOOPS:
+                yield Fault(NESTING[command.op], where, f"{command.op} {opened.count(command.op)} deep")
+        if command.op == "HALT" and (opened or index != len(section.code) - 1):
+            yield Fault("S4", where, f"HALT before the end, inside {', '.join(opened) or 'nothing'}")
+        if command.op in DECIDED and "PRED" in opened:
+            yield Fault("P2", where, "inside a PRED")
         yield from _command_faults(program, section, command, names, where)
-    if depth:
-        yield Fault("S3", core_name(section), f"{depth} LOOP without ENDL")
+    for start in dict.fromkeys(opened):
+        yield Fault(NESTING[start], core_name(section), f"{opened.count(start)} {start} without an end")
     if not section.code or section.code[-1].op != "HALT":
         yield Fault("S4", core_name(section), "no HALT at the end")
+
+
+ENDS = {"ENDL": "LOOP", "ENDP": "PRED"}
+NESTING = {"LOOP": "S3", "PRED": "P1"}
+DECIDED = ("SIG", "AWAIT", "BAR", "WLOAD")  # must not depend on data
+
+
+def _end_faults(op: str, opened: list[str], where: str) -> Iterator[Fault]:
+    """An end that matches no start; loops and blocks must not cross."""
+    if opened and opened[-1] == ENDS[op]:
+        opened.pop()
+        return
+    crossed = ENDS[op] in opened
+    yield Fault("P1" if op == "ENDP" or crossed else "S3", where, f"{op} in {opened[-1]}" if opened else f"only {op}")
+    if crossed:
+        opened.remove(ENDS[op])
 
 
 def _command_faults(
@@ -161,6 +182,7 @@ def _command_faults(
     assert row is not None, "encode_command knows it"
     tables = {
         "descriptor": section.descriptors,
+        "register": section.descriptors,
         "binding": section.bindings,
         "vector": section.vectors,
         "host": section.hosts,
@@ -168,15 +190,15 @@ def _command_faults(
     for operand, value in zip(row.operands, command.args, strict=True):
         if operand.kind in tables and int(value) >= len(tables[operand.kind]):
             yield Fault("S2", where, f"{operand.kind} {value} of {len(tables[operand.kind])}")
-        if operand.kind in ("count", "size") and value == 0:
+        if operand.kind in ("count", "size") and value == 0 and command.op != "SETD":
             yield Fault("S3" if operand.kind == "size" else "S2", where, f"{operand.name} 0")
     yield from _float_faults(program, section, command, where)
-    needed = {"MMA": "mma", "WLOAD": "wload"}.get(command.op)
+    needed = {"MMA": "mma", "WLOAD": "wload", "GEMV": "gemv"}.get(command.op)
     if needed and not _can(program.chip, needed):
         yield Fault("S6", where, f"chip {program.chip.get('name', '')} without capability {needed}")
 
 
-FLOAT_OPS = ("V1", "V2", "SEL", "RED", "CVT")
+FLOAT_OPS = ("V1", "V2", "SEL", "RED", "CVT", "DQ", "Q", "QDYN")
 
 
 def _float_faults(program: Program, section: Section, command: Command, where: str) -> Iterator[Fault]:

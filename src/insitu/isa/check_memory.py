@@ -14,7 +14,7 @@ from insitu.base.units import parse_quantity
 from insitu.isa.elements import element
 from insitu.isa.fault import Fault, command_name
 from insitu.isa.program import Location, Program, Section, Symbol, chip_of_space
-from insitu.isa.walk import accesses, nest, reach, runs
+from insitu.isa.walk import accesses, covered, nest, reach, runs
 
 Mask = npt.NDArray[np.bool_]
 MAX_MASK = 1 << 28  # elements of an input; in a larger one nothing may be written
@@ -105,9 +105,10 @@ def _elements(offset: int, dims: Sequence[tuple[int, int]]) -> npt.NDArray[np.in
 def _address_faults(
     section: Section, symbols: Mapping[str, Symbol], inputs: Mapping[str, Mask | None]
 ) -> Iterator[Fault]:
+    table = covered(section)
     for index, command, trips in nest(section.code):
         for access in accesses(section, command):
-            descriptor = section.descriptors[access.descriptor]
+            descriptor = table[access.descriptor]
             symbol = symbols[descriptor.symbol]
             where = f"{command_name(section, index, command)} {access.operand} d{access.descriptor}"
             if len(descriptor.steps) > len(trips):

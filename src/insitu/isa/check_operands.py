@@ -149,6 +149,29 @@ def _picked(use: _Use) -> Iterator[Fault]:
         yield Fault("V7", use.where, f"in {use.elements['in'].name}, out {use.elements['out'].name}")
 
 
+def _placed(use: _Use) -> Iterator[Fault]:
+    """SCATTER: the roles of in and out are those of a GATHER turned around."""
+    out, source, index = use.sizes["out"], use.sizes["in"], use.sizes["index"]
+    if len(out) != 3 or len(index) != 1 or source != (out[0], index[0], out[2]):
+        yield Fault("X5", use.where, f"in {_show(source)}, index {_show(index)}, out {_show(out)}")
+    if use.elements["index"].name not in ("i32", "i64"):
+        yield Fault("X5", use.where, f"index of {use.elements['index'].name}")
+    if use.elements["in"] != use.elements["out"]:
+        yield Fault("V7", use.where, f"in {use.elements['in'].name}, out {use.elements['out'].name}")
+
+
+def _scaled(use: _Use) -> Iterator[Fault]:
+    """DQ, Q and QDYN."""
+    codes, numbers = ("in", "out") if use.command.op == "DQ" else ("out", "in")
+    kinds = {name: kind.name for name, kind in use.elements.items()}
+    lead = use.sizes["scale"]
+    if use.sizes["in"] != use.sizes["out"] or use.sizes["zero"] != lead or use.sizes["in"][: len(lead)] != lead:
+        yield Fault("X6", use.where, ", ".join(f"{name} {_show(sizes)}" for name, sizes in use.sizes.items()))
+    right = kinds[codes] in ("i8", "u8", "i16", "u16") and kinds["zero"] == kinds[codes]
+    if not right or kinds[numbers] != "f32" or kinds["scale"] != "f32":
+        yield Fault("X6", use.where, ", ".join(f"{name} {kind}" for name, kind in kinds.items()))
+
+
 def _elementwise(use: _Use) -> Iterator[Fault]:
     yield from _same_sizes(use)
     yield from _posted(use)
@@ -197,6 +220,7 @@ def _accumulate(use: _Use) -> Iterator[Fault]:
 
 _CHECKS: Mapping[str, Callable[[_Use], Iterator[Fault]]] = {
     "MVM": _mvm,
+    "GEMV": _mvm,
     "MMA": _mma,
     "REQ": _elementwise,
     "ADD": _elementwise,
@@ -213,6 +237,8 @@ _CHECKS: Mapping[str, Callable[[_Use], Iterator[Fault]]] = {
     "SEL": _choice,
     "CVT": lambda use: _same_sizes(use),
     "GATHER": _picked,
+    "SCATTER": _placed,
+    **dict.fromkeys(("DQ", "Q", "QDYN"), _scaled),
     "ACC": _accumulate,
 }
 

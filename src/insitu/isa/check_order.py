@@ -4,6 +4,8 @@ The sections are run as skeletons of signals, waits and memory accesses.  Each k
 signals and barriers of every other section it knows to be over; a byte of memory remembers its last writer and
 readers.  An access to a byte that another section wrote (or, for a write, read) without the clock knowing is a fault,
 whatever the interleaving, since the clocks do not depend on it: a token has one waiting section (rule T2).
+Commands under a PRED are taken to run and descriptors that SETD moves to reach all they may; signals, waits and
+barriers stand outside every PRED (rule P2), so the order found holds whichever way the data go.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy.typing as npt
 from insitu.isa.elements import element
 from insitu.isa.fault import Fault, command_name, core_name
 from insitu.isa.program import Command, Descriptor, Program, Section, Symbol
-from insitu.isa.walk import accesses, executed, expand, nest, reach, runs
+from insitu.isa.walk import accesses, covered, executed, expand, nest, reach, runs
 
 LIMIT = 1_000_000  # commands; longer programs are checked by their totals only
 MAX_SHADOW = 1 << 28  # bytes of shared memory; likewise
@@ -81,9 +83,10 @@ def _shared(program: Program) -> dict[str, tuple[int, int]]:
 
 
 def _touches(section: Section, symbols: Mapping[str, Symbol]) -> Iterator[tuple[int, int, str, bool]]:
+    table = covered(section)
     for _, command, trips in nest(section.code):
         for access in accesses(section, command):
-            descriptor = section.descriptors[access.descriptor]
+            descriptor = table[access.descriptor]
             symbol = symbols[descriptor.symbol]
             low, high = reach(descriptor, [int(n) for n in trips])
             width = _width(symbol)
@@ -270,9 +273,10 @@ class _Run:
         """Command index -> what it touches in shared memory; reads before writes."""
         found: dict[int, list[tuple[_Footprint, str, str]]] = {}
         known: dict[int, _Footprint] = {}
+        table = covered(section)
         for index, command, trips in nest(section.code):
             for access in sorted(accesses(section, command), key=lambda a: a.role != "read"):
-                descriptor = section.descriptors[access.descriptor]
+                descriptor = table[access.descriptor]
                 symbol = self._symbols[descriptor.symbol]
                 if not self._may_share(descriptor, symbol, [int(n) for n in trips]):
                     continue

@@ -7,6 +7,7 @@ from itertools import combinations, pairwise
 from math import prod
 from typing import Any
 
+from insitu.isa.check_data import bank_bindings
 from insitu.isa.elements import element
 from insitu.isa.fault import Fault, core_name
 from insitu.isa.loads import loaded
@@ -19,11 +20,13 @@ def tile_faults(program: Program) -> Iterator[Fault]:
     """Faults of bindings and of their place on the chip (B)."""
     by_macro: dict[tuple[int, int, int], list[Held]] = {}
     for section in program.sections:
-        moving = loaded(section)
+        moving, banked = loaded(section), bank_bindings(section)
         for i, binding in enumerate(section.bindings):
             where = f"{core_name(section)} b{i} ({binding.label})"
             yield from _matrix_faults(program, binding, where)
             yield from _setting_faults(program, binding, where)
+            if i in banked:
+                continue
             yield from _cover_faults(binding, where)
             yield from _place_faults(program.chip, binding, where)
             for tile in binding.tiles:

@@ -26,7 +26,7 @@ def reference_page() -> str:
     """The page as Markdown."""
     low = table().opcode_at
     head = _HEAD.format(low=low, high=low + table().opcode_bits - 1)
-    return "\n".join([head, *_kinds(), *_overview(), *_details(), *_constraints()]) + "\n"
+    return "\n".join([head, *_kinds(), *_overview(), *_details(), *_constraints(), *_coverage()]) + "\n"
 
 
 def _kinds() -> Iterator[str]:
@@ -66,9 +66,18 @@ def _bits(operand: Operand) -> str:
 
 def _constraints() -> Iterator[str]:
     yield "## Constraints\n"
-    yield "S sections, D descriptors, M memory, B bindings, T tokens and order, V and X operands of commands.\n"
+    yield (
+        "S sections, D descriptors, M memory, B bindings, G memory banks, T tokens and order, P commands that follow "
+        "data, W weights loaded while the program runs, V and X operands of commands, L chips, H the host.\n"
+    )
     yield "| id | what must hold |\n| --- | --- |"
     yield from (f"| {rule} | {text} |" for rule, text in table().constraints.items())
+    yield ""
+
+
+def _coverage() -> Iterator[str]:
+    yield "## What the design asks for, and what serves it\n\n| asked | served by | how |\n| --- | --- | --- |"
+    yield from (f"| {c.item} | {', '.join(f'`{b}`' for b in c.by) or '-'} | {c.how} |" for c in table().coverage)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from insitu.base.errors import DataError, ProgramError
 from insitu.isa.elements import Element, element
 from insitu.isa.fault import command_name, core_name
-from insitu.isa.program import Location, Program, Section, Symbol
+from insitu.isa.program import Descriptor, Location, Program, Section, Symbol
 from insitu.isa.semantics_ops import EXECUTE, Machine, Operand
+from insitu.isa.walk import blocks
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -234,6 +235,18 @@ def _execute(program: Program, section: Section, memory: Memory, sync: _Sync) ->
                 opened = sync.opened
                 while sync.opened == opened:
                     yield f"command {at}, BAR"
+            case "PRED":
+                [cond] = (_first(memory, d, [done for _, done in loops]) for _, d in machine.descriptors(command))
+                if bool(cond) != bool(command.args[1]):
+                    at = blocks(section.code)[at]
+            case "ENDP":
+                pass
+            case "SETD":
+                [value] = (_first(memory, d, [done for _, done in loops]) for _, d in machine.descriptors(command))
+                target, _, dim, most = (int(a) for a in command.args)
+                if not 0 <= value <= most:
+                    raise ProgramError(command_name(section, at, command), f"value {value}", f"0 to {most}")
+                machine.moved[target] = value * section.descriptors[target].strides[dim]
             case "HALT":
                 sync.moves += 1
                 return
@@ -250,3 +263,8 @@ def _execute(program: Program, section: Section, memory: Memory, sync: _Sync) ->
         at += 1
         sync.moves += 1
     raise ProgramError(core_name(section), "the end of the code", "HALT")
+
+
+def _first(memory: Memory, descriptor: Descriptor, counters: Sequence[int]) -> int:
+    """The only element of an operand."""
+    return int(Operand(memory, descriptor, counters)[(0,) * len(descriptor.sizes)])

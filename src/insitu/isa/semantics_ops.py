@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from insitu.isa.elements import element
 from insitu.isa.host import run_host
 from insitu.isa.loads import Loads
 from insitu.isa.program import Binding, Command, Descriptor, Post, Program, Section, Symbol, Vector
+from insitu.isa.semantics_numbers import NUMBERS
 from insitu.isa.walk import accesses, operands
 from insitu.numeric import vector
 from insitu.numeric.affine import requantize
@@ -84,12 +86,14 @@ class Machine:
         self.loads = Loads.of(section)
         macro: Mapping[str, Any] = program.chip.get("macro", {})
         drivers: Mapping[str, Any] = macro.get("input", {})
+        self.moved: dict[int, int] = {}  # descriptor -> what SETD adds to its offset
         self.unsigned_bits = 0 if drivers.get("signed", True) else int(drivers.get("bits", 8))
 
     def descriptors(self, command: Command) -> Iterator[tuple[str, Descriptor]]:
         """The memory operands of a command by name."""
         for access in accesses(self.section, command):
-            yield access.operand, self.section.descriptors[access.descriptor]
+            found = self.section.descriptors[access.descriptor]
+            yield access.operand, replace(found, offset=found.offset + self.moved.get(access.descriptor, 0))
 
     def weight(self, name: str) -> list[Any]:
         """A weight as (nested) lists."""
@@ -148,15 +152,30 @@ def _mvm(machine: Machine, command: Command, named: Named) -> None:
     out, source, binding = named["out"], named["in"], machine.binding(command)
     if not machine.loads.readable(number := _last(command, "binding")):
         raise ProgramError(binding.label, f"binding {number} not loaded, or written over", "a WLOAD before the MVM")
-    where = out.sizes[:-1]
     if np.dtype(out.dtype).kind == "f":
         _float_mvm(machine, binding, out, source)
         return
+    weights = machine.weight(binding.weight)
+    _every_position(machine, binding, out, source, weights)
+
+
+def _gemv(machine: Machine, command: Command, named: Named) -> None:
+    """As MVM, with the weights that memory holds."""
+    binding, held = machine.binding(command), named["weights"]
+    weights = [[held[(r, c)] for c in range(held.sizes[1])] for r in range(held.sizes[0])]
+    _every_position(machine, binding, named["out"], named["in"], weights)
+
+
+def _every_position(
+    machine: Machine, binding: Binding, out: Operand, source: Operand, weights: Sequence[Sequence[int]]
+) -> None:
+    where = out.sizes[:-1]
     for position in positions(where):
         window = positions(source.sizes[len(where) :])
         x = [_driven(machine, binding, source[position + w]) for w in window]
         for column in range(binding.cols):
-            out[(*position, column)] = column_code(machine, binding, x, column)
+            w = [row[column] for row in weights]
+            out[(*position, column)] = column_code(machine, binding, x, w, column)
 
 
 def _float_mvm(machine: Machine, binding: Binding, out: Operand, source: Operand) -> None:
@@ -184,9 +203,8 @@ def _driven(machine: Machine, binding: Binding, q: int) -> int:
     return q - binding.zero_in
 
 
-def column_code(machine: Machine, binding: Binding, x: Sequence[int], column: int) -> int:
-    """The code of one output column for driven inputs x, by the binding's readout."""
-    w = [row[column] for row in machine.weight(binding.weight)]
+def column_code(machine: Machine, binding: Binding, x: Sequence[int], w: Sequence[int], column: int) -> int:
+    """The code of one output column for driven inputs x and its weights w, by the binding's readout."""
     bias = machine.setting(binding.bias, column) if binding.bias else 0
     if len(w) != len(x):
         raise ProgramError(binding.label, f"{len(x)} inputs", f"{len(w)}, the rows of the binding")
@@ -363,42 +381,7 @@ def _lut(machine: Machine, command: Command, named: Named) -> None:
         out[index] = min(max(entry, settings.post.lo), settings.post.hi)
 
 
-# numbers without quantization
-
-
-def _function(machine: Machine, command: Command, named: Named) -> None:
-    """V1 and V2, one element after the other."""
-    out, fn = named["out"], machine.vector(command).fn
-    sources = [named[n] for n in ("in", "a", "b") if n in named]
-    for index in out.indices():
-        values = [np.array([s[index]], s.dtype) for s in sources]
-        result = vector.unary(fn, *values) if len(values) == 1 else vector.binary(fn, *values)
-        out[index] = result[0].item()
-
-
-def _select(_: Machine, command: Command, named: Named) -> None:
-    for index in named["out"].indices():
-        named["out"][index] = named["a" if named["choice"][index] else "b"][index]
-
-
-def _reduced(machine: Machine, command: Command, named: Named) -> None:
-    out, source, fn = named["out"], named["in"], machine.vector(command).fn
-    for index in out.indices():
-        window = [source[index + w] for w in positions(source.sizes[len(index) :])]
-        out[index] = vector.fold(fn, np.array([window], source.dtype), 1)[0].item()
-
-
-def _convert(_: Machine, command: Command, named: Named) -> None:
-    out, source = named["out"], named["in"]
-    for index in out.indices():
-        out[index] = vector.convert(np.array([source[index]], source.dtype), out.dtype)[0].item()
-
-
-def _pick(_: Machine, command: Command, named: Named) -> None:
-    out, source, places = named["out"], named["in"], named["index"]
-    for o, c, i in out.indices():
-        at = int(places[(c,)])
-        out[(o, c, i)] = source[(o, at + source.sizes[1] if at < 0 else at, i)]
+# the host, and memory
 
 
 def _host(machine: Machine, command: Command, named: Named) -> None:
@@ -414,9 +397,6 @@ def _host(machine: Machine, command: Command, named: Named) -> None:
         flat = np.asarray(found, out.dtype).reshape(out.sizes)
         for index in out.indices():
             out[index] = flat[index].item()
-
-
-# memory
 
 
 def _fill(_: Machine, command: Command, named: Named) -> None:
@@ -443,6 +423,7 @@ def _load(machine: Machine, command: Command, named: Named) -> None:
 EXECUTE: Mapping[str, Callable[[Machine, Command, Named], None]] = {
     "WLOAD": _load,
     "MVM": _mvm,
+    "GEMV": _gemv,
     "MMA": _mma,
     "REQ": _requantize,
     "ADD": _add,
@@ -453,12 +434,7 @@ EXECUTE: Mapping[str, Callable[[Machine, Command, Named], None]] = {
     "LUT": _lut,
     "FILL": _fill,
     "DMA": _copy,
-    "V1": _function,
-    "V2": _function,
-    "SEL": _select,
-    "RED": _reduced,
-    "CVT": _convert,
-    "GATHER": _pick,
     "HOST": _host,
     "ACC": _accumulate,
+    **NUMBERS,
 }

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 from insitu.base.yaml import load_yaml
 
-Kind = Literal["descriptor", "binding", "vector", "host", "token", "count", "signed", "size"]
+Kind = Literal["descriptor", "binding", "vector", "host", "token", "count", "signed", "flag", "register", "size"]
 Role = Literal["", "read", "write", "update"]
 WORD_BITS = 64
 
@@ -55,6 +55,15 @@ class Instruction:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """An item of the design, and the instructions or record fields that serve it (none: it is not served)."""
+
+    item: str
+    by: tuple[str, ...]
+    how: str
+
+
+@dataclass(frozen=True)
 class Table:
     """All instructions by mnemonic, the constraints by id, and what the kinds of operand mean."""
 
@@ -64,6 +73,7 @@ class Table:
     instructions: Mapping[str, Instruction]
     constraints: Mapping[str, str]
     kinds: Mapping[str, str]
+    coverage: tuple[Coverage, ...] = ()
 
     def by_opcode(self) -> dict[int, Instruction]:
         """Opcode -> instruction."""
@@ -81,6 +91,7 @@ def table() -> Table:
         instructions={row["mnemonic"]: _instruction(row) for row in data["instructions"]},
         constraints=data["constraints"],
         kinds=data["kinds"],
+        coverage=tuple(Coverage(row["item"], tuple(row["by"]), row["how"]) for row in data["coverage"]),
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from math import prod
 
 import numpy as np
@@ -84,6 +84,32 @@ def expand(code: Sequence[Command]) -> Iterator[tuple[int, Command, tuple[int, .
         else:
             yield at, command, tuple(counters)
         at += 1
+
+
+@lru_cache(maxsize=64)
+def blocks(code: tuple[Command, ...]) -> Mapping[int, int]:
+    """Each PRED with the ENDP that ends it, by index, of balanced code."""
+    found: dict[int, int] = {}
+    starts: list[int] = []
+    for index, command in enumerate(code):
+        if command.op == "PRED":
+            starts.append(index)
+        elif command.op == "ENDP":
+            found[starts.pop()] = index
+    return found
+
+
+def covered(section: Section) -> tuple[Descriptor, ...]:
+    """The section's descriptors, those that a SETD moves with a dimension more for each of its moves.
+
+    What such a descriptor addresses is all that the command might, whatever the value; it is for checks only.
+    """
+    table = list(section.descriptors)
+    moves = {c.args for c in section.code if c.op == "SETD"}
+    for target, _, dim, most in sorted(moves, key=str):
+        d, own = table[int(target)], section.descriptors[int(target)]
+        table[int(target)] = replace(d, sizes=(*d.sizes, int(most) + 1), strides=(*d.strides, own.strides[int(dim)]))
+    return tuple(table)
 
 
 def executed(code: Sequence[Command]) -> int:

@@ -11,6 +11,7 @@ from insitu.base.errors import Infeasible
 from insitu.base.metrics import Metric
 
 SCHEMA = 1
+TEN = 10  # constants that a result lists, those that weigh most
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,14 @@ class Coverage:
 
 @dataclass(frozen=True)
 class AccuracyPoint:
-    """Accuracy `time_s` seconds after programming, one value per chip instance (fractions)."""
+    """Accuracy `time_s` seconds after programming, one value per chip instance (fractions).
+
+    `note` says why a time shows what an earlier one does: nothing moves, or how it moves is not known.
+    """
 
     time_s: float
     values: tuple[float, ...]
+    note: str = ""
 
     @property
     def mean(self) -> float | None:
@@ -73,7 +78,8 @@ class AccuracyPoint:
 
     def to_json(self) -> dict[str, Any]:
         shown = {"time_s": self.time_s, "mean": self.mean, "std": self.std, "min": self.min}
-        return {**shown, "instances": len(self.values)}
+        counted = {**shown, "instances": len(self.values)}
+        return {**counted, "note": self.note} if self.note else counted
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ class Result:
             "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
             "accuracy_over": [point.to_json() for point in self.accuracy_over],
             "layers": [layer.to_json() for layer in self.layers],
+            "constants": [c for c in self.extra.get("constants", ()) if any(c.get("elasticity", {}).values())][:TEN],
             "run_dir": self.run_dir,
         }
         if not self.fits:

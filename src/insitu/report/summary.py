@@ -56,7 +56,11 @@ def _accuracy(result: Result) -> list[str]:
         value = result.value("sqnr_db")
         return [] if value is None else [f"Fidelity      {quantity(value, 'dB')} signal to quantization noise"]
     note = f" ({result.data_note})" if result.data_note else ""
-    return [f"Accuracy      {', '.join(known)}{_spread(result)}{note}", *_aged(result.accuracy_over, note)]
+    return [
+        f"Accuracy      {', '.join(known)}{_spread(result)}{note}",
+        *_raw(result),
+        *_aged(result.accuracy_over, note),
+    ]
 
 
 def _stages(result: Result) -> list[tuple[str, float | None]]:
@@ -73,9 +77,22 @@ def _spread(result: Result) -> str:
 def _aged(points: tuple[AccuracyPoint, ...], note: str) -> list[str]:
     if len(points) < 2:
         return []
-    return [
-        "Over time     " + ", ".join(f"{time_label(point.time_s)} {percent(point.mean)}" for point in points) + note
-    ]
+    shown = ", ".join(f"{time_label(point.time_s)} {_point(point)}" for point in points)
+    why = next((f" ({point.note})" for point in points if point.note), "")
+    return [f"Over time     {shown}{note}{why}"]
+
+
+def _point(point: AccuracyPoint) -> str:
+    return percent(point.mean) + ("" if point.std is None else f" +- {percent(point.std)}")
+
+
+def _raw(result: Result) -> list[str]:
+    """The first time without the chip's own procedures, where those act."""
+    given = [p for p in result.extra.get("uncalibrated", ()) if p["values"]]
+    if not given:
+        return []
+    point = AccuracyPoint(float(given[0]["time_s"]), tuple(given[0]["values"]))
+    return [f"Uncalibrated  chip {_point(point)}, worst chip {percent(point.min)}, without the chip's own procedures"]
 
 
 def _speed(result: Result) -> list[str]:

@@ -24,7 +24,7 @@ _TITLES = {
     "program_bytes": "Program size", "chips": "Chips", "segments": "Loads of the macros",
     "load_s": "Time to load all weights", "exposed_load_s": "Loading that nothing hides",
     "cells_gap": "Cells above the least possible", "latency_gap": "Time above the busiest unit's work",
-    "cost_usd": "Cost of a chip",
+    "cost_usd": "Cost of a chip", "junction_k": "Temperature of the cells",
 }  # fmt: skip
 _FRACTIONS = ("accuracy", "array_utilization", "cells_gap", "latency_gap")
 _PER_SECOND = ("1/s", "s-1", "/s")

@@ -15,7 +15,8 @@ from insitu.circuit.effects import Physics
 from insitu.graph.graph import Graph
 from insitu.graph.ops.float import numpy_type
 from insitu.graph.text import parse_graph
-from insitu.isa.program import Program, Section
+from insitu.isa.check_data import BANKS
+from insitu.isa.program import Program, Section, chip_of_space
 from insitu.numeric.affine import QuantSpec, dequantize, quantize
 from insitu.runtime.parallel import ranges, spread
 from insitu.sim.functional import Machine, load, run
@@ -216,7 +217,7 @@ def _checked_sizes(program: Program, sizes: Mapping[str, int]) -> dict[str, int]
 def block_size(program: Program) -> int:
     """Samples a block holds: memory image and the largest window matrix within BLOCK_BYTES."""
     windows = max((_largest_window(section) for section in program.sections), default=0)
-    each = sum(program.spaces.values()) + 4 * windows
+    each = sum(n for s, n in program.spaces.items() if chip_of_space(s)[0] != BANKS) + 4 * windows
     return int(np.clip(BLOCK_BYTES // max(each, 1), 1, MAX_BLOCK))
 
 
@@ -228,7 +229,7 @@ def _largest_window(section: Section) -> int:
             trips.append(trips[-1] * int(command.args[0]))
         elif command.op == "ENDL":
             trips.pop()
-        elif command.op == "MVM":
+        elif command.op in ("MVM", "GEMV"):
             sizes = section.descriptors[int(command.args[1])].sizes
             largest = max(largest, trips[-1] * int(np.prod([int(n) for n in sizes])))
     return largest

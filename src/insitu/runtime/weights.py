@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from insitu.arch.spec import Chip
 from insitu.base.errors import UsageError
 from insitu.base.store import write_text
 from insitu.compiler.placement_file import placement_text
-from insitu.graph.graph import Graph
+from insitu.graph.graph import Graph, Node
 from insitu.graph.ops.mvm import input_codes
 from insitu.isa.program import Binding, Program, Tile
 from insitu.numeric.readout import WTM_BIAS_UNIT
@@ -131,6 +132,11 @@ def write_map(program: Program, folder: str | Path) -> Path:
 # what each layer reads and gives
 
 
+def array_layers(graph: Graph) -> list[Node]:
+    """The nodes that live in arrays, in order."""
+    return [n for n in graph.nodes if n.op in ("Conv", "MatMul") and n.inputs[1] in graph.constants]
+
+
 def write_layers(
     graph: Graph, values: Mapping[str, Array], folder: str | Path, *, net: int = 0, driven: bool = True
 ) -> list[Path]:
@@ -140,9 +146,9 @@ def write_layers(
     `driven`: inputs as the rows are driven with, after shift and offset; else the codes before.
     """
     files: list[Path] = []
-    layers = [n for n in graph.nodes if n.op in ("Conv", "MatMul") and n.inputs[1] in graph.constants]
-    for index, node in enumerate(layers):
-        place = Path(folder) / f"net{net}" / f"{index + 1}_{node.name}" / f"round{index}"
+    for index, node in enumerate(array_layers(graph)):
+        label = re.sub(r"[^A-Za-z0-9_.+-]", "_", node.name)  # names may hold what paths are made of
+        place = Path(folder) / f"net{net}" / f"{index + 1}_{label}" / f"round{index}"
         place.mkdir(parents=True, exist_ok=True)
         x = values[node.inputs[0]]
         x = input_codes(x.astype(np.int64), node) if driven else x

@@ -27,12 +27,15 @@ EVENTS = (
     "ram_read_bytes",
     "ram_write_bytes",
     "weight_bits",  # bits of cells written by WLOAD
+    "bank_read_bytes",  # weights that memory banks read for GEMV
     "store_read_bytes",  # weights that leave the store for it
     "link_bytes",  # moved from one chip to another
-    "commands",  # issued: every command but ENDL, which the loop hardware does
+    "commands",  # issued: every command but ENDL and ENDP, which the sequencer does in passing
 )
-CONTROL = ("LOOP", "ENDL", "SIG", "AWAIT", "BAR", "HALT")
+CONTROL = ("LOOP", "ENDL", "ENDP", "SIG", "AWAIT", "BAR", "HALT")
+ENDS = ("ENDL", "ENDP")  # done by the sequencer in passing
 SOFTMAX_PASSES = 3  # maximum, exponentials and their sum, quotient
+QDYN_PASSES = 3  # smallest, largest, codes
 TileKey = tuple[int, int, int, int, int]  # chip, core, macro of that core, x, y
 
 
@@ -145,7 +148,10 @@ class Counts:
 
 
 def count(program: Program, chip: Chip, *, reads: int | None = None) -> Counts:
-    """What executing the program once asks of the chip; `reads` array reads are averaged (else the chip's own)."""
+    """What executing the program once asks of the chip; `reads` array reads are averaged (else the chip's own).
+
+    Commands under a PRED count as run: what is said is the most that any data can ask for.
+    """
     return tally(program, chip, [executions(section.code) for section in program.sections], reads=reads)
 
 
@@ -180,7 +186,7 @@ def executions(code: Sequence[Command]) -> list[Number]:
 def labels(section: Section) -> list[str]:
     """The layer each command serves: its own label, else that of the next labelled command, else "move".
 
-    Loops, tokens, barriers and HALT are "control".
+    Loops, ends, tokens, barriers and HALT are "control".
     """
     names: list[str] = []
     following = "move"
@@ -214,7 +220,7 @@ def command_events(
     program: Program, section: Section, command: Command, chip: Chip, *, widths: Mapping[str, int], reads: int | None
 ) -> dict[str, Number]:
     """The events of one execution; `widths` is bytes per element by symbol."""
-    events: dict[str, Number] = {"commands": 0 if command.op == "ENDL" else 1}
+    events: dict[str, Number] = {"commands": 0 if command.op in ENDS else 1}
     if command.op in CONTROL:
         return events
     if command.op == "WLOAD":
@@ -225,6 +231,8 @@ def command_events(
         return events | {"host_values": host_values(section, command)}
     if command.op == "MVM":
         return events | _mvm_events(program, section, command, chip, reads)
+    if command.op == "GEMV":
+        return events | _gemv_events(program, section, command, widths)
     if command.op == "DMA" and command_link(program, section, command) is not None:
         events["link_bytes"] = read
     work = vector_work(section, command)
@@ -255,15 +263,15 @@ def vectors_of(section: Section, command: Command) -> Number:
     return product(section.descriptors[int(command.args[0])].sizes[:-1])
 
 
-def operands(section: Section, command: Command) -> tuple[Descriptor, list[Descriptor]]:
+def operands(section: Section, command: Command) -> tuple[list[Descriptor], list[Descriptor]]:
     """(written, read) descriptors of a command that is not control; multipliers are among those read."""
-    [written] = _places(command.op, "descriptor", ("write", "update"))
+    written = _places(command.op, "descriptor", ("write", "update"))
     read = _places(command.op, "descriptor", ("read", "update"))
     sources = [section.descriptors[int(command.args[i])] for i in read]
     for i in _places(command.op, "vector"):
         multiplier = section.vectors[int(command.args[i])].multiplier
         sources += [] if multiplier is None else [section.descriptors[multiplier]]
-    return section.descriptors[int(command.args[written])], sources
+    return [section.descriptors[int(command.args[i])] for i in written], sources
 
 
 def traffic(
@@ -272,9 +280,13 @@ def traffic(
     """Bytes over the memory port: (read before the first vector, read in all, written)."""
     if command.op == "HOST":
         return _host_traffic(section, command, widths)
-    out, sources = operands(section, command)
-    written = product(out.sizes) * widths[out.symbol]
-    if command.op == "MVM":
+    outs, sources = operands(section, command)
+    written: Number = 0
+    for out in outs if command.op != "SCATTER" else sources[1:2]:  # as many elements as come in, out's others stay
+        written = written + product(out.sizes) * widths[out.symbol]
+    if command.op == "SCATTER":
+        sources = sources[1:]
+    if command.op in ("MVM", "GEMV"):
         first, read = _window_reads(section, command, chip, widths[sources[0].symbol])
         return first, read, written
     read: Number = 0
@@ -294,19 +306,23 @@ def _host_traffic(section: Section, command: Command, widths: Mapping[str, int])
 
 def vector_work(section: Section, command: Command) -> Number:
     """Lane operations of a vector command or, per input vector, of what follows an MVM's readout."""
-    if command.op == "HOST":
+    if command.op in ("HOST", "PRED", "SETD"):
         return 0
-    out, sources = operands(section, command)
+    [out, *_], sources = operands(section, command)
     match command.op:
         case "MVM":  # each tile's sums: the first is requantized, the others are added before
             return sum(tile.cols for tile in section.bindings[int(command.args[2])].tiles)
+        case "GEMV":
+            return section.bindings[int(command.args[3])].cols
         case "MMA":
             return product(out.sizes) * number(sources[0].sizes[-1])
         case "MAX" | "SUM" | "RED":
             return product(sources[0].sizes)
         case "SOFTMAX":
             return product(out.sizes) * SOFTMAX_PASSES
-        case "FILL" | "DMA" | "GATHER":
+        case "QDYN":
+            return product(out.sizes) * QDYN_PASSES
+        case "FILL" | "DMA" | "GATHER" | "SCATTER":
             return 0
         case _:
             return product(out.sizes)
@@ -345,6 +361,21 @@ def _mvm_events(
     return {event: n * value for event, value in per_vector.items()}
 
 
+def _gemv_events(program: Program, section: Section, command: Command, widths: Mapping[str, int]) -> dict[str, Number]:
+    """Each position reads the whole matrix from the banks once more: they keep no weights beside their cells."""
+    binding, n = section.bindings[int(command.args[3])], vectors_of(section, command)
+    weights = binding.rows * binding.cols
+    held = section.descriptors[int(command.args[2])].symbol
+    per_vector = {
+        "vectors": 1,
+        "array_macs": weights,
+        "macs": _useful_macs(program, binding),
+        "bank_read_bytes": weights * widths[held],
+        "vector_operations": binding.cols,
+    }
+    return {event: n * value for event, value in per_vector.items()}
+
+
 def _useful_macs(program: Program, binding: Binding) -> int:
     """MACs of one vector: columns times the layer's fan-in where the program says it, else all bound weights.
 
@@ -353,7 +384,7 @@ def _useful_macs(program: Program, binding: Binding) -> int:
     fan_in = program.meta.get("fan_in", {}).get(binding.label)
     if fan_in is not None:
         return min(int(fan_in), binding.rows) * binding.cols
-    return sum(tile.rows * tile.cols for tile in binding.tiles)
+    return sum(tile.rows * tile.cols for tile in binding.tiles) if binding.tiles else binding.rows * binding.cols
 
 
 def active_rows(tile: Tile) -> int:

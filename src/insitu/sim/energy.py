@@ -22,6 +22,7 @@ CHARGES: Mapping[str, tuple[str, str]] = {
     "ram_read_bytes": ("ram_read_byte", "ram"),
     "ram_write_bytes": ("ram_write_byte", "ram"),
     "weight_bits": ("weight_bits", "weights"),
+    "bank_read_bytes": ("bank_read_byte", "banks"),
     "store_read_bytes": ("store_read_byte", "weights"),
     "link_bytes": ("link_byte", "link"),
     "commands": ("control", "control"),
@@ -33,7 +34,7 @@ HOST_VALUE = Metric(
     "assumed",
     "assumption: 8 cycles of a microcontroller core for each element, any operator",
 )
-RARE = ("weights", "link")  # components of programs that load weights, or run on several chips
+RARE = ("weights", "banks", "link")  # of programs that load weights, multiply in memory banks, or span chips
 _WEAKEST: tuple[Source, ...] = ("assumed", "modelled", "measured")
 
 

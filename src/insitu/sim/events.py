@@ -107,6 +107,8 @@ class Machine:
             self._hold(core, core.issue, core.at, core.at + plan.issue)
             core.at += plan.issue
         match plan.op:
+            case "ENDP":
+                self._finish(core)
             case "LOOP":
                 core.loops.append([core.position + 1, plan.args[0]])
                 self._finish(core)

@@ -16,12 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.errors import DataError, ProgramError
-from insitu.isa.program import Command, Descriptor, Location, Program, Section, Symbol, Tile, Vector
+from insitu.isa.check_data import BANKS
+from insitu.isa.program import Command, Descriptor, Location, Program, Section, Symbol, Tile, Vector, chip_of_space
+from insitu.isa.walk import operands
 from insitu.numeric.functions import lut_codes, softmax_codes
-from insitu.sim.code import Loop, Step, nest
+from insitu.sim.code import Block, Item, Loop, Step
 from insitu.sim.fused import elementwise, ideal_product
 from insitu.sim.lines import Lines, lines
 from insitu.sim.macro import BoundMatrix, MacroModel
+from insitu.sim.order import Turn, interleaved
 from insitu.sim.vector import NUMBERS, Numbers, bound_product, float_product, run_host_command
 
 Array = npt.NDArray[Any]
@@ -49,6 +52,7 @@ class Machine:
     )  # section -> macro -> binding and tile, for bindings that WLOAD brings
     pending: dict[str, int] = field(default_factory=dict[str, int])
     written: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    moved: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])  # section, descriptor
     held: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])  # values that only the host holds
 
     def loading(self, section: Section) -> frozenset[Command]:
@@ -88,12 +92,47 @@ def run(
     `first_sample` numbers the samples, so that noise does not depend on how they are cut into blocks.
     """
     program = machine.program
+    if _follows_data(program) and max((len(a) for a in inputs.values()), default=1) > 1:
+        return _one_by_one(machine, inputs, states or {}, observe, first_sample)
     _reset(machine, inputs, states or {}, first_sample)
-    for section_steps in _interleaved(machine, observe):
-        section_steps()
+    for section, turn in interleaved(program):
+        _execute(machine, section, turn, observe)
     names = [v for v, at in program.values.items() if machine.symbols[at.symbol].kind in ("output", "state")]
     wanted = {*names, *output_values(program)}
     return {v: machine.held[v] if v in machine.held else value_view(machine, program.values[v]).copy() for v in wanted}
+
+
+def _follows_data(program: Program) -> bool:
+    """Whether what is executed depends on values, so that samples part ways."""
+    return any(command.op in ("PRED", "SETD") for section in program.sections for command in section.code)
+
+
+def _one_by_one(
+    machine: Machine,
+    inputs: Mapping[str, Array],
+    states: Mapping[str, Array],
+    observe: Observer | None,
+    first_sample: int,
+) -> dict[str, Any]:
+    """`run`, a sample at a time; numbered as together."""
+    seen: dict[str, list[Array]] = {}
+
+    def keep(name: str, value: Array) -> None:
+        seen.setdefault(name, []).append(value.copy())
+
+    rows: list[dict[str, Any]] = []
+    for at in range(len(next(iter(inputs.values())))):
+        own, old = ({n: a[at : at + 1] for n, a in arrays.items()} for arrays in (inputs, states))
+        rows.append(run(machine, own, states=old, observe=keep if observe else None, first_sample=first_sample + at))
+    if observe is not None:
+        for name, values in seen.items():
+            observe(name, np.concatenate(values))
+    return {n: _joined([row[n] for row in rows]) for n in rows[0]}
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Samples behind one another; what only the host holds is a list."""
+    return [v for part in parts for v in part] if isinstance(parts[0], list) else np.concatenate(parts)
 
 
 def output_values(program: Program) -> tuple[str, ...]:
@@ -112,8 +151,9 @@ def _reset(machine: Machine, inputs: Mapping[str, Array], states: Mapping[str, A
     if len(counts) != 1:
         raise DataError("inputs", f"sample counts {sorted(counts)}", "the same number of samples for every input")
     machine.samples, machine.first_sample = counts.pop(), first_sample
-    machine.memory = {s: np.zeros((machine.samples, size), np.uint8) for s, size in program.spaces.items()}
-    for symbol in program.symbols:
+    spaces = {s: size for s, size in program.spaces.items() if chip_of_space(s)[0] != BANKS}  # rule G2
+    machine.memory = {s: np.zeros((machine.samples, size), np.uint8) for s, size in spaces.items()}
+    for symbol in (symbol for symbol in program.symbols if symbol.space in spaces):
         if symbol.kind == "weight":
             _flat(machine, symbol)[:] = program.weight(symbol.weight).reshape(-1)
         elif symbol.kind == "state":
@@ -123,7 +163,7 @@ def _reset(machine: Machine, inputs: Mapping[str, Array], states: Mapping[str, A
         if name not in machine.held:
             value_view(machine, program.values[name])[...] = codes
     machine.pending = _write_counts(program)
-    machine.loaded = {}
+    machine.loaded, machine.moved = {}, {}
 
 
 def _flat(machine: Machine, symbol: Symbol) -> Array:
@@ -141,13 +181,15 @@ def _write_counts(program: Program) -> dict[str, int]:
 
 
 def _target(section: Section, command: Command) -> Descriptor | None:
-    if command.op in OPERATIONS and command.op not in ("WLOAD", "HOST"):
+    if command.op in OPERATIONS and command.op not in ("WLOAD", "HOST", "SETD", "QDYN"):
         return section.descriptors[int(command.args[0])]
     return None
 
 
 def _targets(section: Section, command: Command) -> list[Descriptor]:
-    """What a command writes in memory; a host operator may write several values."""
+    """What a command writes in memory; a host operator and QDYN write several values."""
+    if command.op == "QDYN":
+        return [section.descriptors[int(a)] for a in command.args[:3]]
     if command.op == "HOST":
         values = section.hosts[int(command.args[0])].outputs
         return [section.descriptors[v.descriptor] for v in values if v.descriptor >= 0]
@@ -168,92 +210,7 @@ def _strided(machine: Machine, symbol: str, offset: int, sizes: tuple[int, ...],
 # control
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """A command, or a loop without synchronisation, in one trip of the loops around it that are walked."""
-
-    item: Step | Loop
-    counters: tuple[int, ...]
-    last: bool  # of all their trips
-
-
-def _interleaved(machine: Machine, observe: Observer | None) -> Iterator[Callable[[], None]]:
-    """Steps of all sections, each as soon as the tokens it waits for have come."""
-    sections = machine.program.sections
-    tokens: dict[int, int] = {}
-    waiting = {i: _walk(nest(s.code)) for i, s in enumerate(sections)}
-    blocked: dict[int, _Turn] = {}
-    barrier = _Barrier()
-    while waiting:
-        progress = False
-        for index in list(waiting):
-            while True:
-                turn = blocked.pop(index, None) or next(waiting[index], None)
-                if turn is None:
-                    del waiting[index]
-                    progress = True
-                    break
-                item = turn.item
-                if isinstance(item, Step) and not _passes(item.command, tokens, barrier, index, len(sections)):
-                    blocked[index] = turn
-                    break
-                progress = True
-                yield lambda turn=turn, index=index: _execute(machine, sections[index], turn, observe)
-        if not progress:
-            stuck = ", ".join(f"core {sections[i].core}" for i in sorted(blocked))
-            raise ProgramError(
-                machine.program.name,
-                f"deadlock: {stuck} wait for tokens nobody sends",
-                "a program that passes the static check",
-            )
-
-
-@dataclass
-class _Barrier:
-    """Sections that have arrived at a barrier, and those that may leave it because all had arrived."""
-
-    arrived: set[int] = field(default_factory=set[int])
-    leaving: set[int] = field(default_factory=set[int])
-
-    def passes(self, index: int, sections: int) -> bool:
-        if index in self.leaving:
-            self.leaving.discard(index)
-            return True
-        self.arrived.add(index)
-        if len(self.arrived) < sections:
-            return False
-        self.leaving, self.arrived = self.arrived - {index}, set()
-        return True
-
-
-def _passes(command: Command, tokens: dict[int, int], barrier: _Barrier, index: int, sections: int) -> bool:
-    if command.op == "SIG":
-        tokens[int(command.args[0])] = tokens.get(int(command.args[0]), 0) + 1
-    elif command.op == "AWAIT":
-        token, count = (int(a) for a in command.args)
-        if tokens.get(token, 0) < count:
-            return False
-        tokens[token] -= count
-    elif command.op == "BAR":
-        return barrier.passes(index, sections)
-    return True
-
-
-def _walk(steps: tuple[Step | Loop, ...], counters: tuple[int, ...] = (), *, last: bool = True) -> Iterator[_Turn]:
-    """Top-level items; loops that hold sync commands are walked trip by trip, others stay whole."""
-    for item in steps:
-        if isinstance(item, Loop) and _has_sync(item):
-            for trip in range(item.trips):
-                yield from _walk(item.body, (*counters, trip), last=last and trip + 1 == item.trips)
-        else:
-            yield _Turn(item, counters, last)
-
-
-def _has_sync(loop: Loop) -> bool:
-    return any(_has_sync(i) if isinstance(i, Loop) else i.command.op in ("SIG", "AWAIT", "BAR") for i in loop.body)
-
-
-def _execute(machine: Machine, section: Section, turn: _Turn, observe: Observer | None) -> None:
+def _execute(machine: Machine, section: Section, turn: Turn, observe: Observer | None) -> None:
     for step, trips, counters in _batches(machine, section, turn.item, turn.counters, ()):
         operation = OPERATIONS.get(step.command.op)
         if operation is not None:
@@ -262,7 +219,7 @@ def _execute(machine: Machine, section: Section, turn: _Turn, observe: Observer 
         _finish(machine, section, step.command, observe)
 
 
-def _leaves(item: Step | Loop) -> Iterator[Step]:
+def _leaves(item: Item) -> Iterator[Step]:
     if isinstance(item, Step):
         yield item
     else:
@@ -287,11 +244,17 @@ class _Frame:
 
 
 def _batches(
-    machine: Machine, section: Section, item: Step | Loop, counters: tuple[int, ...], trips: tuple[int, ...]
+    machine: Machine, section: Section, item: Item, counters: tuple[int, ...], trips: tuple[int, ...]
 ) -> Iterator[tuple[Step, tuple[int, ...], tuple[int, ...]]]:
     """(command, trips of the loops taken whole, counters of the loops walked) in an order that means the same."""
     if isinstance(item, Step):
         yield item, trips, counters
+    elif isinstance(item, Block):
+        frame = _Frame((), counters)
+        cond = _operand(machine, section, item.condition.command, 0, frame)
+        if bool(cond.any()) == bool(item.condition.command.args[1]):
+            for inner in item.body:
+                yield from _batches(machine, section, inner, counters, ())
     elif len(item.body) == 1 and _independent(machine, section, item, len(counters) + len(trips)):
         yield from _batches(machine, section, item.body[0], counters, (*trips, item.trips))
     else:
@@ -303,7 +266,9 @@ def _batches(
 
 def _independent(machine: Machine, section: Section, loop: Loop, level: int) -> bool:
     """Whether the trips of a loop around one command may run at once."""
-    inner: Step | Loop = loop
+    if machine.moved:
+        return False
+    inner: Item = loop
     depth = level
     levels: list[tuple[int, int]] = []
     while isinstance(inner, Loop):
@@ -311,6 +276,8 @@ def _independent(machine: Machine, section: Section, loop: Loop, level: int) -> 
             return False
         levels.append((depth, inner.trips))
         inner, depth = inner.body[0], depth + 1
+    if isinstance(inner, Block):
+        return False
     out = _target(section, inner.command)
     if out is None:
         return False
@@ -345,7 +312,7 @@ def _read_operands(section: Section, command: Command) -> tuple[int, ...]:
         return tuple(int(a) for a in command.args[:2])
     count = READS.get(command.op, 0)
     read = tuple(int(a) for a in command.args[1 : 1 + count])
-    if command.op in ("SEL", "CVT", "GATHER", "MVM", "DMA", "FILL"):
+    if not any(o.kind == "vector" for o in operands(command.op)):
         return read
     settings = section.vectors[int(command.args[1 + count])]
     return (*read, *(d for d in (settings.multiplier, settings.shift) if d is not None))
@@ -378,12 +345,27 @@ def _lines(machine: Machine, d: Descriptor, frame: _Frame, rows: int) -> Lines |
 
 
 def _operand(machine: Machine, section: Section, command: Command, index: int, frame: _Frame) -> Array:
-    return _view(machine, section.descriptors[int(command.args[index])], frame)
+    return _view(machine, _placed(machine, section, int(command.args[index])), frame)
+
+
+def _placed(machine: Machine, section: Section, index: int) -> Descriptor:
+    """A descriptor, where SETD has moved it to."""
+    d = section.descriptors[index]
+    move = machine.moved.get((id(section), index))
+    return replace(d, offset=d.offset + move) if move else d
+
+
+def _set_descriptor(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    target, _, dim, most = (int(a) for a in command.args)
+    value = int(_operand(machine, section, command, 1, frame).reshape(-1)[0])
+    if not 0 <= value <= most:
+        raise ProgramError(f"core {section.core} SETD d{target}", f"value {value}", f"0 to {most}")
+    machine.moved[id(section), target] = value * section.descriptors[target].strides[dim]
 
 
 def _mvm(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
     out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
-    number = int(command.args[2])
+    number = int(command.args[-1])
     binding = section.bindings[number]
     if x.dtype.kind == "f":
         out[...] = bound_product(machine.program, binding, x.reshape(-1, binding.rows)).reshape(out.shape)
@@ -393,8 +375,8 @@ def _mvm(machine: Machine, section: Section, command: Command, frame: _Frame) ->
     matrix = machine.matrices.get(key)
     if matrix is None:
         matrix = machine.matrices[key] = machine.model.bind(machine.program, section, binding, dtype=x.dtype)
-    source = _lines(machine, section.descriptors[int(command.args[1])], frame, binding.rows)
-    target = _lines(machine, section.descriptors[int(command.args[0])], frame, binding.cols)
+    source = _lines(machine, _placed(machine, section, int(command.args[1])), frame, binding.rows)
+    target = _lines(machine, _placed(machine, section, int(command.args[0])), frame, binding.cols)
     if source and target and ideal_product(matrix, source, target, machine.samples):
         return
     codes = x.reshape(-1, binding.rows)
@@ -432,7 +414,7 @@ def _store(machine: Machine, section: Section, settings: Vector, acc: Array, out
         out[...] = narrow_scalar(acc, post)
         return
     tables = [
-        default if d is None else _table(machine, section.descriptors[d], frame, rank=out.ndim)
+        default if d is None else _table(machine, _placed(machine, section, d), frame, rank=out.ndim)
         for d, default in ((settings.multiplier, post.multiplier), (settings.shift, post.shift))
     ]
     wide = np.asarray(acc).astype(np.int64)
@@ -454,7 +436,7 @@ def _done_in_lines(machine: Machine, section: Section, command: Command, frame: 
     """Whether an ADD, MUL or REQ of codes was done straight from memory to memory."""
     read = READS[command.op]
     settings = section.vectors[int(command.args[1 + read])]
-    found = [_lines(machine, section.descriptors[int(a)], frame, 1) for a in command.args[: 1 + read]]
+    found = [_lines(machine, _placed(machine, section, int(a)), frame, 1) for a in command.args[: 1 + read]]
     if any(line is None for line in found) or len({line.vectors for line in found if line}) != 1:
         return False
     out, a, b = (*found, found[1])[:3]
@@ -565,7 +547,7 @@ def _numbers(machine: Machine, section: Section, command: Command, frame: _Frame
 
 def _host(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
     def view(index: int) -> Array:
-        return _view(machine, section.descriptors[index], frame)
+        return _view(machine, _placed(machine, section, index), frame)
 
     run_host_command(section.hosts[int(command.args[0])], machine.held, view, machine.samples)
 
@@ -573,11 +555,13 @@ def _host(machine: Machine, section: Section, command: Command, frame: _Frame) -
 Operation = Callable[[Machine, Section, Command, _Frame], None]
 OPERATIONS: dict[str, Operation] = {
     "WLOAD": _load_weights,
-    "MVM": _mvm, "MMA": _mma, "REQ": _rescale, "ADD": _binary, "MUL": _binary, "MAX": _reduce, "SUM": _reduce,
+    "SETD": _set_descriptor, "MVM": _mvm, "GEMV": _mvm,
+    "MMA": _mma, "REQ": _rescale, "ADD": _binary, "MUL": _binary, "MAX": _reduce, "SUM": _reduce,
     "SOFTMAX": _softmax, "LUT": _lut, "FILL": _fill, "DMA": _copy, "ACC": _accumulate,
     "HOST": _host, **dict.fromkeys(NUMBERS, _numbers),
 }  # fmt: skip
 READS = {
     "MVM": 1, "MMA": 2, "REQ": 1, "ADD": 2, "MUL": 2, "MAX": 1, "SUM": 1, "SOFTMAX": 1, "LUT": 1, "DMA": 1,
-    "V1": 1, "V2": 2, "SEL": 3, "RED": 1, "CVT": 1, "GATHER": 2,
+    "V1": 1, "V2": 2, "SEL": 3, "RED": 1, "CVT": 1, "GATHER": 2, "SCATTER": 2,
+    "GEMV": 2, "Q": 3, "DQ": 3,
 }  # fmt: skip

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.random import effect_key
+from insitu.circuit.converter import drive_levels
 from insitu.circuit.effects import Physics
-from insitu.circuit.macro import step_of
+from insitu.circuit.macro import read_codes, step_of
 from insitu.circuit.spec import MacroChip
-from insitu.circuit.tile import column_error, effective_weights, read_noise_sd
-from insitu.isa.program import Binding, Post, Program, Section, Tile
+from insitu.circuit.tile import Cells, adc_bend, column_error, read_noise_sd, tile_cells
+from insitu.isa.program import Binding, Post, Program, Readout, Section, Tile
 from insitu.numeric.readout import adc_range, wtm2101_join
 from insitu.numeric.slicing import digit_shifts, slice_weights
 from insitu.sim.products import Matrix, exact_matrix
@@ -37,7 +38,8 @@ class Analog:
     slope: float
     floor: npt.NDArray[np.float64]
     macro: int
-    programmed: npt.NDArray[np.float32] | None = None  # 1 where a cell is programmed, where most are not
+    spread: npt.NDArray[np.float32] | None = None  # read noise of each cell in units of slope; None: all alike
+    bend: npt.NDArray[np.float64] | None = None  # [columns, codes], errors of the converters; None: straight ones
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class MacroModel:
     ) -> Array:
         from insitu.sim.kernels import noisy_codes
 
-        driven = np.asarray(x, np.float32)
+        driven = self._driven(np.asarray(x, np.float32), bound.binding)
         squares = _squares(driven, analog)
         out = np.empty((len(driven), bound.binding.cols), np.int32)
         cols = bound.binding.cols
@@ -165,10 +167,22 @@ class MacroModel:
             np.int64,
         )
         acc = driven @ analog.weights
+        if analog.bend is not None:
+            return bent_codes(acc, squares, analog, stream, bound.binding.readout, lo, hi)
         noisy_codes(
             acc, squares, analog.gain, analog.offset, analog.step, analog.slope, analog.floor, stream, kind, lo, hi, out
         )
         return out
+
+    def _driven(self, x: npt.NDArray[np.float32], binding: Binding) -> npt.NDArray[np.float32]:
+        """What rows see of codes after their drivers."""
+        spec = getattr(getattr(self.chip, "physics", None), "dac", None)
+        if spec is None or not self.physics.has("dac_nonlinearity") or self.chip is None:
+            return x
+        given = self.chip.macro.input
+        whole = binding.readout.kind == "wtm2101" or binding.readout.plane_bits[1] >= binding.readout.plane_bits[0]
+        bits = given.bits if whole else binding.readout.plane_bits[1]
+        return np.asarray(drive_levels(x, bow=spec.bow, bits=bits, step=given.bits_per_pass), np.float32)
 
     def _analog(
         self,
@@ -196,10 +210,14 @@ class MacroModel:
             )
         step = np.full(binding.cols, float(step_of(readout, multiplier=readout.multiplier, shift=readout.shift)))
         digits = slice_weights(weights, bits=readout.slice_bits[0], step=readout.slice_bits[1])
+        levels = _offset_levels(weights, readout.slice_bits) if self._offset() else [None] * len(digits)
         return tuple(
-            (up, self._array(section, binding, d, part, step, None, None, slice_index=i))
+            (up, self._array(section, binding, d, part, step, None, None, slice_index=i, levels=levels[i]))
             for i, (up, d) in enumerate(digits)
         )
+
+    def _offset(self) -> bool:
+        return self.chip is not None and self.chip.macro.weights.encoding == "offset_column"
 
     def _array(
         self,
@@ -212,11 +230,13 @@ class MacroModel:
         frames: Array | None,
         *,
         slice_index: int = 0,
+        levels: tuple[Array, int] | None = None,
     ) -> Analog:
         """Cells and column errors of the tiles that hold rows `part`, put together."""
         assert self.chip is not None
-        held = np.zeros((part.stop - part.start, binding.cols))
+        held, variance = np.zeros((2, part.stop - part.start, binding.cols))
         gain, offset = np.ones(binding.cols), np.zeros(binding.cols)
+        codes, uneven, bend = 1 << binding.readout.bits, False, None
         macro = 0
         for tile in binding.tiles:
             if not part.start <= tile.row0 < part.stop:
@@ -225,8 +245,14 @@ class MacroModel:
             rows = slice(tile.row0 - part.start, tile.row0 - part.start + tile.rows)
             cols = slice(tile.col0, tile.col0 + tile.cols)
             where = partial(_bound, self.chip, self.physics, self.seed, self.instance, macro)
-            source = weights[tile.row0 : tile.row0 + tile.rows, cols]
-            held[rows, cols] = where(effective_weights)(source, y0=tile.y, x0=tile.x, slice_index=slice_index)
+            block = (slice(tile.row0, tile.row0 + tile.rows), cols)
+            mine = None if levels is None else (levels[0][block], levels[1])
+            found: Cells = where(tile_cells)(weights[block], y0=tile.y, x0=tile.x, slice_index=slice_index, levels=mine)
+            held[rows, cols] = found.weights
+            if found.variance is not None:
+                variance[rows, cols], uneven = found.variance, True
+            table = where(adc_bend)(tile.cols, codes, x0=tile.x, slice_index=slice_index)
+            bend = _placed(bend, table, cols, binding.cols)
             error = where(column_error)(tile.cols, x0=tile.x, step=step[cols], slice_index=slice_index)
             gain[cols], offset[cols] = error
         noise = read_noise_sd(np.array([[0.0], [1.0]]), chip=self.chip, physics=self.physics, step=step[None, :]) ** 2
@@ -238,8 +264,12 @@ class MacroModel:
             seen = gain * (frames[part] @ held + (0 if bias is None else bias))
             offset = offset - self._removed() * (seen - wanted) / step
         sparse = self.chip.cell.erased_exact and np.count_nonzero(weights[part]) < DENSE * weights[part].size
-        programmed = (weights[part] != 0).astype(np.float32) if sparse and slope > 0 else None
-        return Analog(held.astype(np.float32), gain, offset, step, slope, noise[0], macro, programmed)
+        spread = (weights[part] != 0).astype(np.float32) if sparse and slope > 0 else None
+        if uneven:  # cells differ: the common part joins theirs
+            reads = self.physics.calibration(self.chip).reads
+            alike = slope * (1.0 if spread is None else spread)
+            spread, slope = (variance / reads + alike).astype(np.float32), 1.0
+        return Analog(held.astype(np.float32), gain, offset, step, slope, noise[0], macro, spread, bend)
 
     def _removed(self) -> float:
         """Share of a column's mean error on its calibration frames that the chip's compensation takes away."""
@@ -264,12 +294,52 @@ class _Reads:
 
 
 def _squares(driven: npt.NDArray[np.float32], analog: Analog) -> Array:
-    """sum(x**2) over programmed rows, [vectors, columns]; one column for all where nearly every cell is programmed."""
+    """sum(x**2 * spread), [vectors, columns]; one column for all where every cell has the same."""
     if analog.slope == 0:
         return np.zeros((len(driven), 1), np.float32)
-    if analog.programmed is not None:
-        return (driven * driven) @ analog.programmed
+    if analog.spread is not None:
+        return (driven * driven) @ analog.spread
     return (driven * driven).sum(axis=1)[:, None]
+
+
+def bent_codes(
+    acc: Array, squares: Array, analog: Analog, stream: Array, readout: Readout, lo: int, hi: int
+) -> Array:  # fmt: skip
+    """`kernels.noisy_codes` by circuit.macro.read_codes, which knows converters that are not straight."""
+    from insitu.sim.kernels import fill_normals
+
+    noise = np.empty(acc.size, np.float32)
+    fill_normals(noise, *(int(v) for v in stream))
+    sd = np.sqrt(analog.slope * squares.astype(np.float64) + analog.floor)
+    kind: dict[str, Any] = {"gain": analog.step}
+    if readout.kind == "adc":
+        kind = {"multiplier": int(readout.multiplier), "shift": int(readout.shift)}
+    codes = read_codes(
+        acc.astype(np.float64), readout, lo=lo, column_gain=analog.gain, column_offset=analog.offset,
+        read_noise=sd * noise.reshape(acc.shape), bend_table=analog.bend, **kind,
+    )  # fmt: skip
+    return np.minimum(codes, hi).astype(np.int32)
+
+
+def _placed(bend: Array | None, table: Array | None, cols: slice, count: int) -> Array | None:
+    """A table of all columns with those of one tile in their place."""
+    if table is None:
+        return bend
+    whole = np.zeros((count, table.shape[1])) if bend is None else bend
+    whole[cols] = table
+    return whole
+
+
+def _offset_levels(weights: Array, slice_bits: tuple[int, ...]) -> list[tuple[Array, int]]:
+    """What cells and reference column of each slice hold of w + 2**magnitude bits, in digits of whole numbers."""
+    magnitude, step = slice_bits
+    middle, mask = 1 << magnitude, (1 << step) - 1
+    shifts = range(0, magnitude, step) if step < magnitude else (0,)
+    whole = np.asarray(weights, np.int64) + middle
+    if step >= magnitude:
+        return [(whole, middle)]
+    last = shifts[-1]
+    return [(whole >> s if s == last else (whole >> s) & mask, (middle >> s) if s == last else 0) for s in shifts]
 
 
 def _bound(

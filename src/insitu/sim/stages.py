@@ -10,6 +10,7 @@ from insitu.base.errors import ChipError, ProgramError
 from insitu.isa.program import Command, Program, Section, Tile
 from insitu.sim.counts import (
     CONTROL,
+    ENDS,
     command_link,
     element_bytes,
     host_values,
@@ -22,7 +23,16 @@ from insitu.sim.counts import (
 
 SECOND = 10**12  # picoseconds
 HOST_CYCLES = 8  # of the chip's clock per element of a host operator; assumed, whatever the operator is
-WHOLE_OPERANDS = ("MMA", "SOFTMAX", "GATHER", "HOST")  # start when all operands are in the core
+WHOLE_OPERANDS = (
+    "MMA",
+    "SOFTMAX",
+    "GATHER",
+    "SCATTER",
+    "QDYN",
+    "HOST",
+    "PRED",
+    "SETD",
+)  # start when all operands are in the core
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ def _plan(
     issue = clock_period(chip)
     if command.op in CONTROL:
         args = tuple(_bound(section, a) for a in command.args)
-        return Plan(command.op, args, issue=0 if command.op == "ENDL" else issue)
+        return Plan(command.op, args, issue=0 if command.op in ENDS else issue)
     if command.op == "WLOAD":
         return Plan(command.op, stages=_load_stages(section, command, chip, units), issue=issue)
     first, read, written = (whole(n) for n in traffic(section, command, chip, widths=widths))
@@ -109,11 +119,12 @@ def _plan(
         link = _link_stage(chip, units, away, read)
         return Plan(command.op, stages=(link,), write=_burst(chip, written, written), issue=issue)
     stages = _mvm_stages(section, command, chip, units, reads) if command.op == "MVM" else ()
+    stages += _bank_stages(section, command, chip, units) if command.op == "GEMV" else ()
     stages += _vector_stage(section, command, chip, units) + _host_stage(section, command, chip, units)
     vectors = stages[-1].count if stages else 1
-    if command.op != "MVM":
+    if command.op not in ("MVM", "GEMV"):
         first = read if command.op in WHOLE_OPERANDS else -(-read // vectors)
-    last = written if command.op == "SOFTMAX" else -(-written // vectors)
+    last = written if command.op in ("SOFTMAX", "QDYN") else -(-written // vectors)
     return Plan(
         command.op,
         read=_burst(chip, first, read),
@@ -144,6 +155,13 @@ def _mvm_stages(section: Section, command: Command, chip: Chip, units: Units, re
     )
 
 
+def _bank_stages(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
+    """All banks of a core together: columns are dealt out among them, and a bank takes `array.rows` rows a read."""
+    binding, count = section.bindings[int(command.args[3])], whole(vectors_of(section, command))
+    turns = -(-binding.cols // chip.core.macros) * -(-binding.rows // chip.array.rows)
+    return (_stage([units.of_core(section, "banks")], [turns * picoseconds(chip.macro.t_read)], count),)
+
+
 def _load_stages(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
     """The weight store and the arrays it fills, until the last bit is written."""
     binding = section.bindings[int(command.args[0])]
@@ -168,7 +186,7 @@ def _vector_stage(section: Section, command: Command, chip: Chip, units: Units) 
     if not work:
         return ()
     unit = units.of_core(section, "vector")
-    if command.op == "MVM":
+    if command.op in ("MVM", "GEMV"):
         return (_stage([unit], [-(-work // lanes) * period], whole(vectors_of(section, command))),)
     return (_stage([unit], [period], -(-work // lanes)),)
 

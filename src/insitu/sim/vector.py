@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.base.errors import ProgramError
 from insitu.isa.host import run_host
 from insitu.isa.program import Binding, Command, Host, Program, Section
 from insitu.numeric import vector
+from insitu.numeric.dynamic import dynamic_range, to_codes, to_numbers
 
 Array = npt.NDArray[Any]
 BLOCK = 1 << 22  # elements of a matrix that are widened at a time
@@ -58,11 +60,54 @@ def _gather(use: Numbers) -> None:
     out, source, index = (use.view(i) for i in range(3))
     lead = out.shape[: use.lead]
     for at in np.ndindex(lead):
-        out[at] = source[at][:, index[at].astype(np.int64)]
+        out[at] = source[at][:, _places(index[at], source.shape[-2])]
+
+
+def _scatter(use: Numbers) -> None:
+    out, source, index = (use.view(i) for i in range(3))
+    values = source.copy()  # what is read is read before anything is written
+    places = index.copy()
+    for at in np.ndindex(out.shape[: use.lead]):
+        for c, place in enumerate(_places(places[at], out.shape[-2]).tolist()):  # in order: the last of equals stays
+            out[at][:, place] = values[at][:, c]
+
+
+def _places(index: Array, count: int) -> npt.NDArray[np.int64]:
+    """Indices from the front; ProgramError where one is outside."""
+    wrong = index[(index < -count) | (index >= count)]
+    if wrong.size:
+        raise ProgramError("index", str(wrong.flat[0]), f"{-count} to {count - 1}")
+    return np.where(index < 0, index + count, index).astype(np.int64)
+
+
+def _to_codes(use: Numbers) -> None:
+    out, x = use.view(0), use.view(1)
+    out[...] = to_codes(x, *_beside(use, x), out.dtype)
+
+
+def _to_numbers(use: Numbers) -> None:
+    x = use.view(1)
+    use.view(0)[...] = to_numbers(x, *_beside(use, x))
+
+
+def _beside(use: Numbers, x: Array) -> tuple[Array, Array]:
+    """Scale and zero with the dimensions they lack."""
+    scale, zero = use.view(2), use.view(3)
+    shape = (*scale.shape, *(1,) * (x.ndim - scale.ndim))
+    return scale.reshape(shape), zero.reshape(shape)
+
+
+def _dynamic(use: Numbers) -> None:
+    out, scale, zero, x = (use.view(i) for i in range(4))
+    found, offset = dynamic_range(x.reshape(*scale.shape, -1), out.dtype)
+    shape = (*scale.shape, *(1,) * (x.ndim - scale.ndim))
+    codes = to_codes(x, found.reshape(shape), offset.reshape(shape), out.dtype)
+    out[...], scale[...], zero[...] = codes, found, offset
 
 
 NUMBERS: Mapping[str, Callable[[Numbers], None]] = {
     "V1": _unary, "V2": _binary, "SEL": _select, "RED": _reduce, "CVT": _convert, "GATHER": _gather,
+    "SCATTER": _scatter, "Q": _to_codes, "DQ": _to_numbers, "QDYN": _dynamic,
 }  # fmt: skip
 
 

@@ -6,11 +6,16 @@ instructions they become:
     V1 {fn}, V2 {fn}, SEL, RED {fn, axes, keepdims}, CVT {to}      element by element, shapes broadcast
     MMA                                                            [.., m, k] x [.., k, n], sums exact, rounded once
     MVM {rows}                                                     the last `rows` axes times a constant [k, n], + bias
+    Q {to}, DQ                                                     numbers to codes by (x, scale, zero), and back
+    QDYN {to, lead}                                                codes, scale and zero along the `lead` first axes
+    Scatter {axis}                                                 (x, index, updates): x, entries of an axis replaced
+    Place {axis}                                                   (x, at, new): x, entries from `at` on replaced
     Gather {axis}, Pad {pads, value}, Concat {axis}, Copy          moves
     Reshape, Transpose, Slice, Expand {shape}, Window {kernel, strides, dilations}   moves that need no command
     Host {operator, model}                                         one operator by ONNX Runtime
 
-Arrays carry a leading sample axis.
+A node may say when it is needed: only where each value `when` (one element) is what `taken` says; elsewhere nobody
+reads what it gives.  Arrays carry a leading sample axis.
 """
 
 from __future__ import annotations
@@ -22,12 +27,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.base.errors import ModelError
+from insitu.base.errors import DataError, ModelError
 from insitu.graph.graph import Graph, Node
 from insitu.graph.types import HOST, Dim, TensorType
 from insitu.isa.elements import element
 from insitu.isa.host import run_host
-from insitu.numeric import vector
+from insitu.numeric import dynamic, vector
 
 Array = npt.NDArray[Any]
 Values = Mapping[str, Any]
@@ -43,6 +48,9 @@ def infer(node: Node, types: Mapping[str, TensorType]) -> tuple[TensorType, ...]
     if node.op == "Host":
         return tuple(types[v] for v in node.outputs)
     known = [types[v] for v in node.inputs if v]
+    if node.op == "QDYN":
+        lead, to = known[0].sizes()[: int(node.attr("lead"))], str(node.attr("to"))
+        return TensorType(known[0].shape, to), TensorType(lead, "f32"), TensorType(lead, to)
     try:
         return (TYPES[node.op](node, known),)
     except (ValueError, IndexError, AssertionError):
@@ -66,6 +74,25 @@ def _reduced(node: Node, known: list[TensorType]) -> TensorType:
 
 def _converted(node: Node, known: list[TensorType]) -> TensorType:
     return TensorType(known[0].shape, str(node.attr("to")))
+
+
+def _coded(node: Node, known: list[TensorType]) -> TensorType:
+    assert np.broadcast_shapes(*(t.sizes() for t in known)) == known[0].sizes()
+    return TensorType(known[0].shape, str(node.attr("to")) if node.op == "Q" else "f32")
+
+
+def _scattered(node: Node, known: list[TensorType]) -> TensorType:
+    axis, x, index, new = int(node.attr("axis")), *(t.sizes() for t in known)
+    assert new == (*x[:axis], *index, *x[axis + 1 :])
+    return known[0]
+
+
+def _placed(node: Node, known: list[TensorType]) -> TensorType:
+    axis, x, at, new = int(node.attr("axis")), *(t.sizes() for t in known)
+    assert prod(at) == 1
+    assert new[axis] <= x[axis]
+    assert (*new[:axis], x[axis], *new[axis + 1 :]) == x
+    return known[0]
 
 
 def _product(node: Node, known: list[TensorType]) -> TensorType:
@@ -127,10 +154,14 @@ def _turned(node: Node, known: list[TensorType]) -> TensorType:
 
 TYPES: Mapping[str, Callable[[Node, list[TensorType]], TensorType]] = {
     "V1": _elementwise, "V2": _elementwise, "SEL": _elementwise, "RED": _reduced, "CVT": _converted, "MMA": _product,
-    "MVM": _bound_product, "Gather": _gathered, "Pad": _padded, "Concat": _joined, "Window": _windows, "Slice": _sliced,
+    "MVM": _bound_product, "Q": _coded, "DQ": _coded, "Scatter": _scattered, "Place": _placed,
+    "Gather": _gathered, "Pad": _padded, "Concat": _joined, "Window": _windows, "Slice": _sliced,
     "Reshape": _shaped, "Expand": _shaped, "Transpose": _turned, "Copy": lambda n, known: known[0],
 }  # fmt: skip
-OWN = frozenset(("V1", "V2", "SEL", "RED", "CVT", "MMA", "MVM", "Gather", "Window", "Expand", "Copy", "Host"))
+OWN = frozenset((
+    "V1", "V2", "SEL", "RED", "CVT", "MMA", "MVM", "Gather", "Window", "Expand", "Copy", "Host", "Q", "DQ", "QDYN",
+    "Scatter", "Place",
+))  # fmt: skip
 
 
 def is_plain(graph: Graph, node: Node) -> bool:
@@ -148,9 +179,26 @@ def numpy_type(dtype: str) -> np.dtype[Any]:
 
 
 def run(graph: Graph, node: Node, values: Values) -> tuple[Any, ...]:
-    """All outputs of a node, each with its sample axis."""
+    """All outputs of a node, each with its sample axis; 0 in samples in which nobody reads them."""
+    mask = needed(node, values)
+    if mask is None or mask.all():
+        return _run(graph, node, values)
+    own = {v: values[v][mask] if len(values[v]) == len(mask) else values[v] for v in node.inputs if v in values}
+    out: list[Array] = []
+    for index, value in enumerate(node.outputs):
+        kind = graph.types[value]
+        full = np.zeros((len(mask), *kind.sizes()), numpy_type(kind.dtype))
+        if mask.any():
+            full[mask] = _run(graph, node, own)[index]
+        out.append(full)
+    return tuple(out)
+
+
+def _run(graph: Graph, node: Node, values: Values) -> tuple[Any, ...]:
     if node.op == "Host":
         return _host(graph, node, values)
+    if node.op == "QDYN":
+        return _qdyn(node, _value(graph, node.inputs[0], values))
     return (RULES[node.op](graph, node, [_value(graph, v, values) for v in node.inputs if v]),)
 
 
@@ -266,6 +314,46 @@ def _gather(graph: Graph, node: Node, x: list[Array]) -> Array:
     return np.stack(rows)
 
 
+def _scatter(graph: Graph, node: Node, x: list[Array]) -> Array:
+    axis = int(node.attr("axis"))
+    samples = max(len(a) for a in x)
+    out = np.repeat(x[0], samples // len(x[0]), axis=0)
+    for i, row in enumerate(out):
+        index, new = x[1][i % len(x[1])], x[2][i % len(x[2])]
+        flat = np.moveaxis(new.reshape(*row.shape[:axis], -1, *row.shape[axis + 1 :]), axis, 0)
+        for place, entry in zip(index.reshape(-1), flat, strict=True):  # in order: the last of equals stays
+            row[(*(slice(None),) * axis, place)] = entry
+    return out
+
+
+def _place(graph: Graph, node: Node, x: list[Array]) -> Array:
+    axis, count = int(node.attr("axis")), x[2].shape[int(node.attr("axis")) + 1]
+    samples = max(len(a) for a in x)
+    out = np.repeat(x[0], samples // len(x[0]), axis=0)
+    for i, row in enumerate(out):
+        at = int(x[1][i % len(x[1])].reshape(()))
+        if not 0 <= at <= row.shape[axis] - count:
+            raise DataError(f"node {node.name!r}", f"place {at}", f"0 to {row.shape[axis] - count}")
+        row[(*(slice(None),) * axis, slice(at, at + count))] = x[2][i % len(x[2])]
+    return out
+
+
+def _q(graph: Graph, node: Node, x: list[Array]) -> Array:
+    data, scale, zero = _aligned(x)
+    return dynamic.to_codes(data, scale, zero, numpy_type(str(node.attr("to"))))
+
+
+def _dq(graph: Graph, node: Node, x: list[Array]) -> Array:
+    return dynamic.to_numbers(*_aligned(x))
+
+
+def _qdyn(node: Node, x: Array) -> tuple[Array, Array, Array]:
+    shape, to = x.shape[: 1 + int(node.attr("lead"))], numpy_type(str(node.attr("to")))
+    rows = x.reshape(*shape, -1)
+    scale, zero = dynamic.dynamic_range(rows, to)
+    return dynamic.to_codes(rows, scale[..., None], zero[..., None], to).reshape(x.shape), scale, zero
+
+
 def _host(graph: Graph, node: Node, values: Values) -> tuple[Any, ...]:
     operands = [_value(graph, v, values) for v in node.inputs if v]
     samples = max([len(o) for o in operands], default=1)
@@ -278,6 +366,14 @@ def _host(graph: Graph, node: Node, values: Values) -> tuple[Any, ...]:
 
 RULES: Mapping[str, Callable[[Graph, Node, list[Array]], Array]] = {
     "V1": _v1, "V2": _v2, "SEL": _sel, "RED": _red, "CVT": _cvt, "MMA": _mma, "MVM": _mvm, "Gather": _gather,
+    "Q": _q, "DQ": _dq, "Scatter": _scatter, "Place": _place,
     "Pad": _pad, "Concat": _concat, "Window": _window, "Slice": _slice, "Reshape": _reshape, "Expand": _expand,
     "Transpose": _transpose, "Copy": lambda graph, node, x: x[0].copy(),
 }  # fmt: skip
+
+
+def needed(node: Node, values: Values) -> npt.NDArray[np.bool_] | None:
+    """The samples in which somebody may read what a node gives; none: all of them."""
+    asked = zip(node.attr("when", ()), node.attr("taken", ()), strict=True)
+    masks = [np.asarray(values[v]).reshape(len(values[v]), -1)[:, 0].astype(bool) == bool(taken) for v, taken in asked]
+    return np.logical_and.reduce(masks) if masks else None

@@ -37,13 +37,17 @@ def accuracy_instances(result: Result) -> Figure | None:
     return Figure(
         "accuracy", "Accuracy over chip instances", "share of samples answered correctly",
         _origin(result), svg(parts, bottom + 22, label="Accuracy of every chip instance"),
-        legend=tuple(legend), note=result.data_note, origin_key="accuracy_chip_mean",
+        legend=tuple(legend), note=_join(result.data_note, _still(result)), origin_key="accuracy_chip_mean",
     )  # fmt: skip
 
 
 def _uncalibrated(result: Result) -> list[AccuracyPoint]:
     given = result.extra.get("uncalibrated", ())
     return [AccuracyPoint(float(p["time_s"]), tuple(p["values"])) for p in given if p["values"]]
+
+
+def _still(result: Result) -> str:
+    return next((point.note for point in result.accuracy_over if point.note), "")
 
 
 def _origin(result: Result) -> str:

@@ -1,0 +1,144 @@
+"""What cells hold at the time they are read, and how noisy a read of each is: one cell a weight, in hook order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.circuit.effects import LEVEL_NOISE, Physics
+from insitu.circuit.spec import MacroChip
+from insitu.circuit.wires import Wires, approximate, transfer
+from insitu.device.cell import CellSpec
+from insitu.device.faults import stick
+from insitu.device.laws import drift, law_of
+from insitu.device.noise import flicker_sd, rtn_sd, shot_sd, thermal_sd
+from insitu.device.programming import program
+from insitu.device.retention import retain
+
+Floats = npt.NDArray[np.float64]
+Draws = Callable[[str, int], Floats]  # (effect, plane) -> standard normals of the cells
+
+
+def held_levels(value: Floats, draws: Draws, *, chip: MacroChip, physics: Physics, plane: int, age: float) -> Floats:
+    """What one cell a weight holds `age` seconds after it was asked for `value` (0 .. full scale), in hook order."""
+    cell, full_scale = chip.cell, float((1 << chip.array.bits_per_cell) - 1)
+    passes = physics.calibration(chip).refine_passes
+    noisy = physics.has("programming_noise")
+    if cell.law is not None:
+        moved = age if physics.has("drift") else 0.0
+        held = _by_law(value, draws, cell, noisy=noisy, plane=plane, age=moved, full_scale=full_scale)
+    elif noisy:
+        held = program(value, draws("programming_noise", plane), cell, refine_passes=passes, full_scale=full_scale)
+    else:
+        held = value
+    sign = np.where(value < 0, -1.0, 1.0)  # a signed cell is a level and a sign
+    if physics.has("stuck_cells") and cell.stuck is not None:
+        share = normal_share(draws("stuck_cells", plane))
+        held = sign * stick(sign * held, share, cell.stuck, full_scale=full_scale)
+    if age > 0 and physics.has("drift") and cell.drift is not None and cell.law is None:
+        nu = np.maximum(cell.drift.nu + cell.drift.nu_sd * draws("drift", plane), 0.0)
+        change = partial(drift, t=age, nu=nu, t0=cell.drift.t0)
+        held = sign * _of_conductance(sign * held, cell.off_ratio, full_scale, change)
+    if age > 0 and physics.has("retention") and cell.retention is not None:
+        held = sign * retain(sign * held, draws("retention", plane), age, cell.retention)
+    return held
+
+
+def level_noise(chip: MacroChip, physics: Physics) -> bool:
+    """Whether the noise of a read depends on what a cell holds."""
+    by_law = chip.cell.noisy_law and physics.has("read_noise")
+    return by_law or any(physics.has(name) for name in LEVEL_NOISE)
+
+
+def noise_variance(
+    level: Floats, value: Floats, draws: Draws, *, chip: MacroChip, physics: Physics, plane: int, time: float
+) -> Floats:
+    """Variance of one read of cells that hold `level` and were asked for `value`, in weight steps squared.
+
+    Independent parts add.  `time` is in seconds after programming; wires are taken as ideal here.
+    """
+    cell, full_scale = chip.cell, float((1 << chip.array.bits_per_cell) - 1)
+    total = np.zeros_like(level)
+    if cell.noisy_law and physics.has("read_noise"):
+        law = law_of(cell.law or "")
+        step = (law.g_max - law.g_min) / full_scale
+        g, wanted = law.g_min + abs(level) * step, law.g_min + abs(value) * step
+        total = total + (np.asarray(law.read_sd(g, wanted, time), np.float64) / step) ** 2
+        if cell.erased_exact:
+            total = np.where(value != 0, total, 0.0)
+    return total + _from_first_principles(level, draws, chip, physics, plane=plane, time=time)
+
+
+def _from_first_principles(
+    level: Floats, draws: Draws, chip: MacroChip, physics: Physics, *, plane: int, time: float
+) -> Floats:
+    """Thermal, shot, 1/f and telegraph noise of the currents behind levels, in weight steps squared."""
+    cell, noise = chip.cell, chip.cell.noise
+    if noise is None or not cell.conducts:
+        return np.zeros_like(level)
+    volts = cell.read_voltage or chip.technology.supply
+    off, on = (g * volts for g in cell.conductance) if cell.conductance else (0.0, cell.read_current or 0.0)
+    step = (on - off) / float((1 << chip.array.bits_per_cell) - 1)
+    current, t_read = off + abs(level) * step, cell.read_pulse or chip.macro.t_read
+    total = np.zeros_like(level)
+    if physics.has("thermal_noise"):
+        total = total + thermal_sd(current / volts, temperature=physics.kelvin(chip), t_read=t_read) ** 2
+    if physics.has("shot_noise"):
+        total = total + shot_sd(current, t_read=t_read) ** 2
+    if physics.has("flicker_noise"):
+        total = total + flicker_sd(current, noise.flicker, time, t0=noise.flicker_t0, t_read=t_read) ** 2
+    if physics.has("telegraph_noise") and noise.telegraph is not None:
+        trap = normal_share(draws("telegraph_noise", plane))
+        at = noise.telegraph
+        total = total + rtn_sd(current, trap, amplitude=at.amplitude, share=at.share, duty=at.duty) ** 2
+    return np.asarray(total / step**2, np.float64)
+
+
+def through_wires(level: Floats, chip: MacroChip) -> Floats:
+    """Levels as the feet of the columns see them, drivers and sense nodes at the edges of the tile.
+
+    Each leg of a pair is an array of its own; a network is linear, so its effect on inputs is an effect on weights.
+    """
+    spec, conductance = chip.physics.wires, chip.cell.conductance
+    assert spec is not None
+    assert conductance is not None
+    off, on = conductance
+    step = (on - off) / float((1 << chip.array.bits_per_cell) - 1)
+    wires = Wires(spec.row, spec.column)
+    sign = np.where(level < 0, -1.0, 1.0)
+    seen = (transfer if spec.exact else approximate)(off + abs(level) * step, wires)
+    return np.asarray(sign * (seen - off) / step, np.float64)
+
+
+def _by_law(
+    value: Floats, draws: Draws, cell: CellSpec, *, noisy: bool, plane: int, age: float,
+    full_scale: float,
+) -> Floats:  # fmt: skip
+    """Levels by the cell's published law, whose range of conductances stands for 0 .. full scale."""
+    law = law_of(cell.law or "")
+    step = (law.g_max - law.g_min) / full_scale
+    sign = np.where(value < 0, -1.0, 1.0)
+    wanted = law.g_min + abs(value) * step
+    g = law.program(wanted, draws("programming_noise", plane)) if noisy else wanted
+    if age > 0:
+        g = law.at(g, wanted, age, draws("drift", plane))
+    held = np.asarray(sign * (g - law.g_min) / step, np.float64)
+    # A cell asked for nothing stays erased: programming it to zero would only add the mean of a clipped error, which
+    # makes every output of a pair smaller.
+    return np.where(value != 0, held, 0.0) if cell.erased_exact or law.g_min == 0 else held
+
+
+def _of_conductance(held: Floats, off: float, full_scale: float, change: Callable[[Floats], Floats]) -> Floats:
+    """A change of relative conductance, seen in levels: level 0 conducts `off` of what full scale does."""
+    step = (1.0 - off) / full_scale
+    return np.asarray((change(off + held * step) - off) / step, np.float64)
+
+
+def normal_share(normal: Floats) -> Floats:
+    """Uniform draws from normal ones, so that faults use the streams of cells."""
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr(normal), np.float64)
