@@ -329,9 +329,7 @@ def _post(emitter: Emitter, node: Node, columns: slice, *, prefix: str) -> Post:
     return Post(multiplier, shift, rounding, quant.zero_point, lo, hi)
 
 
-def _readout(
-    emitter: Emitter, node: Node, piece: Piece, columns: slice, prefix: str, rows: tuple[int, int]
-) -> Readout:
+def _readout(emitter: Emitter, node: Node, piece: Piece, columns: slice, prefix: str, rows: tuple[int, int]) -> Readout:
     kind, a = node.attr("readout"), node.attr
     bounds = part_bounds(node, piece) or (0, rows[1])
     parts = tuple(p - rows[0] for p in bounds if rows[0] <= p <= rows[1])
@@ -346,8 +344,15 @@ def _readout(
         held = bias_parts(node, piece.rows // piece.groups)
         biased = held if len(held) > 1 else ()
         return Readout(
-            "wtm2101", bits=8, gain=gain, parts=parts, k=a("k", 0), finer=finer, finest=finest,
-            biased=biased, reads=reads,
+            "wtm2101",
+            bits=8,
+            gain=gain,
+            parts=parts,
+            k=a("k", 0),
+            finer=finer,
+            finest=finest,
+            biased=biased,
+            reads=reads,
         )
     return Readout(
         "adc", bits=a("adc_bits"), signed=bool(a("adc_signed")), multiplier=a("adc_m", 1), shift=a("adc_s", 0),

@@ -49,7 +49,23 @@ WHOLE = frozenset(
         "slice_bits", "apart", "reads",
     )
 )  # fmt: skip
-LISTS = frozenset(("strides", "pads", "dilations", "kernel_shape", "axes", "starts", "ends", "steps", "perm", "parts", "blocks", "finer", "drive"))
+LISTS = frozenset(
+    (
+        "strides",
+        "pads",
+        "dilations",
+        "kernel_shape",
+        "axes",
+        "starts",
+        "ends",
+        "steps",
+        "perm",
+        "parts",
+        "blocks",
+        "finer",
+        "drive",
+    )
+)
 SHIFTS = frozenset(("shift", "input_shift", "k", "adc_s"))
 MOST_LISTED = 40
 LIMIT = 1 << 31
@@ -296,7 +312,7 @@ def _transforms(node: Node, rows: int) -> Iterator[str]:
         yield f"{label}: finer {list(steps)}; needs 0 to {MOST_FINER} for each of {count} row parts"
     if not 0 <= int(node.attr("reads", 0)) <= MOST_READS:
         yield f"{label}: reads = {node.attr('reads')}; needs 0 to {MOST_READS}"
-    if node.attr("plane_bits") is not None and not 1 <= int(node.attr("plane_bits")):
+    if node.attr("plane_bits") is not None and not int(node.attr("plane_bits")) >= 1:
         yield f"{label}: plane_bits = {node.attr('plane_bits')}; needs at least 1"
 
 

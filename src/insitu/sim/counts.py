@@ -324,7 +324,7 @@ def planes_of(binding: Binding, chip: Chip) -> int:
 
 
 def reads_of(binding: Binding, chip: Chip, reads: int | None) -> int:
-    """Averaged reads per input vector: as the binding says, else as asked, else as the chip's own calibration has it."""
+    """Averaged reads per input vector: as the binding says, else as asked, else as the chip's calibration has it."""
     return binding.readout.reads or (chip.calibration.reads if reads is None else reads)
 
 

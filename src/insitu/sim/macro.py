@@ -85,8 +85,7 @@ class MacroModel:
             return bound
         frames = program.weight(binding.expected).astype(np.float64) if binding.expected else None
         analog = tuple(
-            self._analog(section, binding, weights, bias, i, p, columns[1], frames)
-            for i, p in enumerate(parts)
+            self._analog(section, binding, weights, bias, i, p, columns[1], frames) for i, p in enumerate(parts)
         )
         return replace(bound, analog=analog)
 
@@ -323,7 +322,7 @@ def _driven(binding: Binding, codes: Array) -> Array:
     x = (codes.astype(wide) << binding.input_shift) + wide(binding.input_offset)
     for a, b in zip(binding.negated[::2], binding.negated[1::2], strict=True):
         np.negative(x[:, a:b], out=x[:, a:b])
-    x = np.clip(x, *binding.drive)
+    x = np.clip(x, binding.drive[0], binding.drive[1])
     return x.astype(np.uint8) if binding.drive[0] >= 0 and binding.drive[1] <= 255 else x
 
 

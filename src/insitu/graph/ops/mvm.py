@@ -54,7 +54,7 @@ def input_codes(q: Ints, node: Node, *, sign: int = 1) -> Ints:
 
 
 def block_signs(node: Node) -> tuple[int, ...]:
-    """Sign of every block of rows: a block holds all the layer's rows, those of sign -1 with input and weight negated."""
+    """Sign of every block of rows: all the layer's rows again, with input and weight negated where it is -1."""
     return tuple(int(s) for s in node.attr("blocks", ())) or (1,)
 
 
