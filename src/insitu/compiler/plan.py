@@ -10,9 +10,7 @@ from typing import Any
 from insitu.base.errors import ConfigError
 from insitu.numeric.affine import QuantSpec
 
-
 SIGNED = ("", "pn", "shift")
-HIGH_BITS = ("", "passes", "digital")
 
 
 @dataclass(frozen=True)
@@ -21,9 +19,9 @@ class Precision:
 
     `input_shift`, `weight_shift`: driven codes and cells times 2**k.  `copies`: rows programmed so many times (a power
     of two), summed in the array, or read `apart` and averaged.  `reads`: array reads averaged (0: the chip's own).
-    `signed`: "pn" doubles the rows for inputs of both signs, "shift" moves codes up.  `high_bits`: codes wider than the
-    drivers in "passes" of the array, or their high part "digital".  `finer`: readout steps divided by 2**n, one
-    number for all row parts or one for each.
+    `signed`: "pn" doubles the rows for inputs of both signs, "shift" moves codes up.  `finer`: readout steps divided by
+    2**n, one number for all row parts or one for each.  Inputs wider than the drivers, as their QuantSpec has them,
+    take more passes whatever stands here.
     """
 
     input_shift: int = 0
@@ -32,7 +30,6 @@ class Precision:
     apart: bool = False
     reads: int = 0
     signed: str = ""
-    high_bits: str = ""
     finer: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -47,9 +44,8 @@ class Precision:
             raise ConfigError("precision.copies", str(self.copies), "a power of two, so that an average is a shift")
         if type(self.apart) is not bool:
             raise ConfigError("precision.apart", repr(self.apart)[:40], "true or false")
-        for name, word, known in (("signed", self.signed, SIGNED), ("high_bits", self.high_bits, HIGH_BITS)):
-            if word not in known:
-                raise ConfigError(f"precision.{name}", repr(word)[:40], f"one of {', '.join(filter(None, known))}")
+        if self.signed not in SIGNED:
+            raise ConfigError("precision.signed", repr(self.signed)[:40], f"one of {', '.join(filter(None, SIGNED))}")
 
 
 @dataclass(frozen=True)

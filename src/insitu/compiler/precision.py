@@ -76,7 +76,9 @@ class Layer:
 
     def fault(self, field: str, got: str, need: str, *ways: str) -> ConfigError:
         """A transform that this chip cannot do on this layer."""
-        return ConfigError(f"layer {self.node.name}: precision.{field}", f"{got} on {self.chip.name}", need, try_=ways)
+        return ConfigError(
+            f"layer {self.node.name}: precision.{field}".rstrip("."), f"{got} on {self.chip.name}", need, try_=ways
+        )
 
     def having(self, **attrs: Attr) -> Layer:
         """The layer with other attributes."""
@@ -280,11 +282,12 @@ def wide_inputs(layer: Layer) -> Layer:
         return layer
     if layer.kind == "wtm2101":
         got, need = f"codes of {layer.source.bits} bits", "at most 8: a code of its readout holds one pass"
-        raise layer.fault("high_bits", got, need, "an input of 8 bits for this layer")
+        raise layer.fault("activation_bits", got, need)
     drivers = layer.chip.macro.input
     whole = drivers.signed and drivers.bits_per_pass == drivers.bits
     step = max(drivers.bits_per_pass - (1 if whole else 0), 1)  # lower digits have no sign, so the sign's bit stays 0
-    return layer.having(input_bits=layer.source.bits, plane_bits=step, input_signed=drivers.signed)
+    layer = layer.having(input_bits=layer.source.bits, plane_bits=step, input_signed=drivers.signed)
+    return layer if drivers.signed else layer.having(drive=rows_range(layer))
 
 
 def shifted_inputs(layer: Layer) -> Layer:

@@ -192,8 +192,8 @@ def deploy(
     first samples of `data` or `calib`.
     A network in the WTM2101 dialect came quantized (`reading` says how it is read) and is taken as it is.
     `precision` asks for transforms of layers, {pattern: {transform: value}} or a YAML file of them
-    (docs/design/quantization.md).  A task ("task:kws") brings its own data.  A network that does not fit comes back as a Deployment whose result says
-    so; broken input raises InsituError.
+    (docs/design/quantization.md).  A task ("task:kws") brings its own data.  A network that does not fit comes back
+    as a Deployment whose result says so; broken input raises InsituError.
     """
     options = options or Options(physics=physics, instances=instances, seed=seed, max_chips=max_chips)
     task = named_task(model) if isinstance(model, str) else None

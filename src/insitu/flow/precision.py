@@ -32,7 +32,6 @@ class Transforms(Config):
     apart: bool | None = Field(default=None, description="copies are read one by one, and their codes averaged")
     reads: int | None = Field(default=None, ge=1, le=64, description="array reads averaged for one output")
     signed: Literal["pn", "shift"] | None = Field(default=None, description="how rows from 0 take negative inputs")
-    high_bits: Literal["passes", "digital"] | None = Field(default=None, description="codes wider than the drivers")
     finer: int | tuple[int, ...] | None = Field(default=None, description="readout steps over 2**n, by row part")
     activation_bits: int | None = Field(default=None, ge=2, le=16, description="width of the layer's input codes")
 
