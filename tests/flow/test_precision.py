@@ -217,7 +217,7 @@ def test_pn_gives_the_sums_of_a_shift(name: str) -> None:
         assert np.array_equal(*outs)
 
 
-@pytest.mark.parametrize(("bits", "kind"), [(9, "conv"), (12, "matmul"), (16, "depthwise")])
+@pytest.mark.parametrize(("bits", "kind"), [(9, "conv"), (12, "matmul"), (15, "depthwise")])
 @pytest.mark.parametrize("name", [n for n in CHIPS if n != "wtm2101"])
 def test_wide_activations(name: str, bits: int, kind: str) -> None:
     """Codes wider than the drivers take more passes and give the numbers of the wide codes."""

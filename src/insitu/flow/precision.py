@@ -92,6 +92,10 @@ def rewidened(plan: QuantPlan, graph: Graph, chip: Chip, node: Node, *, bits: in
             got = f"{name!r}, whose {plan.values[name].bits} bits {maker.op} {maker.name!r} gives on {chip.name}"
             raise ConfigError(f"layer {node.name}: precision.activation_bits", got, "an input of another width")
     values = {**plan.values, **{name: _width(plan.values[name], up) for name in group}}
+    if values[value].zero_point >= 1 << 15:
+        got = f"{bits}-bit codes from 0 with zero at {values[value].zero_point:,}"
+        need = "a zero below 32,768, which fills what surrounds a map: fewer bits"
+        raise ConfigError(f"layer {node.name}: precision.activation_bits", got, need)
     layers = {**plan.layers}
     for reader in weight_nodes(graph):
         if reader.inputs[0] in group and _tied(chip):
