@@ -1,7 +1,7 @@
 """Random layers under random precision transforms on every readout; prints what was compared and what differed.
 
 Compared: graph interpreter with functional simulator (all values of several samples), and with the instruction set's
-executable reference (one sample).  One JSON object.  Cases that a chip refuses or cannot hold are counted, not compared.
+executable reference (one sample).  One JSON object; cases that a chip refuses or cannot hold are counted, not compared.
 """
 
 from __future__ import annotations
