@@ -63,11 +63,14 @@ def array_layer(
     options = _fitting(draft, x, options, name)
     matrix, pieces = _scaled(call, matrix, options)
     drive = _driven(draft, call, x, matrix, options, name=name, pieces=len(pieces))
-    cells = np.concatenate([sign * p for p in pieces for sign in drive.signs], axis=matrix.inputs)
+    cells = np.concatenate(pieces, axis=matrix.inputs)
+    blocks = drive.signs * (1 << options.copies)
     matrix = replace(matrix, weights=cells, bias=_bias(call, drive.bias))
     _check_gain(call, matrix.gain)
     attrs = dict(matrix.conv or {}) | drive.attrs | {"lo": low, "hi": 127, "rounding": "half_even"}
-    attrs |= {"readout": "wtm2101", "parts": _parts(matrix.rows), "k": 0}
+    attrs |= {"readout": "wtm2101", "parts": _parts(matrix.rows * len(blocks)), "k": 0}
+    if blocks != (1,):  # the same inputs on several rows, as compiler/precision.py writes it
+        attrs |= {"blocks": blocks, "drive": (0, 255)}
     if options.region != "ANY_REGION":
         attrs["region"] = options.region.removesuffix("_REGION").lower()
     stored = cells.astype(np.int8 if cells.min(initial=0) >= -128 and cells.max(initial=0) <= 127 else np.int16)
@@ -137,9 +140,9 @@ def _fitting(draft: Draft, x: Value, options: ArrayOptions, name: str) -> ArrayO
 
 def _scaled(call: Call, matrix: Matrix, options: ArrayOptions) -> tuple[Matrix, list[Ints]]:
     """The matrix with its options' powers of two in weights, bias and gain; the pieces that add up to its weights."""
-    pieces = _pieces(call, matrix.weights << options.weight_shift, options) * (1 << options.copies)
+    pieces = _pieces(call, matrix.weights << options.weight_shift, options)
     if len(pieces) > 1 and matrix.group > 1:
-        raise call.fault("a grouped convolution with rows to repeat", "weights within a cell, and no doubleWeightOpti")
+        raise call.fault("a grouped convolution with weights beyond a cell", "weights within one")
     up = options.weight_shift + options.input_shift + options.copies
     return replace(matrix, bias=matrix.bias << up, gain=matrix.gain << up, weights=sum(pieces)), pieces  # pyright: ignore[reportArgumentType]
 
@@ -172,7 +175,7 @@ def _pieces(call: Call, weights: Ints, options: ArrayOptions) -> list[Ints]:
 
 @dataclass(frozen=True)
 class _Drive:
-    """How a value reaches unsigned rows: the value that drives them, signs of the rows, bias, and attributes."""
+    """How a value reaches unsigned rows: the value that drives them, signs of blocks of rows, bias, and attributes."""
 
     x: Value
     signs: tuple[int, ...]
@@ -185,13 +188,12 @@ def _driven(
 ) -> _Drive:
     attrs: dict[str, Attr] = {"input_shift": options.input_shift} if options.input_shift else {}
     axis = draft.frame_axis(x) if matrix.conv is None else 1
-    signs = (1, -1) if x.lo < 0 and _by_rows(call, x, matrix, options, pieces) else (1,)
+    signs = (1, -1) if x.lo < 0 and _by_rows(x, matrix, options, pieces) else (1,)
     if x.lo < 0 and len(signs) == 1:
         attrs["input_offset"] = 128
-        shifted = replace(matrix, bias=matrix.bias - 128 * matrix.sums())
+        shifted = replace(matrix, bias=matrix.bias - 128 * (matrix.sums() << options.copies))
         return _Drive(_repeated(draft, [x], pieces, axis, name), signs, shifted.bias, attrs)
-    parts = [x] if len(signs) == 1 else _halves(draft, x, name)
-    return _Drive(_repeated(draft, parts, pieces, axis, name), signs, matrix.bias, attrs)
+    return _Drive(_repeated(draft, [x], pieces, axis, name), signs, matrix.bias, attrs)
 
 
 def _repeated(draft: Draft, parts: list[Value], count: int, axis: int, name: str) -> Value:
@@ -199,21 +201,19 @@ def _repeated(draft: Draft, parts: list[Value], count: int, axis: int, name: str
     return every[0] if len(every) == 1 else draft.joined(every, axis, name=f"{name}.rows")
 
 
-def _by_rows(call: Call, x: Value, matrix: Matrix, options: ArrayOptions, pieces: int) -> bool:
+def _by_rows(x: Value, matrix: Matrix, options: ArrayOptions, pieces: int) -> bool:
     """Whether a signed input becomes two rows (x, -x) rather than x + 128: whatever needs less of the array."""
     reach = limit("bias_unit") * limit("cell")
-    need = int(np.abs(matrix.bias - 128 * matrix.sums()).max(initial=0))
+    need = int(np.abs(matrix.bias - 128 * (matrix.sums() << options.copies)).max(initial=0))
     span = (x.lo << options.input_shift, x.hi << options.input_shift)
     possible = span[0] >= -128 and span[1] <= 127 and need <= reach * limit("bias_rows")
-    if matrix.group > 1:
-        if not possible:
-            raise call.fault(f"a grouped convolution of inputs {x.lo} to {x.hi}", "inputs of -128 to 127")
-        return False
     if options.signed_input == -1 and possible:
         return False
     if options.signed_input is not None and options.signed_input > 0:
         return True
-    rows, plain = matrix.rows * pieces, int(np.abs(matrix.bias).max(initial=0))
+    if matrix.group > 1:
+        return not possible
+    rows, plain = matrix.rows * pieces << options.copies, int(np.abs(matrix.bias).max(initial=0))
     if not possible or 2 * rows > limit("rows"):
         return not possible
     return _share(2 * rows, -(-plain // reach)) < _share(rows, -(-need // reach))
