@@ -140,7 +140,8 @@ def cases(draw: st.DrawFn) -> tuple[str, Precision]:
     )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cases(), st.sampled_from(LAYERS), st.integers(0, 99))
 def test_all_agree(case: tuple[str, Precision], kind: str, seed: int) -> None:
     name, wanted = case
