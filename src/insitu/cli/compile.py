@@ -17,9 +17,10 @@ from insitu.compiler.mapping import Mapping, Placed
 from insitu.compiler.partition import allot
 from insitu.compiler.pipeline import compile_graph, emit
 from insitu.compiler.placement_file import fixed_mapping, read_placement
-from insitu.compiler.quantize import quantize
+from insitu.compiler.precision import apply_plan
 from insitu.flow.chain import check_readouts
 from insitu.flow.data import prepare
+from insitu.flow.precision import requested
 from insitu.graph.graph import LEVELS, Graph
 from insitu.graph.text import save_graph
 from insitu.graph.verify import verify
@@ -103,9 +104,11 @@ def _quantized(work: _Work, stage: str, *, seed: int) -> _Work:
     loaded = work.loaded
     prepared = prepare(work.graph, data=loaded.data, calib=loaded.calib, samples=None, seed=seed)
     plan = loaded.plan or ptq.plan(work.graph, work.chip, data=prepared.calibration, seed=seed)
+    if loaded.precision is not None:
+        plan = requested(plan, work.graph, work.chip, wanted=loaded.precision)
     if prepared.source == "random" and loaded.plan is None:
         console.note("No --calib or --data: the ranges come from seeded random inputs.")
-    quantized = verify(quantize(work.graph, work.chip, plan=plan))
+    quantized = verify(apply_plan(work.graph, work.chip, plan=plan))
     return replace(work, graph=quantized, calibration="file" if loaded.plan else prepared.source)
 
 

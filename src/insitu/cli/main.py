@@ -61,6 +61,12 @@ PlanFile = Annotated[
         help="a quantization plan of a run folder, or a vendor network's .protobuf",
     ),
 ]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", metavar="F.yaml", help="precision transforms by layer (copies, reads, signed inputs ...)"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else, on standard output")]
 
 
@@ -114,6 +120,7 @@ def run(
     set_: Sets = None,
     shape: Shapes = None,
     plan: PlanFile = None,
+    precision: PrecisionOption = None,
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", help="the run folder; by default one in insitu-runs/")
     ] = None,
@@ -123,7 +130,9 @@ def run(
     from insitu.cli import run as command
     from insitu.cli.inputs import ModelInputs
 
-    inputs = ModelInputs(model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, seed=seed)
+    inputs = ModelInputs(
+        model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, precision=precision, seed=seed
+    )
     request = command.Request(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
         objective=objective, check=check, calibrated=calibration, out=out, json=json,
@@ -152,6 +161,7 @@ def compile(
     set_: Sets = None,
     shape: Shapes = None,
     plan: PlanFile = None,
+    precision: PrecisionOption = None,
     layers: Annotated[
         str | None,
         typer.Option("--layers", metavar="layers.txt", help="fix the placement: lines x0, x1, y0, y1, bias0, bias1, G"),
@@ -166,7 +176,9 @@ def compile(
     from insitu.cli import compile as command
     from insitu.cli.inputs import ModelInputs
 
-    inputs = ModelInputs(model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, seed=seed)
+    inputs = ModelInputs(
+        model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, precision=precision, seed=seed
+    )
     return command.run(inputs, output, stop_after=stop_after, max_chips=max_chips, json=json, layers=layers, map_=map_)
 
 

@@ -104,7 +104,7 @@ def _deployed(request: Request, loaded: Loaded, options: Options, progress: cons
     assert loaded.chip is not None
     deployment = deploy(
         loaded.graph, loaded.chip, data=loaded.data, calib=loaded.calib, options=options, plan=loaded.plan,
-        progress=progress, name=loaded.name,
+        precision=loaded.precision, progress=progress, name=loaded.name,
     )  # fmt: skip
     extra: dict[str, Any] = {**deployment.result.extra, "command": command_text(request), "versions": versions_text()}
     extra |= _data_facts(request, loaded) | _answers(deployment, loaded, options, progress)
@@ -144,7 +144,12 @@ def command_text(request: Request) -> str:
     """The command that makes the same run, with file names but no folders."""
     given, plain = request.inputs, Request(request.inputs)
     words = ["insitu", "run", _short(given.model), "--chip", _short(given.chip or "")]
-    for option, value in (("--data", given.data), ("--calib", given.calib), ("--plan", given.plan)):
+    for option, value in (
+        ("--data", given.data),
+        ("--calib", given.calib),
+        ("--plan", given.plan),
+        ("--precision", given.precision),
+    ):
         words += [option, _short(value)] if value is not None else []
     for option, values in (("--set", given.sets), ("--shape", given.shapes)):
         for value in values or ():

@@ -15,16 +15,17 @@ from insitu.algo.expected import expected_codes, expected_inputs
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
 from insitu.arch.thermal import junction
-from insitu.base.errors import InfeasibleError, ModelError
+from insitu.base.errors import ConfigError, InfeasibleError, ModelError
 from insitu.base.metrics import Metric
 from insitu.circuit.effects import Physics
 from insitu.compiler import canonicalize, fuse
 from insitu.compiler.pipeline import compile_graph
 from insitu.compiler.plan import QuantPlan
-from insitu.compiler.quantize import quantize
+from insitu.compiler.precision import apply_plan
 from insitu.flow import check, figures, modules, quality
 from insitu.flow import data as data_
 from insitu.flow import physics as physics_
+from insitu.flow.precision import PrecisionFile, Wanted, read_precision, requested
 from insitu.frontend.inputs import Shapes
 from insitu.frontend.load import load_model
 from insitu.frontend.wtm2101 import Reading
@@ -129,24 +130,34 @@ def build(
     calibration: Mapping[str, Array],
     seed: int = 0,
     plan: QuantPlan | None = None,
+    precision: PrecisionFile | None = None,
     max_chips: int = 1,
 ) -> tuple[QuantPlan | None, Graph, Program]:
     """Plan, quantized graph and checked Program of a captured graph.  InfeasibleError where it does not fit.
 
-    A graph that came quantized has no plan.
+    `precision` adds transforms of layers to the plan.  A graph that came quantized has no plan.
     """
     if graph.level == "quantized":
+        no_transforms(graph, precision)
         check_readouts(graph, chip)
         expected = expected_codes(graph, calibration) if chip.calibration.column_offset else {}
         program = compile_graph(graph, chip, expected=expected, max_chips=max_chips)
         check_program(program)
         return None, graph, program
     plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed)
-    quantized = verify(quantize(graph, chip, plan=plan))
+    plan = plan if precision is None else requested(plan, graph, chip, wanted=precision)
+    quantized = verify(apply_plan(graph, chip, plan=plan))
     expected = expected_inputs(graph, quantized, calibration) if chip.calibration.column_offset else {}
     program = compile_graph(quantized, chip, expected=expected, max_chips=max_chips)
     check_program(program)
     return plan, quantized, program
+
+
+def no_transforms(graph: Graph, precision: PrecisionFile | None) -> None:
+    """ConfigError for transforms of a network that came quantized: its integers are fixed."""
+    if precision is not None:
+        need = "a float model, or for a vendor's network its own side file (--plan F.protobuf)"
+        raise ConfigError("precision", f"{graph.name} came quantized", need)
 
 
 def check_readouts(graph: Graph, chip: Chip) -> None:
@@ -172,6 +183,7 @@ def deploy(
     max_chips: int = 1,
     options: Options | None = None,
     plan: QuantPlan | None = None,
+    precision: Wanted | PrecisionFile | None = None,
     shapes: Shapes | None = None,
     reading: Reading | None = None,
     progress: Progress = silent,
@@ -182,8 +194,9 @@ def deploy(
     `model` is a file, a graph, or (extra `torch`) an nn.Module or an exported program; a module is exported with the
     first samples of `data` or `calib`.
     A network in the WTM2101 dialect came quantized (`reading` says how it is read) and is taken as it is.
-    A task ("task:kws") brings its own data.  A network that does not fit comes back as a Deployment whose result says
-    so; broken input raises InsituError.
+    `precision` asks for transforms of layers, {pattern: {transform: value}} or a YAML file of them
+    (docs/design/quantization.md).  A task ("task:kws") brings its own data.  A network that does not fit comes back
+    as a Deployment whose result says so; broken input raises InsituError.
     """
     options = options or Options(physics=physics, instances=instances, time=time, seed=seed, max_chips=max_chips)
     times = physics_.parse_times(options.time)
@@ -193,6 +206,7 @@ def deploy(
         data, calib = data or evaluation_data(task), calib or calibration_data(task)
         model, name = task.model, name or task.name
     chip = chip if isinstance(chip, Chip) else load_chip(chip)
+    transforms = read_precision(precision) if isinstance(precision, str | Path | Mapping) else precision
     effects = Physics.parse(options.physics, chip, calibrated=options.calibrated)
     captured = capture(model, shapes=shapes, tasks=task_models(), reading=reading, sources=(data, calib))
     if open_sizes := captured.symbols():
@@ -205,8 +219,9 @@ def deploy(
     progress("quantize and compile", 0, 1)
     try:
         plan, quantized, program = build(
-            captured, chip, calibration=prepared.calibration, seed=options.seed, plan=plan, max_chips=options.max_chips
-        )
+            captured, chip, calibration=prepared.calibration, seed=options.seed, plan=plan, precision=transforms,
+            max_chips=options.max_chips,
+        )  # fmt: skip
     except InfeasibleError as error:
         result = Result(
             facts,

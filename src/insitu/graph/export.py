@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from insitu.base.errors import DataError, ModelError
 from insitu.graph.batch import batch_axes
 from insitu.graph.graph import Graph, Node
+from insitu.graph.ops.mvm import block_signs
 from insitu.graph.ops.shapes import text
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
@@ -265,13 +266,16 @@ def real_layer(graph: Graph, node: Node) -> tuple[Array, Array]:
     axis = 0 if node.op == "Conv" else 1
     sums = codes.sum(axis=tuple(i for i in range(codes.ndim) if i != axis))
     zero = (x.zero_point << int(node.attr("input_shift", 0))) + int(node.attr("input_offset", 0))
-    step = 2.0 ** int(node.attr("adc_s", 0)) / int(node.attr("adc_m", 1))
+    signs = block_signs(node)
+    zero = zero * len(signs) if min(signs) > 0 else 0  # in rows driven with both signs it cancels
+    step = 2.0 ** (int(node.attr("adc_s", 0)) - max(node.attr("finer", ()), default=0)) / int(node.attr("adc_m", 1))
+    if node.attr("readout") == "wtm2101":
+        bias = bias * max(int(node.attr("apart", 1)), 1)  # every copy holds it
     weights = codes * w.scales(codes.ndim)
     if x.axis is not None:
         weights = weights / _input_ratio(x, node, codes.shape)
-    return weights.astype(np.float32), (_column_units(graph, node, out) * (bias + zero * sums / step)).astype(
-        np.float32
-    )
+    real_bias = _column_units(graph, node, out) * (bias + zero * sums / step)
+    return weights.astype(np.float32), real_bias.astype(np.float32)
 
 
 def _column_units(graph: Graph, node: Node, out: QuantSpec) -> Array:
