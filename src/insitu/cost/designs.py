@@ -22,7 +22,8 @@ from insitu.circuit.cost import (
     macro_area,
     switching_cells,
 )
-from insitu.circuit.model import Operands, cell_energy, constants, convert_energy, pass_time, product_energy
+from insitu.circuit.model import Operands, cell_energy, constants, convert_energy, product_energy
+from insitu.circuit.times import pass_time
 
 Floats = npt.NDArray[np.float64]
 SWEPT = ("rows", "cols", "node", "supply", "adc_bits", "input_bits", "macros", "columns_per_adc")
@@ -116,9 +117,8 @@ def _moved(base: Designs, chip: Chip, values: Mapping[str, Floats], operands: Op
         t_convert=values.get("columns_per_adc", np.full_like(passes, chip.macro.columns_per_adc))
         * (chip.macro.t_adc or 0.0),
     )
-    digital = chip.macro.readout.kind == "exact"
-    faster = pass_time(adc_bits, node, supply, digital=digital) / pass_time(
-        converter_bits(chip), chip.technology.node, chip.technology.supply, digital=digital
+    faster = pass_time(chip, bits=adc_bits, node=node, supply=supply, rows=moved.rows) / pass_time(
+        chip, bits=converter_bits(chip)
     )
     moved = replace(moved, t_read=base.t_read * faster, t_convert=moved.t_convert * faster)
     moved = _energies(moved, chip, node, supply, adc_bits, input_bits, operands)

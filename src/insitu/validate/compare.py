@@ -59,13 +59,38 @@ def summary(rows: Sequence[Row], name: str = "tops_per_w") -> dict[str, Any]:
     return {split: _statistics(rows, split, name) for split in ("calibration", "holdout", "unseen")}
 
 
-def fitted_constants() -> list[str]:
-    """The calibration constants that were fitted, by their place in circuit/calibrated.yaml."""
+def fitted_constants() -> dict[str, list[str]]:
+    """The constants that were fitted, by their place in circuit/calibrated.yaml: of energies and of times."""
     model = constants()
-    names = [f"kinds.{kind}.{key}" for kind, row in model["kinds"].items() for key in row["fitted"]]
-    names += [f"digital.{key}" for key in model["digital"]["fitted"]]
-    names += ["walden.ff_per_um"] if model["walden"]["fitted"] else []
-    return names + [f"time.{key}" for key in model["time"]["fitted"]]
+    energy = [f"kinds.{kind}.{key}" for kind, row in model["kinds"].items() for key in row["fitted"]]
+    energy += [f"digital.{key}" for key in model["digital"]["fitted"]]
+    energy += ["walden.ff_per_um"] if model["walden"]["fitted"] else []
+    slow = [f"kinds.{kind}.{key}" for kind, row in model["kinds"].items() for key in row.get("fitted_time", ())]
+    return {"energy": energy, "time": [*(f"time.{key}" for key in model["time"]["fitted"]), *slow]}
+
+
+def constants_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """How many constants were fitted, beside the number of calibration rows they were fitted on."""
+    fitted = fitted_constants()
+    used = {
+        "energy": _fitted_on(rows, ("tops_per_w",)),
+        "time": _fitted_on(rows, ("latency_s", "tops")),
+    }
+    return {
+        "fitted": sum(map(len, fitted.values())),
+        "names": [name for names in fitted.values() for name in names],
+        "calibration_rows": _fitted_on(rows, ("tops_per_w", "latency_s", "tops")),
+        **{part: {"fitted": len(fitted[part]), "calibration_rows": used[part]} for part in fitted},
+    }
+
+
+def _fitted_on(rows: Sequence[Row], names: Sequence[str]) -> int:
+    """Calibration chips that a fit of these quantities sees."""
+    return sum(
+        any(name in row.figures and row.figures[name].prediction for name in names)
+        for row in rows
+        if row.entry.split == "calibration" and row.entry.measured
+    )
 
 
 def report(rows: Sequence[Row]) -> dict[str, Any]:
@@ -74,8 +99,6 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
     overall = summary(rows)
     counts = {split: overall[split] for split in ("calibration", "holdout")}
     unseen = {"unseen": overall["unseen"]} if overall["unseen"]["chips"] else {}
-    fitted = fitted_constants()
-    used = sum(1 for row in rows if row.entry.split == "calibration" and row.figures and row.entry.measured)
     return {
         "schema": 1,
         "chips": [row_json(row) for row in rows],
@@ -83,7 +106,7 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
             **counts,
             **unseen,
             "by_quantity": {name: summary(rows, name) for name in names},
-            "constants": {"fitted": len(fitted), "names": fitted, "calibration_rows": used},
+            "constants": constants_json(rows),
         },
         "sweeps": [
             {

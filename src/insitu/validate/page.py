@@ -109,8 +109,9 @@ def _closing(rows: Sequence[Row]) -> list[str]:
         )
     constants = found["constants"]
     lines.append(
-        f"{constants['fitted']} shared constants fitted on {constants['calibration_rows']} calibration rows: "
-        f"{', '.join(constants['names'])}"
+        f"{constants['energy']['fitted']} shared constants of energy fitted on "
+        f"{constants['energy']['calibration_rows']} calibration chips, {constants['time']['fitted']} of time on "
+        f"{constants['time']['calibration_rows']}: {', '.join(constants['names'])}"
     )
     return lines
 
