@@ -49,6 +49,9 @@ class Memory(Config):
     kind: Literal["sram", "edram", "dram", "flash"]
     size: Bytes = Field(gt=0)
     bandwidth: BytesPerSecond = Field(default=0.0, ge=0, description="omit for one 32-bit word a clock cycle")
+    row_hits: float = Field(
+        default=1.0, ge=0, le=1, description="dram: share of bursts that find their row open; streams find all but one"
+    )
 
 
 class Capabilities(Config):

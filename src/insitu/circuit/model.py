@@ -42,6 +42,17 @@ class Operands:
         return float(fixed + (1.0 - fixed) * self.activity)
 
 
+def share_of_ones(codes: Any, bits: int) -> float:
+    """Share of ones among the `bits` of integer codes of any shape, negative ones in two's complement."""
+    planes = (np.asarray(codes, np.int64)[..., None] >> np.arange(bits)) & 1
+    return float(planes.mean())
+
+
+def measured_operands(inputs: Any, weights: Any, *, input_bits: int, weight_bits: int) -> Operands:
+    """What real operands look like: input codes and weights as a layer sees them."""
+    return Operands(share_of_ones(inputs, input_bits), share_of_ones(weights, weight_bits))
+
+
 @cache
 def constants() -> Mapping[str, Any]:
     """The calibrated constants, as read."""
