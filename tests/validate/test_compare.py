@@ -14,7 +14,8 @@ from insitu.circuit.model import constants
 from insitu.validate.compare import Figure, compare, report
 from insitu.validate.entries import entries, read_published, split_of
 from insitu.validate.fit import fit_all, shipped
-from insitu.validate.page import html, table
+from insitu.validate.page import html
+from insitu.validate.table import table
 
 ROWS = compare()
 
@@ -118,3 +119,33 @@ def test_a_list_of_entries_names_what_each_lacks(tmp_path: Path) -> None:
     first, second = compare(read_published(str(file)))
     assert first.missing == ("x: description of the point",)
     assert second.missing == ("an energy, throughput or latency",)
+
+
+def test_a_given_chip_at_other_bits_and_supplies(tmp_path: Path) -> None:
+    """A point's name states its supply; other bits need a description, and then the same cells hold other weights."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "name: mine\ntops_per_w: {8b_0.9v: 20, 4b_0.9v: 80, 4b_0.7v: 130, 2b: 300}\n"
+        "points: {4b_0.9v: {input_bits: 4, weight_bits: 4}, 4b_0.7v: {input_bits: 4, weight_bits: 4, supply: 0.7 V}}\n"
+    )
+    chip = load_chip("dcim-28nm", overrides=["energy.mac=null"])
+    [row] = compare(read_published(str(file)), chip=chip)
+    found = row.figures["tops_per_w"].modelled
+    assert found["4b_0.9v"] == pytest.approx(4 * found["8b_0.9v"])
+    assert found["4b_0.7v"] == pytest.approx(found["4b_0.9v"] * (0.9 / 0.7) ** 2)
+    assert row.missing == ("2b: points.2b.input_bits and weight_bits: the chip file has 8-bit inputs",)
+    assert not row.unfitted
+
+
+def test_a_time_that_the_file_leaves_out_is_a_prediction(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\nthroughput_tops: {0.9v: 100, 0.7v: 60}\nlatency_ns_per_mvm: 50\n")
+    modelled = load_chip("dcim-28nm", overrides=["macro.t_read=0 s"])
+    [row] = compare(read_published(str(file)), chip=modelled)
+    tops = row.figures["tops"]
+    assert tops.prediction
+    assert row.figures["latency_s"].prediction
+    assert tops.modelled["0.7v"] < tops.modelled["0.9v"]
+    [stated] = compare(read_published(str(file)), chip=load_chip("dcim-28nm"))
+    assert not stated.figures["tops"].prediction
+    assert stated.figures["tops"].modelled["0.9v"] == pytest.approx(stated.figures["tops"].modelled["0.7v"])

@@ -97,6 +97,11 @@ def slowness(kind: str) -> float:
     return float(constants()["kinds"][kind].get("slow", 1.0))
 
 
+def pass_seconds(chip: MacroChip) -> float:
+    """Seconds of a pass as modelled; planes that add up in the array are settled one by one."""
+    return integration_time(chip) if chip.macro.integrate else float(pass_time(chip))
+
+
 def integration_time(chip: MacroChip) -> float:
     """Seconds of a pass whose column integrates it: the settling of an amplifier, once an input plane."""
     return float(constants()["time"]["delays_per_plane"] * fo4(chip.technology.node, chip.technology.supply))

@@ -15,7 +15,7 @@ from insitu.arch.spec import Chip
 from insitu.base.schema import load_yaml, validate
 from insitu.base.yaml import Document
 from insitu.circuit.model import Operands
-from insitu.circuit.times import integration_time, pass_time
+from insitu.circuit.times import pass_seconds
 from insitu.device.cell import load_cell
 from insitu.validate.entries import Entry, quantity
 
@@ -64,7 +64,7 @@ def _tops(point: Point) -> float:
 def _latency(point: Point) -> float:
     """Seconds of one product, from the process and the readout, whatever the published time of a pass is."""
     chip = point.chip
-    return chip.t_vector if point.whole else chip.macro.passes * chip.calibration.reads * modelled_pass(chip)
+    return chip.t_vector if point.whole else chip.macro.passes * chip.calibration.reads * pass_seconds(chip)
 
 
 def _area(point: Point) -> float:
@@ -83,11 +83,6 @@ FIGURES: Mapping[str, Callable[[Point], float | None]] = {
     "tops_per_mm2": lambda point: _tops(point) / _area(point),
     "power_w": _power,
 }
-
-
-def modelled_pass(chip: Chip) -> float:
-    """Seconds of a pass as modelled, whatever the published time is; planes that add up are settled one by one."""
-    return integration_time(chip) if chip.macro.integrate else float(pass_time(chip))
 
 
 def _point(given: Mapping[str, Any], name: str) -> Point:
@@ -110,9 +105,7 @@ def _point(given: Mapping[str, Any], name: str) -> Point:
     if "input_density" not in given:
         defaults.append("sparsity (technology default: half of all bits are one)")
     operands = Operands(given.get("input_density"), given.get("weight_density"))
-    chip = _chip({**given, **known, "cycle": quantity(cycle, "s") if cycle else 1.0}, name)
-    if cycle is None:
-        chip = chip.model_copy(update={"macro": chip.macro.model_copy(update={"t_read": modelled_pass(chip)})})
+    chip = _chip({**given, **known, "cycle": quantity(cycle, "s") if cycle else 0.0}, name)
     return Point(chip, operands, tuple(defaults), clocked=cycle is not None)
 
 
