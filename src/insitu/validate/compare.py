@@ -13,7 +13,7 @@ from insitu.circuit.model import constants
 from insitu.validate.entries import Entry, entries
 from insitu.validate.given import given_point
 from insitu.validate.model import Point, modelled, point_of
-from insitu.validate.sweeps import sweeps
+from insitu.validate.sweeps import by_chip, sweeps
 
 CLOCKED = ("tops", "latency_s", "tops_per_mm2")
 
@@ -96,7 +96,7 @@ def _fitted_on(rows: Sequence[Row], names: Sequence[str]) -> int:
 def report(rows: Sequence[Row]) -> dict[str, Any]:
     """The object that `insitu validate --json` prints."""
     names = ("tops_per_w", "tops", "latency_s")
-    overall = summary(rows)
+    overall, inside = summary(rows), sweeps()
     counts = {split: overall[split] for split in ("calibration", "holdout")}
     unseen = {"unseen": overall["unseen"]} if overall["unseen"]["chips"] else {}
     return {
@@ -107,6 +107,8 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
             **unseen,
             "by_quantity": {name: summary(rows, name) for name in names},
             "constants": constants_json(rows),
+            "chips_on_time": sum(1 for row in rows if row.entry.measured and {"tops", "latency_s"} & set(row.figures)),
+            "sweeps": {"worst_chip": max(by_chip(inside).values())},
         },
         "sweeps": [
             {
@@ -117,7 +119,7 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
                 "factors": list(s.factors),
                 "median_error": s.median_error,
             }
-            for s in sweeps()
+            for s in inside
         ],
     }
 
