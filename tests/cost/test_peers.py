@@ -64,7 +64,7 @@ def test_nothing_runs_backwards_between_two_nodes() -> None:
     for values in (logic, pitch(nodes), fo4(nodes, 0.8)):
         assert (np.diff(values) > 0).all()
     swept = cost(
-        stack([convolution("c", channels=(16, 16), kernel=(3, 3), size=(8, 8))]), sweep(RERAM, {"node": nodes})
+        stack([convolution("c", channels=(16, 16), kernel=(3, 3), size=(8, 8))]), sweep(RERAM, {"node": nodes.tolist()})
     )
     assert (np.diff(swept.energy[0]) > 0).all()
     assert (np.diff(swept.area) > 0).all()

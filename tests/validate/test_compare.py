@@ -125,12 +125,13 @@ def test_a_given_chip_at_other_bits_and_supplies(tmp_path: Path) -> None:
     """A point's name states its supply; other bits need a description, and then the same cells hold other weights."""
     file = tmp_path / "mine.yaml"
     file.write_text(
-        "name: mine\ntops_per_w: {8b_0.9v: 20, 4b_0.9v: 80, 4b_0.7v: 130, 2b: 300}\n"
+        "name: mine\ntops_per_w: {8b_0.9v: 20, fig_12: 21, int8: 20, 4b_0.9v: 80, 4b_0.7v: 130, 2b: 300}\n"
         "points: {4b_0.9v: {input_bits: 4, weight_bits: 4}, 4b_0.7v: {input_bits: 4, weight_bits: 4, supply: 0.7 V}}\n"
     )
     chip = load_chip("dcim-28nm", overrides=["energy.mac=null"])
     [row] = compare(read_published(str(file)), chip=chip)
     found = row.figures["tops_per_w"].modelled
+    assert found["fig_12"] == found["int8"] == found["8b_0.9v"]
     assert found["4b_0.9v"] == pytest.approx(4 * found["8b_0.9v"])
     assert found["4b_0.7v"] == pytest.approx(found["4b_0.9v"] * (0.9 / 0.7) ** 2)
     assert row.missing == ("2b: points.2b.input_bits and weight_bits: the chip file has 8-bit inputs",)

@@ -13,7 +13,7 @@ from insitu.validate.entries import Entry, quantity
 from insitu.validate.model import Point
 
 SUPPLY = re.compile(r"(?:^|_)(\d+(?:\.\d+)?)v(?:_|$)", re.IGNORECASE)
-BITS = re.compile(r"(?:^|_)(?:int)?(\d+)b?(?:_|$)", re.IGNORECASE)
+BITS = re.compile(r"(?:^|_)(?:int(\d+)|(\d+)b)(?:_|$)", re.IGNORECASE)
 KNOWN = ("supply", "input_bits", "weight_bits", "input_density", "weight_density")
 
 
@@ -26,7 +26,7 @@ def given_point(entry: Entry, label: str, chip: Chip) -> Point | tuple[str, ...]
     if strange := [key for key in given if key not in KNOWN]:
         return (f"{strange[0]} is not known of a point; one of {', '.join(KNOWN)}",)
     bits = BITS.search(SUPPLY.sub("_", label))
-    if bits and int(bits[1]) != chip.macro.input.bits and "input_bits" not in given:
+    if bits and int(bits[1] or bits[2]) != chip.macro.input.bits and "input_bits" not in given:
         return (f"points.{label}.input_bits and weight_bits: the chip file has {chip.macro.input.bits}-bit inputs",)
     moved = _at(chip, given)
     operands = Operands(given.get("input_density"), given.get("weight_density"))
