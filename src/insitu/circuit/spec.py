@@ -81,7 +81,7 @@ class Macro(Config):
     )
     pulses: bool = Field(default=False, description="inputs are pulses as long as their codes, not voltages")
     t_read: Seconds = Field(
-        default=0.0, ge=0, description="one array read of one input pass, without t_adc; omit for the modelled time"
+        default=0.0, gt=0, description="one array read of one input pass, without t_adc; omit for the modelled time"
     )
     t_adc: Seconds | None = Field(default=None, gt=0, description="one conversion; omit where t_read includes it")
 

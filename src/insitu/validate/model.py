@@ -132,7 +132,7 @@ def _chip(given: Mapping[str, Any], name: str) -> Chip:
             "converter": given.get("converter"),
             "pulses": given.get("pulses", False),
             "columns_per_adc": 1 if exact else given.get("columns_per_adc", 1),
-            "t_read": given["cycle"],
+            **({"t_read": given["cycle"]} if given["cycle"] else {}),
         },
         "core": {"macros": given.get("macros", 1), "vector": {"lanes": 1}},
         "calibration": {"reads": given.get("reads", 1)},
