@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import ceil
+from typing import Literal
 
 from insitu.arch.spec import Chip
 from insitu.base.errors import Infeasible, InfeasibleError
 from insitu.compiler.banks import place_in_banks
 from insitu.compiler.mapping import Mapping
 from insitu.compiler.multichip import column_step, layer_cells, spread
-from insitu.compiler.place import place
+from insitu.compiler.place import place, place_on_shelf
+from insitu.compiler.replicate import replicate
 from insitu.compiler.segment import place_reloaded
 from insitu.compiler.tile import pieces, rectangles, rows_may_part, usable_columns, weight_nodes
 from insitu.graph.graph import Graph
 
+Objective = Literal["latency", "throughput", "cells"]
+OBJECTIVES: tuple[Objective, ...] = ("latency", "throughput", "cells")  # cells: nothing is held more than once
 LIFETIME_RUNS = 1e9  # a chip that reloads must last this long: 10 years of 3 inferences a second (our assumption)
 SEARCH = 4  # times the least number of chips, when looking for how many would do
 
 
-def allot(graph: Graph, chip: Chip, *, max_chips: int = 1) -> tuple[Graph, Mapping]:
+def allot(
+    graph: Graph, chip: Chip, *, max_chips: int = 1, objective: Objective = "latency"
+) -> tuple[Graph, Mapping]:
     """The graph as it is placed, and its places.
 
     Resident weights on one chip where they fit, else on as few chips as `max_chips` allows, else weights that take
@@ -28,7 +34,7 @@ def allot(graph: Graph, chip: Chip, *, max_chips: int = 1) -> tuple[Graph, Mappi
     if chip.capabilities.gemv:
         return graph, place_in_banks(graph, chip)
     try:
-        return graph, place(graph, chip)
+        return graph, _resident(graph, chip, objective)
     except InfeasibleError as error:
         several = spread(graph, chip, most=max_chips) if max_chips > 1 else None
         if several is not None:
@@ -38,6 +44,12 @@ def allot(graph: Graph, chip: Chip, *, max_chips: int = 1) -> tuple[Graph, Mappi
             raise InfeasibleError([_shortage(graph, chip, error.items[0], max_chips)], chip.name) from None
         _check_endurance(chip, reloaded, max_chips)
         return graph, reloaded
+
+
+def _resident(graph: Graph, chip: Chip, objective: Objective) -> Mapping:
+    """All weights at once on one chip, as the objective wants them."""
+    mapping, shelf = place_on_shelf(graph, chip)
+    return mapping if objective == "cells" else replicate(graph, chip, mapping, shelf)
 
 
 def _check_endurance(chip: Chip, mapping: Mapping, max_chips: int) -> None:

@@ -20,8 +20,9 @@ from insitu.compiler.emit_float import emit_plain, place_numbers
 from insitu.compiler.emitter import Emitter, axes_of, fill_halo, operand_at, vector_op
 from insitu.compiler.loads import insert_loads
 from insitu.compiler.mapping import Mapping
-from insitu.compiler.partition import allot
+from insitu.compiler.partition import Objective, allot
 from insitu.compiler.schedule import sections, sync_edges
+from insitu.compiler.share import share_tasks
 from insitu.compiler.storage import Block, Storage, allocate, lay_out, split_pads
 from insitu.compiler.tile import weight_nodes
 from insitu.graph.graph import Graph, Node, State
@@ -47,8 +48,11 @@ def compile_graph(
     sizes: Dict[str, int] | None = None,
     expected: Dict[str, npt.NDArray[Any]] | None = None,
     max_chips: int = 1,
+    objective: Objective = "latency",
 ) -> Program:
     """The Program of a quantized graph on a chip; `sizes` bounds every size that is bound at run time.
+
+    `objective`: latency and throughput hold layers more than once where that helps, cells does not.
 
     `expected` holds, per layer, the mean driven codes [groups, rows] that the chip's own calibration plays.
     Raises InfeasibleError where the network does not fit, on `max_chips` chips if more than one is allowed.
@@ -61,7 +65,7 @@ def compile_graph(
     if products and not chip.capabilities.mma:
         got, need = "a product of two run-time operands", f"a chip with capability mma, which {chip.name} lacks"
         raise ModelError(f"node {products[0]!r} (MatMul)", got, need)
-    placed, mapping = allot(graph, chip, max_chips=max_chips)
+    placed, mapping = allot(graph, chip, max_chips=max_chips, objective=objective)
     return emit(placed, chip, source=graph, mapping=mapping, sizes=sizes or {}, expected=expected or {})
 
 
@@ -83,6 +87,7 @@ def emit(
     for node in graph.nodes:
         (emit_plain if is_plain(graph, node) else emit_node)(emitter, node)
     _carry_states(emitter)
+    emitter.tasks = share_tasks(emitter.tasks, mapping)
     symbols, used = _symbols(emitter, chip, sizes)
     spans = {s.name: (s.space, s.address, s.address + s.count * BYTES[s.dtype]) for s in symbols}
 
@@ -120,6 +125,7 @@ def _facts(graph: Graph, mapping: Mapping) -> dict[str, Any]:
         "fan_in": {n.name: fan_in(graph, n) for n in (*nodes, *_number_layers(graph))},
         "cells_used": mapping.cells_used,
         "cells": mapping.cells,
+        "utilization": mapping.utilization,
         **mapping.facts,
         **_host_facts(graph),
         "weights": sum(int(graph.constants[n.inputs[1]].size) for n in nodes),

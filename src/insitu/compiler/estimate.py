@@ -1,0 +1,55 @@
+"""Estimate: closed-form seconds of a layer, by which the compiler compares placements; `timing` says what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from insitu.arch.spec import Chip
+from insitu.compiler.mapping import Placed
+from insitu.compiler.place import most_in_turn
+from insitu.graph.graph import Graph, Node
+
+
+@dataclass(frozen=True)
+class Load:
+    """One layer: seconds of arrays and vector unit, which copies share, and of the memory port, which they do not."""
+
+    layer: str
+    compute: float
+    port: float
+    positions: int  # the most copies that have something to do
+    cells: int
+
+    def seconds(self, copies: float = 1) -> float:
+        """Time of the layer with so many copies; convex in them."""
+        return max(self.port, self.compute / copies)
+
+
+def load_of(graph: Graph, node: Node, places: Sequence[Placed], chip: Chip) -> Load:
+    """What a layer asks of the cores that hold one copy of it."""
+    shape = graph.type(node.output).sizes()
+    sizes = (shape[0], *shape[2:]) if node.op == "Conv" else shape[:-1]
+    columns: dict[int, int] = {}
+    for p in places:
+        columns[p.core] = columns.get(p.core, 0) + p.rect.cols
+    lanes = -(-max(columns.values()) // chip.core.vector.lanes) / chip.chip.clock
+    each = max(most_in_turn(places) * chip.t_vector, lanes)
+    return Load(
+        node.name,
+        prod(sizes) * each,
+        _bytes(graph, node) / chip.memories["ram"].bandwidth,
+        next((n for n in sizes if n > 1), 1),
+        sum(p.rect.rows * p.rect.cols for p in places),
+    )
+
+
+def _bytes(graph: Graph, node: Node) -> float:
+    """Codes through the memory port: a row of a convolution's windows is read once for each row of outputs."""
+    again = 1.0
+    if node.op == "Conv":
+        kernel = graph.type(node.inputs[1]).sizes()[2:]
+        strides = tuple(node.attr("strides", (1,) * len(kernel)))
+        again = max(1.0, kernel[0] / strides[0]) if kernel else 1.0
+    return again * graph.type(node.inputs[0]).count() + graph.type(node.output).count()
