@@ -31,18 +31,37 @@ def load_of(graph: Graph, node: Node, places: Sequence[Placed], chip: Chip) -> L
     """What a layer asks of the cores that hold one copy of it."""
     shape = graph.type(node.output).sizes()
     sizes = (shape[0], *shape[2:]) if node.op == "Conv" else shape[:-1]
-    columns: dict[int, int] = {}
-    for p in places:
-        columns[p.core] = columns.get(p.core, 0) + p.rect.cols
-    lanes = -(-max(columns.values()) // chip.core.vector.lanes) / chip.chip.clock
-    each = max(most_in_turn(places) * chip.t_vector, lanes)
     return Load(
         node.name,
-        prod(sizes) * each,
+        prod(sizes) * _vector_time(places, chip) + _starts(graph, node, places, chip),
         _bytes(graph, node) / chip.memories["ram"].bandwidth,
         next((n for n in sizes if n > 1), 1),
         sum(p.rect.rows * p.rect.cols for p in places),
     )
+
+
+def _vector_time(places: Sequence[Placed], chip: Chip) -> float:
+    """Seconds for one position: the matrices of a core one after the other, cores side by side."""
+    cores: dict[int, dict[int, list[Placed]]] = {}
+    for p in places:
+        cores.setdefault(p.core, {}).setdefault(p.rect.piece.index, []).append(p)
+    return max(sum(_matrix_time(tiles, chip) for tiles in matrices.values()) for matrices in cores.values())
+
+
+def _starts(graph: Graph, node: Node, places: Sequence[Placed], chip: Chip) -> float:
+    """Seconds until the first vector of each command is in, and its last one out: a command for each row of windows."""
+    kernel = prod(graph.type(node.inputs[1]).sizes()[2:]) if node.op == "Conv" else 1
+    shape = graph.type(node.output).sizes()
+    rows = prod((shape[0], *shape[2:-1])) if kernel > 1 else 1
+    pieces = {p.rect.piece for p in places}
+    moved = sum(p.rows + p.cols for p in pieces) / chip.memories["ram"].bandwidth
+    return rows * (moved + 3 * len(pieces) / chip.chip.clock)
+
+
+def _matrix_time(tiles: Sequence[Placed], chip: Chip) -> float:
+    """Arrays and vector unit work as a pipeline: the longer of the two."""
+    lanes = -(-sum(p.rect.cols for p in tiles) // chip.core.vector.lanes) / chip.chip.clock
+    return max(most_in_turn(tiles) * chip.t_vector, lanes)
 
 
 def _bytes(graph: Graph, node: Node) -> float:

@@ -44,6 +44,7 @@ class Mapping:
     homes: Dict[str, int] = field(default_factory=dict[str, int])  # node: its chip, where there are several
     facts: Dict[str, Any] = field(default_factory=dict[str, Any])
     copies: Dict[str, tuple[Copy, ...]] = field(default_factory=dict[str, tuple[Copy, ...]])  # beside `layers`
+    staged: bool = False  # cores in order are stages: a node runs on the last core that one of its operands is from
 
     @property
     def copied_cells(self) -> int:

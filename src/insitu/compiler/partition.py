@@ -12,8 +12,9 @@ from insitu.compiler.banks import place_in_banks
 from insitu.compiler.mapping import Mapping
 from insitu.compiler.multichip import column_step, layer_cells, spread
 from insitu.compiler.place import place, place_on_shelf
-from insitu.compiler.replicate import replicate
+from insitu.compiler.replicate import layer_loads, replicate
 from insitu.compiler.segment import place_reloaded
+from insitu.compiler.stages import in_stages, vector_seconds
 from insitu.compiler.tile import pieces, rectangles, rows_may_part, usable_columns, weight_nodes
 from insitu.graph.graph import Graph
 
@@ -49,7 +50,13 @@ def allot(
 def _resident(graph: Graph, chip: Chip, objective: Objective) -> Mapping:
     """All weights at once on one chip, as the objective wants them."""
     mapping, shelf = place_on_shelf(graph, chip)
-    return mapping if objective == "cells" else replicate(graph, chip, mapping, shelf)
+    if objective == "cells":
+        return mapping
+    copied = replicate(graph, chip, mapping, shelf)
+    staged = in_stages(graph, chip, layer_loads(graph, chip, mapping)) if objective == "throughput" else None
+    if staged is None or staged.facts["stage_s"] >= copied.facts["layers_s"] + vector_seconds(graph, chip):
+        return copied
+    return staged
 
 
 def _check_endurance(chip: Chip, mapping: Mapping, max_chips: int) -> None:
