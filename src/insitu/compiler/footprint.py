@@ -30,7 +30,8 @@ class Footprint:
         if self.starts is None or other.starts is None:
             return True
         few, many = (self, other) if len(self.starts) <= len(other.starts) else (other, self)
-        assert few.starts is not None and many.starts is not None
+        assert few.starts is not None
+        assert many.starts is not None
         first = np.searchsorted(many.starts, few.starts - many.run, side="right")  # the first run that ends behind
         inside = first < len(many.starts)
         return bool((many.starts[first[inside]] < few.starts[inside] + few.run).any())
@@ -85,11 +86,9 @@ def any_meet(first: dict[str, list[Footprint]], second: dict[str, list[Footprint
 
 
 def _by_symbol(task: Task, *, writes: bool) -> dict[str, list[Footprint]]:
-    found: dict[Descriptor, tuple[Size, ...]] = {}
-    for op in task.ops:
-        found |= {d: op.loops for d in (written(op) if writes else read(op))}
+    found = dict.fromkeys((d, op.loops) for op in task.ops for d in (written(op) if writes else read(op)))
     out: dict[str, list[Footprint]] = {}
-    for descriptor, loops in found.items():
+    for descriptor, loops in found:
         out.setdefault(descriptor.symbol, []).append(footprint(descriptor, loops))
     return out
 

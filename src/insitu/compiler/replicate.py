@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from math import ceil
+from typing import Any
 
 from insitu.arch.spec import Chip
 from insitu.compiler.estimate import Load, load_of
@@ -35,7 +36,7 @@ class Choice:
     @property
     def gap(self) -> float:
         """How far the estimate is above the bound."""
-        return self.seconds / self.bound - 1 if self.bound else 0.0
+        return max(0.0, self.seconds / self.bound - 1) if self.bound else 0.0
 
 
 def replicate(graph: Graph, chip: Chip, mapping: Mapping, shelf: Shelf) -> Mapping:
@@ -126,12 +127,30 @@ def _with_copies(
     copies = {
         name: tuple(Copy(places, 1 / len(all_)) for places in all_[1:]) for name, all_ in found.items() if len(all_) > 1
     }
-    facts = {
-        **mapping.facts,
-        "replicas": {name: n for name, n in counts.items() if n > 1},
+    made = replace(mapping, copies=copies, facts={**mapping.facts, **_facts(choice)})
+    return replace(made, cells_used=mapping.cells_used + made.copied_cells)
+
+
+def _facts(choice: Choice) -> dict[str, Any]:
+    return {
+        "replicas": {name: n for name, n in choice.copies.items() if n > 1},
         "layers_s": choice.seconds,
         "layers_bound_s": choice.bound,
         "latency_gap": choice.gap,
     }
-    made = replace(mapping, copies=copies, facts=facts)
-    return replace(made, cells_used=mapping.cells_used + made.copied_cells)
+
+
+def without_copies(plain: Mapping, copied: Mapping, loads: Dict[str, Load]) -> Mapping:
+    """The mapping without copies, measured by the same bound."""
+    counts = dict.fromkeys(loads, 1)
+    choice = Choice(counts, sum(load.seconds() for load in loads.values()), copied.facts["layers_bound_s"])
+    return replace(plain, facts={**plain.facts, **_facts(choice)})
+
+
+def mapping_of(copies: Dict[str, list[tuple[Placed, ...]]], chip: Chip, loads: Dict[str, Load]) -> Mapping:
+    """The mapping of given copies, all on one core each; the first of each layer is its home."""
+    first = {name: each[0] for name, each in copies.items()}
+    used = sum(p.rect.rows * p.rect.cols for places in first.values() for p in places)
+    plain = Mapping(first, used, chip.macros * chip.weight_rows * chip.array.cols)
+    bound = water_fill(list(loads.values()), chip.capacity - used, most=chip.cores)
+    return _with_copies(plain, loads, copies, bound)

@@ -54,9 +54,12 @@ def positions(op: Op) -> int:
     if op.loops:
         return op.loops[0] if isinstance(op.loops[0], int) else 1
     out, source = op.operands[:2]
-    assert isinstance(out, Descriptor) and isinstance(source, Descriptor)
-    alike = len(out.sizes) > 1 and len(source.sizes) > 1 and out.sizes[0] == source.sizes[0]
-    return out.sizes[0] if alike and isinstance(out.sizes[0], int) else 1
+    assert isinstance(out, Descriptor)
+    assert isinstance(source, Descriptor)
+    if len(out.sizes) < 2 or len(source.sizes) < 2:
+        return 1
+    first, other = (list(d.sizes)[0] for d in (out, source))
+    return first if isinstance(first, int) and first == other else 1
 
 
 def cut(op: Op, start: int, end: int) -> Op:
@@ -70,9 +73,7 @@ def cut(op: Op, start: int, end: int) -> Op:
             replace(d, offset=d.offset + start * d.steps[0], steps=d.steps[1:] if one else d.steps) for d in descriptors
         ]
         return replace(op, operands=(*made, *rest), loops=loops)
-    made = [
-        replace(d, offset=d.offset + start * d.strides[0], sizes=(end - start, *d.sizes[1:])) for d in descriptors
-    ]
+    made = [replace(d, offset=d.offset + start * d.strides[0], sizes=(end - start, *d.sizes[1:])) for d in descriptors]
     return replace(op, operands=(*made, *rest))
 
 

@@ -8,7 +8,8 @@ by bisection; no cut is shorter than the whole work over the number of cores.
 from __future__ import annotations
 
 from collections.abc import Mapping as Dict
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import prod
 
 from insitu.arch.spec import Chip
@@ -21,6 +22,9 @@ from insitu.graph.types import HOST
 
 STEPS = 12  # of the bisection: the stretch is within 1/4096 of the shortest
 LEAST_SHARE = 0.05  # of a layer that is worth a copy
+
+
+Parts = dict[str, list[tuple[tuple[Placed, ...], float]]]  # layer: places and share on each of its cores, in order
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,7 @@ class _Line:
     """One try: what each layer has been given so far."""
 
     shelf: Shelf
-    found: dict[str, list[tuple[tuple[Placed, ...], float]]] = field(
-        default_factory=dict[str, list[tuple[tuple[Placed, ...], float]]]
-    )
+    found: Parts = field(default_factory=dict[str, list[tuple[tuple[Placed, ...], float]]])
 
 
 def in_stages(graph: Graph, chip: Chip, loads: Dict[str, Load]) -> Mapping | None:
@@ -58,7 +60,7 @@ def in_stages(graph: Graph, chip: Chip, loads: Dict[str, Load]) -> Mapping | Non
         middle = (low + high) / 2
         tried = _laid(line, chip, middle)
         low, high, best = (middle, high, best) if tried is None else (low, middle, tried)
-    return _mapping(best, chip, seconds=high, bound=total / chip.cores)
+    return stage_mapping(best.found, line, chip)
 
 
 def work_line(graph: Graph, chip: Chip, loads: Dict[str, Load]) -> list[Work]:
@@ -130,20 +132,26 @@ def _share(work: Work, left: float, room: float, stretch: float) -> float:
     return share if share >= least and left - share >= least else 0.0
 
 
-def _mapping(line: _Line, chip: Chip, *, seconds: float, bound: float) -> Mapping:
+def stage_mapping(found: Parts, line: Sequence[Work], chip: Chip) -> Mapping:
     """The last core of a layer is its home: what follows stands there, and nothing waits for a core behind it."""
-    layers = {name: parts[-1][0] for name, parts in line.found.items()}
+    layers = {name: parts[-1][0] for name, parts in found.items()}
     copies = {
         name: tuple(Copy(places, share) for places, share in parts[:-1])
-        for name, parts in line.found.items()
+        for name, parts in found.items()
         if len(parts) > 1
     }
+    work = [0.0] * chip.cores
+    for each in line:
+        for places, share in found[each.layer]:
+            work[places[0].core] += each.shared * share
+        work[layers[each.layer][0].core] += each.tail
+    bound = sum(work) / chip.cores
     facts = {
         "replicas": {name: len(c) + 1 for name, c in copies.items()},
-        "stage_s": seconds,
+        "stage_s": max(work),
         "stage_bound_s": bound,
-        "throughput_gap": seconds / bound - 1 if bound else 0.0,
+        "stage_gap": max(work) / bound - 1 if bound else 0.0,
     }
-    used = sum(m.used for core in line.shelf for m in core)
+    used = sum(p.rect.rows * p.rect.cols for parts in found.values() for places, _ in parts for p in places)
     cells = chip.macros * chip.macro.arrays * chip.array.rows * chip.array.cols
-    return replace(Mapping(layers, used, cells), copies=copies, facts=facts, staged=True)
+    return Mapping(layers, used, cells, facts=facts, copies=copies, staged=True)

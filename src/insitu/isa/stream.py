@@ -184,9 +184,7 @@ class _Tables:
         old = self._section.descriptors[index]
         if self._kinds[old.symbol] == SHARED:
             return index
-        return self.descriptors.setdefault(
-            replace(old, symbol=f"{old.symbol}{_mark(context)}"), len(self.descriptors)
-        )
+        return self.descriptors.setdefault(replace(old, symbol=f"{old.symbol}{_mark(context)}"), len(self.descriptors))
 
     def _vector(self, index: int, context: int) -> int:
         old = self._section.vectors[index]

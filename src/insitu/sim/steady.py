@@ -9,13 +9,13 @@ from insitu.isa.program import Program, chip_of_space
 from insitu.isa.stream import can_stream, contexts_that_fit, run_places, streamed
 from insitu.sim.timing import Timing, simulate_time
 
-MOST_CONTEXTS = 8  # runs in flight; a core more than there are sections hides nothing further
-PERIODS = 4  # runs of which the mean is taken, times contexts
+MOST_CONTEXTS = 4  # runs in flight (our choice: memory and time to simulate)
+PERIODS = 3  # runs of which the mean is taken, times contexts
 
 
 @dataclass(frozen=True)
 class Steady:
-    """Picoseconds between results, runs in memory at a time, runs that take turns, and the work of the busiest unit for one run.
+    """Picoseconds between results, runs in memory at a time, runs that take turns, work of the busiest unit for a run.
 
     No order of these commands is faster than `bound_ps` a run.
     """
@@ -39,7 +39,7 @@ def steady_state(program: Program, chip: Chip, timing: Timing) -> Steady | None:
     if not can_stream(program):
         return None
     room = [int(chip.memories[chip_of_space(space)[0]].size) for space in program.spaces]
-    contexts = min(contexts_that_fit(program, min(room, default=0)), len(program.sections) + 1, MOST_CONTEXTS)
+    contexts = min(contexts_that_fit(program, min(room, default=0)), 2 * len(program.sections), MOST_CONTEXTS)
     ways = [_interval(program, chip, contexts, together) for together in (1, 2) if together <= contexts]
     return Steady(min(ways), contexts, 1 + ways.index(min(ways)), timing.lower_bound_ps)
 
