@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from insitu.arch.load import chip_from_json
 from insitu.base.errors import InsituError, ProgramError
 from insitu.circuit.effects import Physics
-from insitu.compiler.partition import OBJECTIVES
+from insitu.compiler.partition import Objective
 from insitu.compiler.pipeline import compilations
 from insitu.graph.graph import Graph
 from insitu.graph.text import parse_graph
@@ -77,8 +77,7 @@ def blamed(program: Program, path: str) -> Generator[None]:
 def reproduced(program: Program) -> bool:
     """Whether compiling the program's own graph for its own chip gives the same bytes."""
     try:
-        named = {str(o): o for o in OBJECTIVES}
-        objective = named.get(str(program.meta.get("objective")), "latency")
+        objective: Objective = program.meta.get("objective", "latency")
         graph, chip = verify(parse_graph(program.graph)), chip_from_json(program.chip)
         made = compilations(graph, chip, sizes=program.sizes, objective=objective)
         return any(program_bytes(again) == program_bytes(program) for again in made)

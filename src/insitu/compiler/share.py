@@ -58,7 +58,7 @@ def positions(op: Op) -> int:
     assert isinstance(source, Descriptor)
     if len(out.sizes) < 2 or len(source.sizes) < 2:
         return 1
-    first, other = (list(d.sizes)[0] for d in (out, source))
+    first, other = (next(iter(d.sizes)) for d in (out, source))
     return first if isinstance(first, int) and first == other else 1
 
 
