@@ -200,6 +200,7 @@ def deploy(
         objective=objective,
         search=search,
     )
+    times = physics_.parse_times(options.time)
     objective_of(options.objective, where="objective")
     task = named_task(model) if isinstance(model, str) else None
     if task is not None:
