@@ -89,7 +89,9 @@ def water_fill(loads: Sequence[Load], free: float, *, most: int) -> float:
 
 def _useful(load: Load) -> int:
     """Copies beyond which the memory port decides."""
-    return ceil(load.compute / load.port) if load.port else load.positions
+    if load.compute >= load.port * load.positions:
+        return load.positions
+    return ceil(load.compute / load.port)
 
 
 def _entry(load: Load, copies: int) -> tuple[float, str]:
