@@ -14,12 +14,13 @@ from insitu.base.registry import resolve
 from insitu.cli import console
 from insitu.cli.inputs import Loaded, ModelInputs, load
 from insitu.compiler.mapping import Mapping, Placed
-from insitu.compiler.partition import allot
-from insitu.compiler.pipeline import compile_graph, emit
+from insitu.compiler.partition import Objective, allot
+from insitu.compiler.pipeline import emit
 from insitu.compiler.placement_file import fixed_mapping, read_placement
 from insitu.compiler.precision import apply_plan
 from insitu.flow.chain import check_readouts
 from insitu.flow.data import prepare
+from insitu.flow.objective import best_program, objective_of
 from insitu.flow.precision import requested
 from insitu.graph.graph import LEVELS, Graph
 from insitu.graph.text import save_graph
@@ -31,6 +32,16 @@ from insitu.report.text import count
 from insitu.runtime.weights import write_map
 
 GRAPH = ".graph"
+
+
+@dataclass(frozen=True)
+class Places:
+    """How weights are placed: chips at most, what for, seconds of search, or a file that says where."""
+
+    max_chips: int
+    objective: Objective
+    search: float
+    layers: str | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,8 @@ def run(
     stop_after: str | None,
     json: bool,
     max_chips: int = 1,
+    objective: str = "latency",
+    search: float = 0.0,
     layers: str | None = None,
     map_: str | None = None,
 ) -> int:
@@ -71,7 +84,8 @@ def run(
     if stage != "program" and (layers is not None or map_ is not None):
         option = "--layers" if layers is not None else "--map"
         raise UsageError(f"insitu compile: {option}", f"with --stop-after {stage}", "a compilation to the program")
-    facts = _written(work, output, stage, max_chips=max_chips, layers=layers, map_=map_)
+    places = Places(max_chips, objective_of(objective), search, layers)
+    facts = _written(work, output, stage, places, map_=map_)
     text = f"{loaded.name}: {facts['text']}, {output}"
     given = loaded.chip.name if loaded.chip is not None else None
     shown = {"schema": 1, "model": loaded.name, "chip": given, "stage": stage, "calibration": work.calibration or None}
@@ -112,13 +126,11 @@ def _quantized(work: _Work, stage: str, *, seed: int) -> _Work:
     return replace(work, graph=quantized, calibration="file" if loaded.plan else prepared.source)
 
 
-def _written(
-    work: _Work, output: str, stage: str, *, max_chips: int, layers: str | None = None, map_: str | None = None
-) -> dict[str, Any]:
+def _written(work: _Work, output: str, stage: str, places: Places, *, map_: str | None = None) -> dict[str, Any]:
     """Write the file of a stage; what it holds, for people and as JSON."""
     graph = work.graph
     if stage == "program":
-        program = _compiled(graph, work.chip, layers, max_chips)
+        program = _compiled(graph, work.chip, places)
         check_program(program)
         if map_ is not None:
             write_map(program, map_)
@@ -130,27 +142,41 @@ def _written(
             "text": text, "commands": commands, "sections": cores, "chips": program.chips, "program_bytes": size
         }  # fmt: skip
     if stage == "placed":
-        graph = placed_graph(graph, allot(graph, work.chip, max_chips=max_chips)[1])
+        graph = placed_graph(graph, _mapped(graph, work.chip, places))
     save_graph(graph, output)
     return {"text": f"{len(graph.nodes)} nodes, {stage}", "nodes": len(graph.nodes)}
 
 
-def _compiled(graph: Graph, chip: Chip, layers: str | None, max_chips: int) -> Program:
+def _mapped(graph: Graph, chip: Chip, places: Places) -> Mapping:
+    return allot(graph, chip, max_chips=places.max_chips, objective=places.objective, search=places.search)[1]
+
+
+def _compiled(graph: Graph, chip: Chip, places: Places) -> Program:
     """The program, placed as a file says where one is given."""
-    if layers is None:
-        return compile_graph(graph, chip, max_chips=max_chips)
-    mapping = fixed_mapping(graph, chip, read_placement(layers), where=f"--layers {layers}")
+    if places.layers is None:
+        return best_program(graph, chip, max_chips=places.max_chips, objective=places.objective, search=places.search)
+    mapping = fixed_mapping(graph, chip, read_placement(places.layers), where=f"--layers {places.layers}")
     return emit(graph, chip, mapping=mapping, sizes={}, expected={})
 
 
 def placed_graph(graph: Graph, mapping: Mapping) -> Graph:
     """The quantized graph with the place of every weight rectangle among its facts."""
     used = {"cells_used": mapping.cells_used, "cells": mapping.cells}
-    return verify(replace(graph, level="placed", meta={**graph.meta, **used, **_places(mapping.layers)}))
+    return verify(
+        replace(graph, level="placed", meta={**graph.meta, **used, **_places(mapping.layers), **_copies(mapping)})
+    )
 
 
 def _places(layers: Dict[str, tuple[Placed, ...]]) -> dict[str, tuple[str, ...]]:
     return {f"place {name}": tuple(_place(p) for p in rects) for name, rects in layers.items()}
+
+
+def _copies(mapping: Mapping) -> dict[str, tuple[str, ...]]:
+    return {
+        f"copy {number} {name}": tuple(_place(p) for p in copy.places)
+        for name, copies in mapping.copies.items()
+        for number, copy in enumerate(copies, 1)
+    }
 
 
 def _place(placed: Placed) -> str:

@@ -67,6 +67,24 @@ PrecisionOption = Annotated[
         "--precision", metavar="F.yaml", help="precision transforms by layer (copies, reads, signed inputs ...)"
     ),
 ]
+Objective = Annotated[
+    str,
+    typer.Option(
+        "--objective",
+        metavar="NAME",
+        help="latency, throughput, or cells: the fewest, nothing held more than once",
+    ),
+]
+Search = Annotated[
+    float,
+    typer.Option(
+        "--search",
+        metavar="SECONDS",
+        min=0,
+        max=3600,
+        help='seconds that a solver looks for better places; 0: none (needs "insitu[solver]")',
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else, on standard output")]
 
 
@@ -104,9 +122,8 @@ def run(
     instances: Instances = 8,
     time: Times = "0s",
     max_chips: MaxChips = 1,
-    objective: Annotated[
-        str, typer.Option("--objective", metavar="NAME", help="what to optimize; only latency so far")
-    ] = "latency",
+    objective: Objective = "latency",
+    search: Search = 0.0,
     seed: Seed = 0,
     check: Annotated[
         str | None,
@@ -135,7 +152,7 @@ def run(
     )
     request = command.Request(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
-        objective=objective, check=check, calibrated=calibration, out=out, json=json,
+        objective=objective, search=search, check=check, calibrated=calibration, out=out, json=json,
     )  # fmt: skip
     return command.run(request)
 
@@ -157,6 +174,8 @@ def compile(
         typer.Option("--stop-after", metavar="STAGE", help="captured, quantized or placed: write that graph"),
     ] = None,
     max_chips: MaxChips = 1,
+    objective: Objective = "latency",
+    search: Search = 0.0,
     seed: Seed = 0,
     set_: Sets = None,
     shape: Shapes = None,
@@ -179,7 +198,10 @@ def compile(
     inputs = ModelInputs(
         model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, precision=precision, seed=seed
     )
-    return command.run(inputs, output, stop_after=stop_after, max_chips=max_chips, json=json, layers=layers, map_=map_)
+    return command.run(
+        inputs, output, stop_after=stop_after, max_chips=max_chips, objective=objective, search=search, json=json,
+        layers=layers, map_=map_,
+    )  # fmt: skip
 
 
 @app.command()

@@ -19,12 +19,12 @@ from insitu.base.errors import ConfigError, InfeasibleError, ModelError
 from insitu.base.metrics import Metric
 from insitu.circuit.effects import Physics
 from insitu.compiler import canonicalize, fuse
-from insitu.compiler.pipeline import compile_graph
 from insitu.compiler.plan import QuantPlan
 from insitu.compiler.precision import apply_plan
 from insitu.flow import check, figures, modules, quality
 from insitu.flow import data as data_
 from insitu.flow import physics as physics_
+from insitu.flow.objective import best_program, objective_of
 from insitu.flow.precision import PrecisionFile, Wanted, read_precision, requested
 from insitu.frontend.inputs import Shapes
 from insitu.frontend.load import load_model
@@ -57,6 +57,8 @@ class Options:
     calibrated: bool = True
     time: physics_.Times = "0s"  # seconds after programming, one or several, or texts such as "0s,1h"
     max_chips: int = 1
+    objective: str = "latency"  # latency, throughput or cells
+    search: float = 0.0  # seconds a solver looks for better places
     note: str = ""  # what the samples are, where that limits what an accuracy means
 
 
@@ -132,6 +134,8 @@ def build(
     plan: QuantPlan | None = None,
     precision: PrecisionFile | None = None,
     max_chips: int = 1,
+    objective: str = "latency",
+    search: float = 0.0,
 ) -> tuple[QuantPlan | None, Graph, Program]:
     """Plan, quantized graph and checked Program of a captured graph.  InfeasibleError where it does not fit.
 
@@ -141,14 +145,14 @@ def build(
         no_transforms(graph, precision)
         check_readouts(graph, chip)
         expected = expected_codes(graph, calibration) if chip.calibration.column_offset else {}
-        program = compile_graph(graph, chip, expected=expected, max_chips=max_chips)
+        program = best_program(graph, chip, expected=expected, max_chips=max_chips, objective=objective, search=search)
         check_program(program)
         return None, graph, program
     plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed)
     plan = plan if precision is None else requested(plan, graph, chip, wanted=precision)
     quantized = verify(apply_plan(graph, chip, plan=plan))
     expected = expected_inputs(graph, quantized, calibration) if chip.calibration.column_offset else {}
-    program = compile_graph(quantized, chip, expected=expected, max_chips=max_chips)
+    program = best_program(quantized, chip, expected=expected, max_chips=max_chips, objective=objective, search=search)
     check_program(program)
     return plan, quantized, program
 
@@ -181,6 +185,8 @@ def deploy(
     time: physics_.Times = "0s",
     seed: int = 0,
     max_chips: int = 1,
+    objective: str = "latency",
+    search: float = 0.0,
     options: Options | None = None,
     plan: QuantPlan | None = None,
     precision: Wanted | PrecisionFile | None = None,
@@ -198,8 +204,17 @@ def deploy(
     (docs/design/quantization.md).  A task ("task:kws") brings its own data.  A network that does not fit comes back
     as a Deployment whose result says so; broken input raises InsituError.
     """
-    options = options or Options(physics=physics, instances=instances, time=time, seed=seed, max_chips=max_chips)
+    options = options or Options(
+        physics=physics,
+        instances=instances,
+        time=time,
+        seed=seed,
+        max_chips=max_chips,
+        objective=objective,
+        search=search,
+    )
     times = physics_.parse_times(options.time)
+    objective_of(options.objective, where="objective")
     task = named_task(model) if isinstance(model, str) else None
     if task is not None:
         options = options if data is not None else replace(options, note=options.note or task.note)
@@ -220,7 +235,7 @@ def deploy(
     try:
         plan, quantized, program = build(
             captured, chip, calibration=prepared.calibration, seed=options.seed, plan=plan, precision=transforms,
-            max_chips=options.max_chips,
+            max_chips=options.max_chips, objective=options.objective, search=options.search,
         )  # fmt: skip
     except InfeasibleError as error:
         result = Result(

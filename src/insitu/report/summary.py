@@ -104,6 +104,9 @@ def _speed(result: Result) -> list[str]:
     cells = f"Array used    {used} of the cells"
     loads = result.value("segments")
     cells += f", loaded {loads:.0f} times over" if loads else ""
+    copies, gap = result.value("copies"), result.value("copies_gap")
+    cells += f", {copies:.0f} copies of layers" if copies else ""
+    cells += f" ({percent(gap)} above the bound)" if copies and gap is not None else ""
     if result.coverage and result.coverage.array_macs_fraction is not None:
         cells += f"; {percent(result.coverage.array_macs_fraction)} of the MACs run there"
     hosts = sorted(result.coverage.host_ops) if result.coverage else []
