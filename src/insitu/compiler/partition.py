@@ -43,7 +43,8 @@ def allotments(
     seconds are spent on better places (compiler/search.py).
     """
     if chip.capabilities.gemv:
-        return graph, place_in_banks(graph, chip)
+        yield graph, place_in_banks(graph, chip)
+        return
     try:
         found = _resident(graph, chip, objective, search)
     except InfeasibleError as error:
