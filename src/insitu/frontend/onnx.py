@@ -22,6 +22,7 @@ from insitu.frontend.fold import fold, foldable
 from insitu.frontend.inputs import Binding, Shapes, bind_inputs
 from insitu.frontend.lower import LOWERINGS, variant_fault
 from insitu.frontend.onnx_file import as_text, narrow_codes, opset_of, read_model, sparse_array, tensor_array
+from insitu.frontend.qdq import LEAST
 from insitu.frontend.qdq_dynamic import static_form
 from insitu.frontend.qdq_strip import strip
 from insitu.frontend.wtm2101 import ONLY_HERE, Network, Reading, import_network
@@ -282,7 +283,7 @@ def _check_supported(file: _File, static: set[str], *, outputs: Sequence[str], h
         op, label = f"{file.domains[node.name]}::{node.op}" if node.name in file.domains else node.op, ""
         if op not in LOWERINGS:
             label = op or "no operator"
-        elif len(node.inputs) < (2 if op in ("Conv", "Gemm", "MatMul", "Add", "Mul", "Sub", "Div") else 1):
+        elif len(node.inputs) < LEAST.get(op, 2 if op in ("Conv", "Gemm", "MatMul", "Add", "Mul", "Sub", "Div") else 1):
             raise ModelError(
                 f"node {node.name!r} ({op})", f"{len(node.inputs)} inputs", "all inputs that the operator needs"
             )
@@ -306,7 +307,9 @@ def _check_supported(file: _File, static: set[str], *, outputs: Sequence[str], h
 
 @cache
 def _most_inputs(op: str, opset: int) -> int:
-    """Inputs that an operator of the standard can have."""
+    """Inputs that an operator of the standard can have; any number where the standard has no such operator."""
+    if not onnx.defs.has(op, min(opset, onnx.defs.onnx_opset_version()), ""):
+        return 1 << 31
     return int(onnx.defs.get_schema(op, min(opset, onnx.defs.onnx_opset_version()), "").max_input)
 
 

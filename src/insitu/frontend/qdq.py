@@ -282,3 +282,11 @@ QDQ: dict[str, Lowering] = {
         )
     },
 }  # fmt: skip
+LEAST: dict[str, int] = {  # inputs that each of them needs
+    "QuantizeLinear": 2, "DequantizeLinear": 2, "QLinearConv": 8, "QLinearMatMul": 8, "ConvInteger": 2,
+    "MatMulInteger": 2, f"{MICROSOFT}::QuantizeLinear": 2, f"{MICROSOFT}::DequantizeLinear": 2,
+    f"{MICROSOFT}::QGemm": 6, f"{MICROSOFT}::QLinearAdd": 7, f"{MICROSOFT}::QLinearMul": 7,
+    f"{MICROSOFT}::QLinearConcat": 5, f"{MICROSOFT}::QLinearReduceMean": 4,
+    **{f"{MICROSOFT}::QLinear{op}": 4 for op in
+       ("Sigmoid", "LeakyRelu", "Softmax", "GlobalAveragePool", "AveragePool")},
+}  # fmt: skip
