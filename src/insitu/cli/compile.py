@@ -13,6 +13,7 @@ from insitu.base.errors import ModelError, UsageError
 from insitu.base.registry import resolve
 from insitu.cli import console
 from insitu.cli.inputs import Loaded, ModelInputs, load
+from insitu.compiler import given
 from insitu.compiler.mapping import Mapping, Placed
 from insitu.compiler.partition import Objective, allot
 from insitu.compiler.pipeline import emit
@@ -87,8 +88,8 @@ def run(
     places = Places(max_chips, objective_of(objective), search, layers)
     facts = _written(work, output, stage, places, map_=map_)
     text = f"{loaded.name}: {facts['text']}, {output}"
-    given = loaded.chip.name if loaded.chip is not None else None
-    shown = {"schema": 1, "model": loaded.name, "chip": given, "stage": stage, "calibration": work.calibration or None}
+    chip = loaded.chip.name if loaded.chip is not None else None
+    shown = {"schema": 1, "model": loaded.name, "chip": chip, "stage": stage, "calibration": work.calibration or None}
     console.put_json({**shown, **facts, "path": output}) if json else console.put(text)
     return 0
 
@@ -116,14 +117,16 @@ def _quantized(work: _Work, stage: str, *, seed: int) -> _Work:
     if stage == "captured" or work.graph.level != "captured":
         return work
     loaded = work.loaded
+    work = replace(work, graph=given.run(work.graph, work.chip))
     prepared = prepare(work.graph, data=loaded.data, calib=loaded.calib, samples=None, seed=seed)
     plan = loaded.plan or ptq.plan(work.graph, work.chip, data=prepared.calibration, seed=seed)
     if loaded.precision is not None:
         plan = requested(plan, work.graph, work.chip, wanted=loaded.precision)
-    if prepared.source == "random" and loaded.plan is None:
+    source = "model" if given.given(work.graph) else prepared.source
+    if source == "random" and loaded.plan is None:
         console.note("No --calib or --data: the ranges come from seeded random inputs.")
     quantized = verify(apply_plan(work.graph, work.chip, plan=plan))
-    return replace(work, graph=quantized, calibration="file" if loaded.plan else prepared.source)
+    return replace(work, graph=quantized, calibration="file" if loaded.plan else source)
 
 
 def _written(work: _Work, output: str, stage: str, places: Places, *, map_: str | None = None) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from insitu.arch.thermal import junction
 from insitu.base.errors import ConfigError, InfeasibleError, ModelError
 from insitu.base.metrics import Metric
 from insitu.circuit.effects import Physics
-from insitu.compiler import canonicalize, fuse
+from insitu.compiler import canonicalize, fuse, given
 from insitu.compiler.plan import QuantPlan
 from insitu.compiler.precision import apply_plan
 from insitu.flow import check, figures, modules, quality
 from insitu.flow import data as data_
 from insitu.flow import physics as physics_
+from insitu.flow.agreement import agreement
 from insitu.flow.objective import best_program, objective_of
 from insitu.flow.precision import PrecisionFile, Wanted, read_precision, requested
 from insitu.frontend.inputs import Shapes
@@ -42,6 +43,7 @@ from insitu.tasks.registry import calibration_data, evaluation_data, named_task,
 
 Array = npt.NDArray[Any]
 Source = str | Path | Mapping[str, Array]
+FEW = 4  # samples whose operators are compared with ONNX Runtime's
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
@@ -148,6 +150,7 @@ def build(
         program = best_program(graph, chip, expected=expected, max_chips=max_chips, objective=objective, search=search)
         check_program(program)
         return None, graph, program
+    graph = given.run(graph, chip)
     plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed)
     plan = plan if precision is None else requested(plan, graph, chip, wanted=precision)
     quantized = verify(apply_plan(graph, chip, plan=plan))
@@ -227,8 +230,9 @@ def deploy(
     if open_sizes := captured.symbols():
         known = "deploy(graph.bind({...}), ...), or compile_graph with sizes and a Session that binds them"
         raise ModelError(captured.name, f"sizes {', '.join(open_sizes)} are open", "numbers for a run", try_=[known])
+    brought, captured = given.brings(captured), given.run(captured, chip)
     prepared = data_.prepare(captured, data=data, calib=calib, samples=options.samples, seed=options.seed)
-    if captured.level == "quantized":
+    if captured.level == "quantized" or given.given(captured):
         prepared = replace(prepared, source="model")
     facts = ModelFacts(name or captured.name, parameters(captured), sum(macs(captured, n) for n in captured.nodes))
     progress("quantize and compile", 0, 1)
@@ -250,7 +254,8 @@ def deploy(
         return Deployment(result, chip, captured)
     progress("quantize and compile", 1, 1)
     session = Session(program, graph=quantized)
-    made = _Measured(captured, chip, session, prepared, options, effects, times, progress)
+    scales = given.origin(captured, had=brought)
+    made = _Measured(captured, chip, session, prepared, options, effects, times, progress, scales)
     return Deployment(made.result(facts), chip, captured, plan, program, session)
 
 
@@ -280,6 +285,7 @@ class _Measured:
     effects: Physics
     times: tuple[float, ...]
     progress: Progress
+    scales: Mapping[str, Any] | None = None  # where the scales of a model that came quantized went
 
     def result(self, facts: ModelFacts) -> Result:
         """Everything known of the run."""
@@ -295,6 +301,7 @@ class _Measured:
         metrics |= figures.chip_accuracy(over, self.options.note, digital=self.effects.ideal)
         metrics |= cost.metrics
         layers = self._layers(cost)
+        agreed = agreement(self.captured, self.session.graph, self._codes())
         del floats
         return Result(
             model=facts,
@@ -302,12 +309,16 @@ class _Measured:
             seed=self.options.seed,
             calibration=self.prepared.source,
             bit_exact=exact,
+            onnx_agreement=agreed,
             coverage=Coverage(figures.array_share(self.session.graph), self.session.program.meta.get("host_ops", {})),
             metrics=metrics,
             accuracy_over=over,
             layers=layers,
             data_note=self.options.note,
-            extra=cost.extra | {"uncalibrated": course.extra(), "physics": self._described()} | self._confusion(codes),
+            extra=cost.extra
+            | ({"scales": dict(self.scales)} if self.scales else {})
+            | {"uncalibrated": course.extra(), "physics": self._described()}
+            | self._confusion(codes),
         )
 
     def _bit_exact(self) -> Any:
@@ -324,6 +335,12 @@ class _Measured:
         return check.compare(
             self.session, self.session.codes(inputs), done=lambda n: self.progress("check bit by bit", n, need)
         )
+
+    def _codes(self) -> dict[str, Array]:
+        """A few samples as input codes."""
+        samples = self.prepared.evaluation
+        inputs = samples.inputs if samples is not None else self.prepared.calibration
+        return self.session.codes({n: a[:FEW] for n, a in inputs.items()})
 
     def _accuracy(self) -> tuple[dict[str, Metric], dict[str, Array], dict[str, Array]]:
         """Float against ideal chip over all samples; SQNR over all outputs."""

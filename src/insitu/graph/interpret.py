@@ -182,8 +182,9 @@ def _softmax(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     assert table is not None
     axis = axis + 1 if axis >= 0 else axis
     y = softmax_codes(
-        np.moveaxis(x, axis, -1), table, zero_point=_zero(graph, node.output), lo=node.attr("lo"), hi=node.attr("hi")
-    )
+        np.moveaxis(x, axis, -1), table, zero_point=_zero(graph, node.output), lo=node.attr("lo"), hi=node.attr("hi"),
+        multiplier=int(node.attr("multiplier", 1)), shift=int(node.attr("shift", 0)),
+    )  # fmt: skip
     return np.moveaxis(y, -1, axis)
 
 

@@ -376,7 +376,15 @@ def _softmax(machine: Machine, command: Command, named: Named) -> None:
     post = settings.post
     for row in positions(out.sizes[:-1]):
         codes = np.array([source[(*row, i)] for i in range(out.sizes[-1])], np.int64)
-        shares = softmax_codes(codes, lut, zero_point=post.zero_point, lo=post.lo, hi=post.hi)
+        shares = softmax_codes(
+            codes,
+            lut,
+            zero_point=post.zero_point,
+            lo=post.lo,
+            hi=post.hi,
+            multiplier=int(post.multiplier),
+            shift=int(post.shift),
+        )
         for i, share in enumerate(shares.tolist()):
             out[(*row, i)] = share
 
