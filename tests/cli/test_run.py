@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper, numpy_helper
 
 from tests.cli.conftest import CLASSES, ROWS, Insitu, model_proto, started
+from tests.flow.qdq import qdq_model
 
 CHIPS = ("dcim-28nm", "wtm2101", "parametric-reram-adc8")
 FIRST = {
@@ -49,6 +51,19 @@ def test_json(insitu: Insitu, model: Path, data: Path, chip: str) -> None:
     assert all(c["source"] for c in constants)
     energies = [c["elasticity"]["energy_j"] for c in constants if c["unit"] in ("J", "W")]
     assert 0.9 < sum(energies) <= 1.001  # every joule comes from a constant
+
+
+def test_a_quantized_model_needs_no_data(insitu: Insitu, tmp_path: Path) -> None:
+    proto, _ = qdq_model(1)
+    onnx.save(proto, tmp_path / "net.onnx")
+    done = insitu("run", tmp_path / "net.onnx", "--chip", "dcim-28nm", "--json")
+    assert done.code == 0, done.err
+    result = done.json()
+    assert result["calibration"] == "model"
+    assert result["bit_exact"]["mismatches"] == 0
+    assert set(result["onnx_agreement"]) == {"equal_fraction", "max_difference", "operators"}
+    assert result["onnx_agreement"]["equal_fraction"] >= 0.9999
+    assert result["onnx_agreement"]["max_difference"] <= 1
 
 
 def test_summary_and_folder(insitu: Insitu, tmp_path: Path, model: Path, data: Path) -> None:

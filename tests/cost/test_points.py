@@ -11,8 +11,8 @@ import pytest
 from insitu.arch.load import load_chip
 from insitu.base.errors import RangeError
 from insitu.bench.registry import run_bench
-from insitu.circuit.model import Operands
-from insitu.cost.designs import Designs, designs, sweep
+from insitu.circuit.model import Operands, measured_operands
+from insitu.cost.designs import Designs, designs, spread, sweep
 from insitu.cost.layers import Layer, convolution, layers_of, stack
 from insitu.cost.points import cost
 from insitu.sim.counts import Counts
@@ -55,6 +55,26 @@ def test_a_sweep_is_the_chip_with_those_values() -> None:
     for field in fields(Designs):
         if not field.name.startswith("t_"):  # times move with the process, a file's do not
             assert getattr(moved, field.name) == pytest.approx(getattr(given, field.name), rel=1e-9), field.name
+
+
+@pytest.mark.parametrize("name", ["exact", "adc"])
+def test_bounds_are_those_of_the_executed_program(name: str) -> None:
+    """Floor and pessimistic: the program's own events, its conversions priced at the survey's quantiles."""
+    chip = chip_of(name)
+    quantized, program = build(mlp(24, 12, 8), chip)
+    timing = simulate_time(program, chip)
+    closed = cost(stack(layers_of(quantized)), designs([chip]))
+    weighted = {label: events for label, events in timing.counts.layers.items() if events["array_macs"]}
+    spent = energy(Counts(weighted, {}, 0), timing, chip).components
+    parts = {part: spent[part].value or 0.0 for part in ("array", "dac", "adc", "shift_add", "vector", "ram")}
+    for factor, found in zip(spread(), (closed.floor, closed.pessimistic), strict=True):
+        expected = sum(parts.values()) + (factor - 1.0) * parts["adc"]
+        assert found.sum() - closed.components["static"].sum() == pytest.approx(expected, rel=1e-12)
+
+
+def test_bounds_are_the_survey_s_quantile() -> None:
+    """The regression's residual: exp(-1.4702) for the best fifth, mirrored."""
+    assert spread() == pytest.approx((0.22988, 4.3501), rel=1e-4)
 
 
 def test_bounds_enclose_the_typical_energy() -> None:
@@ -102,6 +122,28 @@ def test_energy_follows_the_operands() -> None:
         cost(stack([Layer("fc", 256, 64, 1)]), designs([RERAM], operands=Operands(d, d))).energy for d in (0.9, 0.1)
     )
     assert (busy > idle).all()
+
+
+def test_energy_follows_measured_operands() -> None:
+    """Codes of 8 bits: 0 has no ones, 255 has eight, -1 as well; half of an array's energy moves with each product."""
+    silent = measured_operands(np.zeros(9, int), np.full((9, 4), -1), input_bits=8, weight_bits=8)
+    assert (silent.inputs, silent.weights) == (0.0, 1.0)
+    typical = measured_operands(np.array([15]), np.array([15]), input_bits=8, weight_bits=8)
+    assert typical.factor == pytest.approx(1.0)
+    layer = stack([Layer("fc", 256, 64, 1)])
+    quiet, mean = (cost(layer, designs([RERAM], operands=o)).components["array"] for o in (silent, typical))
+    assert (quiet < mean).all()
+    assert (quiet > 0).all()
+
+
+def test_shared_converters_are_smaller_and_slower() -> None:
+    shares = [8, 16, 32, 64]
+    chips = [
+        load_chip("parametric-reram-adc8", overrides=[f"macro.columns_per_adc={n}", "macro.t_adc=1 ns"]) for n in shares
+    ]
+    found = cost(stack([Layer("fc", 256, 64, 10)]), designs(chips))
+    assert (np.diff(found.area) < 0).all()
+    assert (np.diff(found.latency[0]) >= 0).all()
 
 
 def test_the_benchmark_sweeps_every_point() -> None:

@@ -33,6 +33,15 @@ TABLE = {  # DESIGN 2, "Rounding modes, by value"
 INT64 = st.integers(-(1 << 62), (1 << 62) - 1)
 
 
+def test_float32_numbers_are_divided_in_float32_as_onnx_does() -> None:
+    """0.45 / 0.3 is 1.5 in float32, a tie, and a little less in float64."""
+    spec = QuantSpec(8, signed=True, scale=(float(np.float32(0.3)),))
+    x = np.array([0.45, 0.75, -0.45], np.float32)
+    assert quantize(x, spec).tolist() == np.rint(x / np.float32(0.3)).tolist()
+    own = QuantSpec(8, signed=True, scale=(0.3,))  # no float32 holds this scale
+    assert quantize(x, own).tolist() == np.rint(x.astype(np.float64) / 0.3).tolist()
+
+
 def exact(value: Fraction, mode: str) -> int:
     """The rounding modes in words, on rationals."""
     if mode == "floor":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +32,23 @@ def test_softmax_stays_within_one_code_of_the_real_function(codes, scale):
     real = np.exp(scale * (np.array(codes) - max(codes)))
     got = softmax_codes(np.array(codes), softmax_table(scale), zero_point=0, lo=0, hi=255) / 256
     assert np.abs(got - real / real.sum()).max() <= 1.0 / 256
+
+
+@given(
+    codes=st.lists(st.integers(0, 255), min_size=1, max_size=40),
+    scale=st.floats(0.001, 1.0),
+    step=st.floats(1e-4, 0.1),
+)
+def test_softmax_takes_any_output_scale(codes, scale, step):
+    shift = 22 - math.floor(math.log2(1 / (256 * step)))
+    multiplier = round(2.0**shift / (256 * step))
+    table = softmax_table(scale, one=1 << 22)
+    kind = {"zero_point": -3, "lo": -20000, "hi": 20000, "multiplier": multiplier, "shift": shift}
+    real = np.exp(scale * (np.array(codes) - max(codes)))
+    got = (softmax_codes(np.array(codes), table, **kind) + 3) * step
+    assert np.abs(got - real / real.sum()).max() <= 0.5 * step + 2e-6
+    part = Fraction(512 * int(table[0]) * multiplier, 2 * sum(int(table[max(codes) - c]) for c in codes) << shift)
+    assert max(got) == (math.floor(part + Fraction(1, 2))) * step
 
 
 def test_differences_past_the_table_count_as_its_end():

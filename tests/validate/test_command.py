@@ -24,7 +24,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_table_and_page(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     page = tmp_path / "validate.html"
     assert dispatch(["validate", "--out", str(page)]) == 0
-    assert "9 shared constants fitted on 9 calibration rows" in capsys.readouterr().out
+    assert "7 shared constants of energy fitted on 9 calibration chips, 7 of time on 42" in capsys.readouterr().out
     assert "<svg" in page.read_text(encoding="utf-8")
 
 

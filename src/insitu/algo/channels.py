@@ -62,7 +62,8 @@ def _collect(graph: Graph, value: str, numbered: QuantSpec, channels: int, found
     for node in graph.consumers().get(value, []):
         if is_weight_layer(graph, node) and node.inputs[0] == value:
             axis = 1 - graph.type(value).rank if node.op == "Conv" else -1
-            if numbered.axis != axis or graph.constants[node.inputs[1]].size > LARGEST:
+            fixed = graph.types[node.inputs[1]].quant is not None  # codes that the model brings along
+            if fixed or numbered.axis != axis or graph.constants[node.inputs[1]].size > LARGEST:
                 return False
             found.append(_reader(graph, node, np.asarray(numbered.scale, int) - 1, channels))
             continue

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph, Node
 from insitu.graph.interpret import interpret
-from insitu.graph.ops.mvm import input_codes, patches
+from insitu.graph.ops.mvm import block_signs, input_codes, patches
 from insitu.numeric.affine import quantize
 
 Array = npt.NDArray[Any]
@@ -19,7 +19,7 @@ FRAMES = 16
 
 
 def expected_inputs(captured: Graph, quantized: Graph, data: Mapping[str, Array]) -> dict[str, Array]:
-    """Mean driven code per row of every weight layer, [groups, rows], over up to 16 calibration samples."""
+    """Mean driven code per row of every weight layer, [blocks * groups, rows], over up to 16 calibration samples."""
     layers = [n for n in quantized.nodes if n.op in ("Conv", "MatMul") and n.inputs[1] in quantized.constants]
     few = {n: np.asarray(a[:FRAMES], np.float32) for n, a in data.items()}
     known = {*captured.inputs, *(n.output for n in captured.nodes)}
@@ -52,10 +52,15 @@ def expected_codes(graph: Graph, data: Mapping[str, Array]) -> dict[str, Array]:
 def _means(graph: Graph, node: Node, q: Array) -> Array:
     quant = graph.type(node.inputs[0]).quant
     assert quant is not None
+    return np.concatenate([_block_means(graph, node, q, sign, quant.zero_point) for sign in block_signs(node)])
+
+
+def _block_means(graph: Graph, node: Node, q: Array, sign: int, zero: int) -> Array:
+    """Mean driven codes [groups, rows] of one block of rows."""
     if node.op == "MatMul":
-        return np.rint(input_codes(q, node).reshape(-1, q.shape[-1]).mean(axis=0))[None].astype(np.int16)
+        return np.rint(input_codes(q, node, sign=sign).reshape(-1, q.shape[-1]).mean(axis=0))[None].astype(np.int16)
     w = graph.constants[node.inputs[1]]
-    windows = patches(q, node, kernel=w.shape[2:], pad_value=quant.zero_point)
+    windows = patches(q, node, kernel=w.shape[2:], pad_value=zero)
     lead = tuple(range(windows.ndim - (w.ndim - 1)))
-    rows = input_codes(windows, node).mean(axis=lead)
+    rows = input_codes(windows, node, sign=sign).mean(axis=lead)
     return np.rint(rows.reshape(int(node.attr("group", 1)), -1)).astype(np.int16)

@@ -24,6 +24,7 @@ from insitu.algo.ties import bases, carried
 from insitu.algo.weights import weight_scales
 from insitu.arch.spec import Chip
 from insitu.compiler.draft import MOVES, follow, is_weight_layer
+from insitu.compiler.given import complete, given, given_weights
 from insitu.compiler.plan import LayerPlan, QuantPlan
 from insitu.compiler.quantize import SOFTMAX_SPEC, window_counts
 from insitu.compiler.quantize_layers import weight_limit
@@ -65,8 +66,9 @@ class _Choice:
         return parts[0] if len(parts) == 1 else _together(parts)
 
     def known(self, value: str) -> QuantSpec | None:
-        """The spec of a value that another step's value has already fixed."""
-        return next((self.values[v] for v in sorted(self.carried.get(value, ())) if v in self.values), None)
+        """The spec of a value that its model or another step's value has already fixed."""
+        given = self.graph.types[value].quant
+        return given or next((self.values[v] for v in sorted(self.carried.get(value, ())) if v in self.values), None)
 
     def default(self, node: Node) -> float:
         """A scale of the right size for a value that is always 0: its first input's."""
@@ -85,7 +87,7 @@ def plan(graph: Graph, chip: Chip, *, data: Mapping[str, Array], seed: int = 0) 
 
     `data` holds calibration inputs (samples, *shape) by input name.
     """
-    seen = calibrate(graph, data, seed=seed)
+    seen = Calibration({}, data) if complete(graph, chip) else calibrate(graph, data, seed=seed)
     shifts = chip.capabilities.scales == "power_of_two"
     choice = _Choice(graph, chip, seen, bases(graph, seen) if shifts else {})
     choice = replace(choice, real=_real(graph, chip, seen), carried=carried(graph), bias_rows=chip.macro.bias_rows)
@@ -94,6 +96,8 @@ def plan(graph: Graph, chip: Chip, *, data: Mapping[str, Array], seed: int = 0) 
         rows = affordable(graph, chip, layers)
         if rows < choice.bias_rows:
             values, layers = _decided(replace(choice, bias_rows=rows))
+    if given(graph):  # a model's own biases stay what they are
+        return QuantPlan(values, layers)
     return refined(graph, chip, QuantPlan(values, layers), data=seen.data)
 
 
@@ -118,9 +122,10 @@ def _real(graph: Graph, chip: Chip, seen: Calibration) -> Mapping[str, Array]:
 
 def _input(choice: _Choice, name: str) -> QuantSpec:
     """An input's spec: tied by its base, else any scale and zero point, per feature where layers can absorb that."""
-    known, seen, state = choice.known(name), choice.range(name), name in choice.carried
+    known, state = choice.known(name), name in choice.carried
     if known is not None:
         return known
+    seen = choice.range(name)
     signed = choice.chip.macro.input.signed
     if name in choice.bases:
         either = seen.low < 0 or signed or _from_layer(choice, name)
@@ -145,7 +150,8 @@ def _decide(choice: _Choice, node: Node) -> None:
     if layer and choice.kind == "wtm2101":
         spec, choice.layers[node.name] = _wtm_layer(choice, node, known)
     else:
-        spec = known if known is not None and node.op not in (*MOVES, "Softmax") else _spec(choice, node)
+        free = graph.types[out].quant is None and node.op in (*MOVES, "Softmax")
+        spec = known if known is not None and not free else _spec(choice, node)
     choice.values[out] = spec
     if layer and choice.kind != "wtm2101":
         choice.layers[node.name] = _layer(choice, node)
@@ -259,7 +265,8 @@ def _free(choice: _Choice, name: str, columns: Columns, channels: Any) -> tuple[
 def _layer(choice: _Choice, node: Node) -> LayerPlan:
     """Weight scales, and the converter's range where there is one."""
     source, out = choice.values[node.inputs[0]], choice.values[node.output]
-    scales = weight_scales(choice.graph, choice.chip, node, source, out)
+    fixed = given_weights(choice.graph, node)
+    scales = fixed.scale if fixed is not None else weight_scales(choice.graph, choice.chip, node, source, out)
     real = choice.real.get(node.inputs[0])
     if choice.kind == "exact" or real is None:
         return LayerPlan(weight_scale=scales)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from insitu.arch.spec import Chip
+from collections.abc import Mapping
+from typing import Any
+
+from insitu.arch.spec import Chip, Memory
 from insitu.base.metrics import Metric, Source
 from insitu.circuit.cost import (
     MM2,
@@ -18,7 +21,10 @@ from insitu.circuit.cost import (
     sram_area,
     tile_events,
 )
+from insitu.circuit.heat import leakage_factor
+from insitu.circuit.memories import access_time, dram_byte, dram_time, edram_byte
 from insitu.circuit.model import Operands
+from insitu.circuit.network import bus_byte
 
 EVENTS = (
     "mac", "dac", "adc", "shift_add", "vector_op", "ram_read_byte", "ram_write_byte", "weight_bits", "store_read_byte",
@@ -57,7 +63,7 @@ def leakage(chip: Chip) -> Metric:
     if given is not None:
         return given
     fact = facts()["leakage"]
-    watts = fact["w_per_mm2"] * (area(chip).value or 0.0) / MM2
+    watts = fact["w_per_mm2"] * (area(chip).value or 0.0) / MM2 * leakage_factor(chip.technology.temperature)
     return Metric("leakage", watts, "W", "assumed", fact["source"])
 
 
@@ -186,16 +192,48 @@ def source_of(chip: Chip, path: str) -> str:
 
 def _vector_op(chip: Chip) -> Metric:
     digital, register, form = facts()["digital"], facts()["register"], chip.core.vector.format
-    logic = (digital["multiply_pj"][form] + digital["add32_pj"]) * PJ * _scaled(digital, chip)
-    moved = 3 * digital["operand_bits"][form] * register["energy_pj"] * PJ * _scaled(register, chip)
+    logic = (digital["multiply_pj"][form] + digital["add32_pj"]) * PJ * scaled(digital, chip)
+    moved = 3 * digital["operand_bits"][form] * register["energy_pj"] * PJ * scaled(register, chip)
     note = f"one {form} multiply, one 32-bit add, three registers; {digital['source']}; {register['source']}"
     return Metric("vector_op", logic + moved, "J", "modelled", note)
 
 
 def _ram(chip: Chip, name: str, ratio: float) -> Metric:
-    joules = sram_access(chip.memories["ram"].size, chip.technology) * ratio
-    note = facts()["sram"]["source"] + ("; " + facts()["memory_write"]["source"] if name == "ram_write_byte" else "")
-    return Metric(name, joules, "J", "modelled", note)
+    joules = _memory_byte(chip, chip.memories["ram"]) * ratio + bus_energy(chip)
+    note = _memory_note(chip.memories["ram"]) + (
+        "; " + facts()["memory_write"]["source"] if name == "ram_write_byte" else ""
+    )
+    return Metric(name, joules, "J", "modelled", note + (f"; {facts()['bus']['source']}" if chip.cores > 1 else ""))
+
+
+def bus_energy(chip: Chip) -> float:
+    """Joules of a byte between a core and the memory that cores share; one core has its memory beside it."""
+    if chip.cores == 1:
+        return 0.0
+    router = scaled(facts()["bus"], chip)
+    return float(bus_byte(area(chip).value, chip.technology.supply, stops=chip.chip.tiles, router_scale=router))
+
+
+def memory_latency(chip: Chip, name: str) -> Metric:
+    """Seconds from a request to the first byte of a memory of the chip."""
+    memory = chip.memories[name]
+    if memory.kind == "dram":
+        fact = facts()["dram"]
+        return Metric(f"latency_{name}", dram_time(memory.row_hits), "s", "modelled", fact["time_source"])
+    seconds = access_time(memory.size, sram_area(memory.size, chip.technology), chip.technology)
+    return Metric(f"latency_{name}", seconds, "s", "modelled", facts()["memory_time"]["source"])
+
+
+def _memory_byte(chip: Chip, memory: Memory) -> float:
+    if memory.kind == "dram":
+        return dram_byte(memory.row_hits)
+    if memory.kind == "edram":  # a bank a tile
+        return edram_byte(memory.size / chip.chip.tiles, chip.technology, scaled(facts()["edram"], chip))
+    return sram_access(memory.size, chip.technology)
+
+
+def _memory_note(memory: Memory) -> str:
+    return str(facts()[memory.kind if memory.kind in ("dram", "edram") else "sram"]["source"])
 
 
 def _weight_bits(chip: Chip) -> Metric:
@@ -212,10 +250,9 @@ def _weight_bits(chip: Chip) -> Metric:
 
 def _store(chip: Chip) -> Metric:
     """A byte of the weight store: an external memory, or the ram where the chip has no store."""
-    store = chip.memories.get("weights")
-    if store is None or store.kind == "sram":
-        size = chip.memories["ram"].size if store is None else store.size
-        return Metric("store_read_byte", sram_access(size, chip.technology), "J", "modelled", facts()["sram"]["source"])
+    store = chip.memories.get("weights", chip.memories["ram"])
+    if store.kind != "flash":
+        return Metric("store_read_byte", _memory_byte(chip, store), "J", "modelled", _memory_note(store))
     fact = facts()["external_memory"]
     return Metric("store_read_byte", fact["j_per_bit"] * 8, "J", "assumed", fact["source"])
 
@@ -230,10 +267,11 @@ def _bank(chip: Chip) -> Metric:
 def _control(chip: Chip) -> Metric:
     fact, register = facts()["control"], facts()["register"]
     fetch = COMMAND_BYTES * sram_access(chip.core.sram or chip.memories["ram"].size, chip.technology)
-    decode = fact["register_bits"] * register["energy_pj"] * PJ * _scaled(register, chip)
+    decode = fact["register_bits"] * register["energy_pj"] * PJ * scaled(register, chip)
     return Metric("control", fetch + decode, "J", "assumed", fact["source"])
 
 
-def _scaled(fact: dict[str, float], chip: Chip) -> float:
+def scaled(fact: Mapping[str, Any], chip: Chip) -> float:
+    """Energy of logic in the chip's process over that where a fact of the component table holds."""
     process = chip.technology
     return energy_scale(process.node, process.supply, from_node=fact["node_nm"] * NM, from_supply=fact["supply"])

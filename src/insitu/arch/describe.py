@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from insitu.arch.cost import area, event_energy, host_idle, leakage, peak_efficiency
+from insitu.arch.cost import area, event_energy, host_idle, leakage, memory_latency, peak_efficiency, peak_power
 from insitu.arch.load import chip_schema
 from insitu.arch.spec import Chip
+from insitu.arch.thermal import junction
 from insitu.base.metrics import Metric
 from insitu.base.units import format_quantity
+from insitu.circuit.cost import converter_bits
 from insitu.circuit.effects import chip_effects
+from insitu.circuit.model import adc_survey
 
 ORIGINS = {"vendor": "a vendor's chip", "paper": "a published chip", "parametric": "parametric, not a product"}
 WIDTH = 14
@@ -97,9 +100,22 @@ def _speed(chip: Chip) -> Iterator[str]:
     yield _row("peak", f"{chip.peak_tops:.3g} TOPS; macros alone {_plain(peak_efficiency(chip))} TOPS/W")
     yield _row("vector read", f"{_si(chip.t_vector, 's')} for one input vector on one macro, reads averaged")
     yield _row("vector unit", f"{vector.lanes} lanes {vector.format} at {clock}, {vector.luts} tables, in each core")
+    if chip.macro.readout.kind != "exact":
+        yield _row("converter", _converter(chip))
     for name, memory in chip.memories.items():
-        yield _row(f"memory {name}", f"{_si(memory.size, 'B')} {memory.kind}, {_si(memory.bandwidth, 'B/s')}")
+        first = (
+            "" if memory.kind == "flash" else f", first byte in {_si(memory_latency(chip, name).value, 's')} (modelled)"
+        )
+        yield _row(f"memory {name}", f"{_si(memory.size, 'B')} {memory.kind}, {_si(memory.bandwidth, 'B/s')}{first}")
     yield _row("host", chip.chip.host or "none")
+
+
+def _converter(chip: Chip) -> str:
+    """What the best fifth of published converters of that resolution and rate take."""
+    bits, seconds = converter_bits(chip), chip.macro.t_adc or chip.macro.t_read / chip.macro.columns_per_adc
+    joules, square_metres = adc_survey(bits, chip.technology.node, 1.0 / seconds)
+    best = f"best fifth of published ones {_si(float(joules), 'J')} and {_si(float(square_metres), 'm2')}"
+    return f"{bits} bits, a conversion each {_si(seconds, 's')}; {best}"
 
 
 def _energy(chip: Chip) -> Iterator[str]:
@@ -107,6 +123,10 @@ def _energy(chip: Chip) -> Iterator[str]:
     yield _row("area", f"{_si(total.value, 'm2')} ({total.source})")
     yield _row(
         "leakage", " + ".join(f"{_si(m.value, 'W')} {m.name} ({m.source})" for m in (leakage(chip), host_idle(chip)))
+    )
+    watts = sum(part.value or 0.0 for part in peak_power(chip).values())
+    yield _row(
+        "heat", f"{_si(watts, 'W')} at the peak rate; junction {junction(chip, watts).value or 0.0:.0f} K (assumed)"
     )
     yield "energy of one event"
     for name, metric in event_energy(chip).items():

@@ -8,8 +8,10 @@ from pydantic import Field, model_validator
 
 from insitu.base.schema import Bytes, BytesPerSecond, Config, Hertz, Joules, Seconds, SquareMetres, Watts
 from insitu.circuit.spec import Array, Calibration, Macro, PhysicsSpec, Technology
+from insitu.circuit.times import pass_seconds
 from insitu.device.cell import Cell
 
+MODELLED_TIME = "derived: gate delays of the process (insitu.circuit.times)"
 RAM_WORD = 4  # bytes a cycle of a memory whose bandwidth is not given
 
 
@@ -49,6 +51,9 @@ class Memory(Config):
     kind: Literal["sram", "edram", "dram", "flash"]
     size: Bytes = Field(gt=0)
     bandwidth: BytesPerSecond = Field(default=0.0, ge=0, description="omit for one 32-bit word a clock cycle")
+    row_hits: float = Field(
+        default=1.0, ge=0, le=1, description="dram: share of bursts that find their row open; streams find all but one"
+    )
 
 
 class Capabilities(Config):
@@ -145,6 +150,14 @@ class Chip(Config):
             n: m if m.bandwidth else m.model_copy(update={"bandwidth": default}) for n, m in self.memories.items()
         }
         return self if filled == self.memories else self.model_copy(update={"memories": filled})
+
+    @model_validator(mode="after")
+    def _fill_t_read(self) -> Self:
+        if self.macro.t_read:
+            return self
+        macro = self.macro.model_copy(update={"t_read": pass_seconds(self)})
+        sources = {**self.sources, "macro.t_read": MODELLED_TIME}
+        return self.model_copy(update={"macro": macro, "sources": sources})
 
     @property
     def cores(self) -> int:

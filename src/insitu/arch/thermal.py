@@ -35,3 +35,9 @@ def power_density(chip: Chip, watts: float) -> float | None:
 def peak_watts(chip: Chip) -> float:
     """Macros at their peak rate with the blocks beside them, and what flows at rest."""
     return sum(m.value or 0.0 for m in peak_power(chip).values()) + (static_power(chip).value or 0.0)
+
+
+def heated(chip: Chip, watts: float) -> Chip:
+    """The chip at the temperature that a power gives its cells: it leaks more, and cells that drift do so faster."""
+    hot = {"temperature": junction(chip, watts).value or chip.technology.temperature}
+    return chip.model_copy(update={"technology": chip.technology.model_copy(update=hot)})

@@ -100,13 +100,13 @@ def peak_memory() -> float:
 def _compile(model: Path, chip: Any, plan: Any) -> Any:
     """What is measured: file in, bytes of the checked program out."""
     from insitu.compiler.pipeline import compile_graph
-    from insitu.compiler.quantize import quantize
+    from insitu.compiler.precision import apply_plan
     from insitu.flow.chain import capture
     from insitu.graph.verify import verify
     from insitu.isa.check import check_program
     from insitu.isa.container import program_bytes
 
-    program = compile_graph(verify(quantize(capture(model), chip, plan=plan)), chip)
+    program = compile_graph(verify(apply_plan(capture(model), chip, plan=plan)), chip)
     check_program(program)
     program_bytes(program)
     return program

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from insitu.base.metrics import Metric, Source
-from insitu.base.schema import load_yaml
-from insitu.circuit.model import Operands, cell_energy, constants, convert_energy, pitch, product_energy
+from insitu.circuit.bottom_up import component_energy, driver_energy
+from insitu.circuit.converters import converter_area
+from insitu.circuit.facts import FJ, MM2, NM, PJ, UM2, facts
+from insitu.circuit.model import Operands, cell_energy, constants, convert_energy, product_energy
+from insitu.circuit.periphery import periphery_area
 from insitu.circuit.spec import MacroChip, Technology
 
-PJ, FJ, UM2, MM2, NM = 1e-12, 1e-15, 1e-12, 1e-6, 1e-9
+__all__ = ["MM2", "NM", "PJ", "UM2", "facts"]
 WTM_FRACTION_BITS = 2  # bits below the code that the wtm2101 conversion keeps
-
-
-@cache
-def facts() -> Mapping[str, Any]:
-    """The component table, as read."""
-    file = files("insitu.circuit") / "components.yaml"
-    return load_yaml("circuit/components.yaml", text=file.read_text(encoding="utf-8")).data
 
 
 def energy_scale(node: float, supply: float, *, from_node: float, from_supply: float) -> float:
@@ -80,6 +74,10 @@ def sram_area(size: float, technology: Technology) -> float:
 
 def macro_energy(chip: MacroChip, operands: Operands | None = None) -> dict[str, Metric]:
     """Joules of one `mac`, `dac`, `adc` and `shift_add` event of a macro; what the operands look like moves `mac`."""
+    if chip.macro.costs == "components":
+        add = facts()["shift_add"]
+        each = add["energy_pj"] * PJ * _scaled(add, chip.technology)
+        return component_energy(chip, drawn_energy(chip), each, operands or Operands())
     if chip.macro.readout.kind == "exact":
         return _digital_energy(chip, operands or Operands())
     components, technology = facts(), chip.technology
@@ -95,7 +93,7 @@ def macro_energy(chip: MacroChip, operands: Operands | None = None) -> dict[str,
 
 
 def macro_area(chip: MacroChip) -> Metric:
-    """Square metres of one macro: cells, converters and shift-adders; row drivers and wiring are not modelled."""
+    """Square metres of one macro: cells, row drivers and decoders, sample-and-hold, converters and shift-adders."""
     cells = (
         chip.array.rows * chip.array.cols * chip.macro.arrays * chip.macro.weights.slices * chip.macro.cells_per_slice
     )
@@ -103,12 +101,20 @@ def macro_area(chip: MacroChip) -> Metric:
         cim = facts()["digital_cim"]
         area = cells * chip.array.bits_per_cell / cim["bits_per_mm2"] * MM2
         return _area(area * area_scale(chip.technology.node, from_node=cim["node_nm"] * NM), cim["density_source"])
-    add = facts()["shift_add"]
-    converters = converter_count(chip)
-    adder = add["area_um2"] * UM2 * area_scale(chip.technology.node, from_node=add["node_nm"] * NM)
-    area = cells * chip.cell.area_f2 * chip.technology.node**2
-    area += converters * (adc_area(converter_bits(chip), chip.technology) + adder)
-    return _area(area, f"cells {chip.cell.area_f2:g} F2; {facts()['adc']['source']}")
+    add, macro, node = facts()["shift_add"], chip.macro, chip.technology.node
+    adder = add["area_um2"] * UM2 * area_scale(node, from_node=add["node_nm"] * NM)
+    area = cells * chip.cell.area_f2 * node**2
+    area += converter_count(chip) * (one_converter_area(chip, converter_bits(chip), node) + adder)
+    bitlines = chip.array.cols * macro.weights.slices
+    area += float(periphery_area(chip.array.rows * macro.arrays, bitlines, macro.input.bits_per_pass, node))
+    return _area(area, f"cells {chip.cell.area_f2:g} F2; {facts()['adc']['source']}; {facts()['row_driver']['source']}")
+
+
+def one_converter_area(chip: MacroChip, bits: Any, node: Any) -> Any:
+    """Square metres of a converter: of its kind where the chip names one, else the mean of published macros."""
+    if chip.macro.converter is None:
+        return adc_area_of(bits, node)
+    return converter_area(bits, node, chip.macro.converter)
 
 
 def converter_bits(chip: MacroChip) -> int:
@@ -164,10 +170,7 @@ def _cell_read(chip: MacroChip, operands: Operands) -> Metric:
 
 def _driver(chip: MacroChip) -> Metric:
     """Joules of one row's converter; one bit at a time needs none, its driver is in the cells' share."""
-    fact, technology, given = facts()["dac"], chip.technology, chip.macro.input
-    bits = given.bits if given.bits_per_pass > 1 else 0
-    scale = float(pitch(technology.node) / pitch(fact["node_nm"] * NM))
-    return _modelled("dac", fact["linear_fj"] * bits * technology.supply**2 * FJ * scale, fact["source"])
+    return _modelled("dac", driver_energy(chip), facts()["dac"]["source"])
 
 
 def switching_cells(chip: MacroChip) -> int:

@@ -1,4 +1,4 @@
-"""Energy and time of one array pass in closed form: functions of numbers or arrays, so design spaces are one call.
+"""Energy of one array pass in closed form: functions of numbers or arrays, so design spaces are one call.
 
 A pass drives rows with one input plane and converts its bitlines.  Energies are capacitances times V^2: a capacitance
 per driven cell, one per conversion that grows with 2^bits, and for cells that conduct the charge a read draws.
@@ -42,6 +42,17 @@ class Operands:
         return float(fixed + (1.0 - fixed) * self.activity)
 
 
+def share_of_ones(codes: Any, bits: int) -> float:
+    """Share of ones among the `bits` of integer codes of any shape, negative ones in two's complement."""
+    planes = (np.asarray(codes, np.int64)[..., None] >> np.arange(bits)) & 1
+    return float(planes.mean())
+
+
+def measured_operands(inputs: Any, weights: Any, *, input_bits: int, weight_bits: int) -> Operands:
+    """What real operands look like: input codes and weights as a layer sees them."""
+    return Operands(share_of_ones(inputs, input_bits), share_of_ones(weights, weight_bits))
+
+
 @cache
 def constants() -> Mapping[str, Any]:
     """The calibrated constants, as read."""
@@ -77,21 +88,6 @@ def product_energy(node: Any, supply: Any) -> Any:
     return constants()["digital"]["product"] * unit_energy(node, supply)
 
 
-def fo4(node: Any, supply: Any) -> Any:
-    """Seconds of an inverter that drives four: gate length from the pitch, alpha-power law in the supply."""
-    time = constants()["time"]
-    length = pitch(node) / pitch(65 * NM) * 65 * NM
-    slow = _alpha(supply, time) / _alpha(time["reference_supply"], time)
-    return time["ps_per_um"] * 1e-12 / UM * length * slow
-
-
-def pass_time(bits: Any, node: Any, supply: Any, *, digital: bool) -> Any:
-    """Seconds of one pass: an adder tree, or an array and its conversion to `bits`."""
-    time = constants()["time"]
-    delays = time["digital_delays"] if digital else time["analog_delays_per_bit"] * np.asarray(bits, float)
-    return delays * fo4(node, supply)
-
-
 def adc_survey(bits: Any, node: Any, rate: Any) -> tuple[Any, Any]:
     """(joules of a conversion, square metres of a converter): the ADC survey's regression, its 20th percentile.
 
@@ -109,8 +105,3 @@ def adc_survey(bits: Any, node: Any, rate: Any) -> tuple[Any, Any]:
     a0, a_node, a_rate, a_energy = fit["area"]
     um2 = np.exp(a0 + a_node * np.log(nm) + a_rate * np.log(rate) + a_energy * np.log(pj))
     return pj * 1e-12, um2 * UM * UM
-
-
-def _alpha(supply: Any, time: Mapping[str, float]) -> Any:
-    over = np.maximum(np.asarray(supply, float) - time["threshold"], 0.05)
-    return np.asarray(supply, float) / over ** time["alpha"]

@@ -73,7 +73,16 @@ class Macro(Config):
         default="tree", description="exact readouts: adder trees beside the cells, or an adder with registers in each"
     )
     columns_per_adc: int = Field(default=1, ge=1, description="bitlines that share one converter")
-    t_read: Seconds = Field(gt=0, description="one array read of one input pass, without t_adc")
+    converter: Literal["sar", "flash", "ramp", "cco"] | None = Field(
+        default=None, description="kind of converter; omit for the mean of published macros"
+    )
+    costs: Literal["calibrated", "components"] = Field(
+        default="calibrated", description="energies from constants fitted to silicon, or summed over component models"
+    )
+    pulses: bool = Field(default=False, description="inputs are pulses as long as their codes, not voltages")
+    t_read: Seconds = Field(
+        default=0.0, gt=0, description="one array read of one input pass, without t_adc; omit for the modelled time"
+    )
     t_adc: Seconds | None = Field(default=None, gt=0, description="one conversion; omit where t_read includes it")
 
     @property

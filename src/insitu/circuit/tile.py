@@ -196,8 +196,8 @@ def adc_bend(
     return np.asarray(inl_table(bow[:, None], widths, inl=spec.inl, dnl=spec.dnl), np.float64)
 
 
-def read_noise_sd(x_squares: Any, *, chip: MacroChip, physics: Physics, step: Any = 1.0) -> Any:
-    """Standard deviation of the noise on a column sum, averaged over the chip's reads, in units of the column sum.
+def read_noise_sd(x_squares: Any, *, chip: MacroChip, physics: Physics, step: Any = 1.0, reads: int = 0) -> Any:
+    """Standard deviation of the noise on a column sum, averaged over `reads` (0: the chip's), in units of the sum.
 
     `x_squares` is sum(x**2) over the tile's rows for each vector (or input plane), shaped to broadcast with `step`,
     which is as in `column_error`.  Noise that depends on a cell's level is not in it: `tile_cells` has that.
@@ -211,7 +211,7 @@ def read_noise_sd(x_squares: Any, *, chip: MacroChip, physics: Physics, step: An
     adc = chip.physics.adc_noise
     if physics.has("adc_noise") and adc is not None:
         variance = variance + (adc.sd * step * _code_scale(adc, step)) ** 2
-    return xp.sqrt(variance / physics.calibration(chip).reads)
+    return xp.sqrt(variance / (reads or physics.calibration(chip).reads))
 
 
 def _gain(

@@ -13,13 +13,16 @@ from insitu.base.errors import ModelError, UsageError
 from insitu.base.registry import resolve
 from insitu.cli import console
 from insitu.cli.inputs import Loaded, ModelInputs, load
+from insitu.compiler import given
 from insitu.compiler.mapping import Mapping, Placed
-from insitu.compiler.partition import allot
-from insitu.compiler.pipeline import compile_graph, emit
+from insitu.compiler.partition import Objective, allot
+from insitu.compiler.pipeline import emit
 from insitu.compiler.placement_file import fixed_mapping, read_placement
-from insitu.compiler.quantize import quantize
+from insitu.compiler.precision import apply_plan
 from insitu.flow.chain import check_readouts
 from insitu.flow.data import prepare
+from insitu.flow.objective import best_program, objective_of
+from insitu.flow.precision import requested
 from insitu.graph.graph import LEVELS, Graph
 from insitu.graph.text import save_graph
 from insitu.graph.verify import verify
@@ -30,6 +33,16 @@ from insitu.report.text import count
 from insitu.runtime.weights import write_map
 
 GRAPH = ".graph"
+
+
+@dataclass(frozen=True)
+class Places:
+    """How weights are placed: chips at most, what for, seconds of search, or a file that says where."""
+
+    max_chips: int
+    objective: Objective
+    search: float
+    layers: str | None
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,8 @@ def run(
     stop_after: str | None,
     json: bool,
     max_chips: int = 1,
+    objective: str = "latency",
+    search: float = 0.0,
     layers: str | None = None,
     map_: str | None = None,
 ) -> int:
@@ -70,10 +85,11 @@ def run(
     if stage != "program" and (layers is not None or map_ is not None):
         option = "--layers" if layers is not None else "--map"
         raise UsageError(f"insitu compile: {option}", f"with --stop-after {stage}", "a compilation to the program")
-    facts = _written(work, output, stage, max_chips=max_chips, layers=layers, map_=map_)
+    places = Places(max_chips, objective_of(objective), search, layers)
+    facts = _written(work, output, stage, places, map_=map_)
     text = f"{loaded.name}: {facts['text']}, {output}"
-    given = loaded.chip.name if loaded.chip is not None else None
-    shown = {"schema": 1, "model": loaded.name, "chip": given, "stage": stage, "calibration": work.calibration or None}
+    chip = loaded.chip.name if loaded.chip is not None else None
+    shown = {"schema": 1, "model": loaded.name, "chip": chip, "stage": stage, "calibration": work.calibration or None}
     console.put_json({**shown, **facts, "path": output}) if json else console.put(text)
     return 0
 
@@ -101,21 +117,23 @@ def _quantized(work: _Work, stage: str, *, seed: int) -> _Work:
     if stage == "captured" or work.graph.level != "captured":
         return work
     loaded = work.loaded
+    work = replace(work, graph=given.run(work.graph, work.chip))
     prepared = prepare(work.graph, data=loaded.data, calib=loaded.calib, samples=None, seed=seed)
     plan = loaded.plan or ptq.plan(work.graph, work.chip, data=prepared.calibration, seed=seed)
-    if prepared.source == "random" and loaded.plan is None:
+    if loaded.precision is not None:
+        plan = requested(plan, work.graph, work.chip, wanted=loaded.precision)
+    source = "model" if given.given(work.graph) else prepared.source
+    if source == "random" and loaded.plan is None:
         console.note("No --calib or --data: the ranges come from seeded random inputs.")
-    quantized = verify(quantize(work.graph, work.chip, plan=plan))
-    return replace(work, graph=quantized, calibration="file" if loaded.plan else prepared.source)
+    quantized = verify(apply_plan(work.graph, work.chip, plan=plan))
+    return replace(work, graph=quantized, calibration="file" if loaded.plan else source)
 
 
-def _written(
-    work: _Work, output: str, stage: str, *, max_chips: int, layers: str | None = None, map_: str | None = None
-) -> dict[str, Any]:
+def _written(work: _Work, output: str, stage: str, places: Places, *, map_: str | None = None) -> dict[str, Any]:
     """Write the file of a stage; what it holds, for people and as JSON."""
     graph = work.graph
     if stage == "program":
-        program = _compiled(graph, work.chip, layers, max_chips)
+        program = _compiled(graph, work.chip, places)
         check_program(program)
         if map_ is not None:
             write_map(program, map_)
@@ -127,27 +145,41 @@ def _written(
             "text": text, "commands": commands, "sections": cores, "chips": program.chips, "program_bytes": size
         }  # fmt: skip
     if stage == "placed":
-        graph = placed_graph(graph, allot(graph, work.chip, max_chips=max_chips)[1])
+        graph = placed_graph(graph, _mapped(graph, work.chip, places))
     save_graph(graph, output)
     return {"text": f"{len(graph.nodes)} nodes, {stage}", "nodes": len(graph.nodes)}
 
 
-def _compiled(graph: Graph, chip: Chip, layers: str | None, max_chips: int) -> Program:
+def _mapped(graph: Graph, chip: Chip, places: Places) -> Mapping:
+    return allot(graph, chip, max_chips=places.max_chips, objective=places.objective, search=places.search)[1]
+
+
+def _compiled(graph: Graph, chip: Chip, places: Places) -> Program:
     """The program, placed as a file says where one is given."""
-    if layers is None:
-        return compile_graph(graph, chip, max_chips=max_chips)
-    mapping = fixed_mapping(graph, chip, read_placement(layers), where=f"--layers {layers}")
+    if places.layers is None:
+        return best_program(graph, chip, max_chips=places.max_chips, objective=places.objective, search=places.search)
+    mapping = fixed_mapping(graph, chip, read_placement(places.layers), where=f"--layers {places.layers}")
     return emit(graph, chip, mapping=mapping, sizes={}, expected={})
 
 
 def placed_graph(graph: Graph, mapping: Mapping) -> Graph:
     """The quantized graph with the place of every weight rectangle among its facts."""
     used = {"cells_used": mapping.cells_used, "cells": mapping.cells}
-    return verify(replace(graph, level="placed", meta={**graph.meta, **used, **_places(mapping.layers)}))
+    return verify(
+        replace(graph, level="placed", meta={**graph.meta, **used, **_places(mapping.layers), **_copies(mapping)})
+    )
 
 
 def _places(layers: Dict[str, tuple[Placed, ...]]) -> dict[str, tuple[str, ...]]:
     return {f"place {name}": tuple(_place(p) for p in rects) for name, rects in layers.items()}
+
+
+def _copies(mapping: Mapping) -> dict[str, tuple[str, ...]]:
+    return {
+        f"copy {number} {name}": tuple(_place(p) for p in copy.places)
+        for name, copies in mapping.copies.items()
+        for number, copy in enumerate(copies, 1)
+    }
 
 
 def _place(placed: Placed) -> str:

@@ -14,8 +14,9 @@ from insitu.base.errors import ConfigError, DataError, ModelError, UsageError
 from insitu.base.store import hash_file
 from insitu.cli.plans import read_plan, try_plan
 from insitu.compiler.plan import QuantPlan
-from insitu.flow.chain import capture
+from insitu.flow.chain import capture, no_transforms
 from insitu.flow.data import shapes_of_data
+from insitu.flow.precision import PrecisionFile, read_precision
 from insitu.frontend.load import model_path
 from insitu.frontend.wtm2101 import Reading
 from insitu.frontend.wtm2101_options import read_options
@@ -39,6 +40,7 @@ class ModelInputs:
     sets: list[str] | None = None
     shapes: list[str] | None = None
     plan: str | None = None
+    precision: str | None = None
     seed: int = 0
 
 
@@ -53,6 +55,7 @@ class Loaded:
     calib: str | Mapping[str, Any] | None
     plan: QuantPlan | None
     task: Task | None
+    precision: PrecisionFile | None = None
 
     @property
     def note(self) -> str:
@@ -61,7 +64,8 @@ class Loaded:
 
     def fingerprint(self) -> list[str]:
         """Texts that change when any input does."""
-        return [print_graph(self.graph, weights=False), *(_content(s) for s in (self.data, self.calib))]
+        texts = [print_graph(self.graph, weights=False), *(_content(s) for s in (self.data, self.calib))]
+        return texts if self.precision is None else [*texts, repr(self.precision)]
 
 
 def load(given: ModelInputs) -> Loaded:
@@ -79,7 +83,10 @@ def load(given: ModelInputs) -> Loaded:
     plan = read_plan(given.plan, graph) if given.plan is not None and not _is_side_file(given.plan) else None
     if given.plan is not None and plan is not None and chip is not None and graph.level == "captured":
         try_plan(given.plan, plan, graph, chip)
-    return Loaded(graph.name, graph, chip, data, calib, plan, task)
+    precision = read_precision(given.precision) if given.precision is not None else None
+    if graph.level == "quantized":
+        no_transforms(graph, precision)
+    return Loaded(graph.name, graph, chip, data, calib, plan, task, precision)
 
 
 def _model(given: ModelInputs) -> tuple[Task | None, Graph]:

@@ -61,6 +61,30 @@ PlanFile = Annotated[
         help="a quantization plan of a run folder, or a vendor network's .protobuf",
     ),
 ]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", metavar="F.yaml", help="precision transforms by layer (copies, reads, signed inputs ...)"
+    ),
+]
+Objective = Annotated[
+    str,
+    typer.Option(
+        "--objective",
+        metavar="NAME",
+        help="latency, throughput, or cells: the fewest, nothing held more than once",
+    ),
+]
+Search = Annotated[
+    float,
+    typer.Option(
+        "--search",
+        metavar="SECONDS",
+        min=0,
+        max=3600,
+        help='seconds that a solver looks for better places; 0: none (needs "insitu[solver]")',
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else, on standard output")]
 
 
@@ -98,9 +122,8 @@ def run(
     instances: Instances = 8,
     time: Times = "0s",
     max_chips: MaxChips = 1,
-    objective: Annotated[
-        str, typer.Option("--objective", metavar="NAME", help="what to optimize; only latency so far")
-    ] = "latency",
+    objective: Objective = "latency",
+    search: Search = 0.0,
     seed: Seed = 0,
     check: Annotated[
         str | None,
@@ -114,6 +137,7 @@ def run(
     set_: Sets = None,
     shape: Shapes = None,
     plan: PlanFile = None,
+    precision: PrecisionOption = None,
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", help="the run folder; by default one in insitu-runs/")
     ] = None,
@@ -123,10 +147,12 @@ def run(
     from insitu.cli import run as command
     from insitu.cli.inputs import ModelInputs
 
-    inputs = ModelInputs(model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, seed=seed)
+    inputs = ModelInputs(
+        model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, precision=precision, seed=seed
+    )
     request = command.Request(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
-        objective=objective, check=check, calibrated=calibration, out=out, json=json,
+        objective=objective, search=search, check=check, calibrated=calibration, out=out, json=json,
     )  # fmt: skip
     return command.run(request)
 
@@ -148,10 +174,13 @@ def compile(
         typer.Option("--stop-after", metavar="STAGE", help="captured, quantized or placed: write that graph"),
     ] = None,
     max_chips: MaxChips = 1,
+    objective: Objective = "latency",
+    search: Search = 0.0,
     seed: Seed = 0,
     set_: Sets = None,
     shape: Shapes = None,
     plan: PlanFile = None,
+    precision: PrecisionOption = None,
     layers: Annotated[
         str | None,
         typer.Option("--layers", metavar="layers.txt", help="fix the placement: lines x0, x1, y0, y1, bias0, bias1, G"),
@@ -166,8 +195,13 @@ def compile(
     from insitu.cli import compile as command
     from insitu.cli.inputs import ModelInputs
 
-    inputs = ModelInputs(model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, seed=seed)
-    return command.run(inputs, output, stop_after=stop_after, max_chips=max_chips, json=json, layers=layers, map_=map_)
+    inputs = ModelInputs(
+        model, chip, data=data, calib=calib, sets=set_, shapes=shape, plan=plan, precision=precision, seed=seed
+    )
+    return command.run(
+        inputs, output, stop_after=stop_after, max_chips=max_chips, objective=objective, search=search, json=json,
+        layers=layers, map_=map_,
+    )  # fmt: skip
 
 
 @app.command()

@@ -11,7 +11,7 @@ from insitu.base.errors import ConfigError, InfeasibleError, InternalError
 from insitu.cli.programs import BROKEN
 from insitu.compiler.pipeline import compile_graph
 from insitu.compiler.plan import LayerPlan, QuantPlan, plan_from_json
-from insitu.compiler.quantize import quantize
+from insitu.compiler.precision import apply_plan
 from insitu.compiler.tile import weight_nodes
 from insitu.graph.graph import Graph
 from insitu.graph.verify import verify
@@ -74,7 +74,7 @@ def _whole(layer: LayerPlan) -> Iterator[tuple[str, Any]]:
 def try_plan(file: str, plan: QuantPlan, graph: Graph, chip: Chip) -> None:
     """Compile with the plan once, so that numbers that do not belong to the network are the plan's fault, not ours."""
     try:
-        check_program(compile_graph(verify(quantize(graph, chip, plan=plan)), chip))
+        check_program(compile_graph(verify(apply_plan(graph, chip, plan=plan)), chip))
     except InfeasibleError:
         return  # an answer that the command itself gives
     except (InternalError, *BROKEN) as error:

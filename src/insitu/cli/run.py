@@ -11,7 +11,6 @@ from typing import Any
 
 import insitu
 from insitu.arch.load import chip_json
-from insitu.base.errors import UsageError, did_you_mean
 from insitu.base.store import RunFolder
 from insitu.circuit.effects import Physics
 from insitu.cli import console
@@ -19,6 +18,7 @@ from insitu.cli.inputs import Loaded, ModelInputs, captured_only, load, parse_co
 from insitu.compiler.plan import plan_to_json
 from insitu.flow.chain import Deployment, Options, deploy
 from insitu.flow.folder import default_folder, fill_run, printable, versions_text
+from insitu.flow.objective import objective_of
 from insitu.flow.physics import parse_times
 from insitu.report.summary import same_numbers, summary_lines
 from insitu.tasks.registry import data_text
@@ -38,6 +38,7 @@ class Request:
     times: str = "0s"
     max_chips: int = 1
     objective: str = "latency"
+    search: float = 0.0
     check: str | None = None
     calibrated: bool = True
     out: str | None = None
@@ -68,12 +69,6 @@ def run(request: Request) -> int:
 
 def _options(request: Request) -> Options:
     times = parse_times(request.times, where="--time")
-    if request.objective != "latency":
-        known = ("latency", "throughput")
-        got = "throughput is not an objective yet" if request.objective == "throughput" else "unknown"
-        raise UsageError(
-            f"--objective {request.objective}", got, "latency", try_=did_you_mean(request.objective, known[:1])
-        )
     check: Any = None if request.check is None else parse_count("--check", request.check) or "all"
     return Options(
         physics=request.physics,
@@ -84,6 +79,8 @@ def _options(request: Request) -> Options:
         calibrated=request.calibrated,
         time=times,
         max_chips=request.max_chips,
+        objective=objective_of(request.objective),
+        search=request.search,
     )
 
 
@@ -104,7 +101,7 @@ def _deployed(request: Request, loaded: Loaded, options: Options, progress: cons
     assert loaded.chip is not None
     deployment = deploy(
         loaded.graph, loaded.chip, data=loaded.data, calib=loaded.calib, options=options, plan=loaded.plan,
-        progress=progress, name=loaded.name,
+        precision=loaded.precision, progress=progress, name=loaded.name,
     )  # fmt: skip
     extra: dict[str, Any] = {**deployment.result.extra, "command": command_text(request), "versions": versions_text()}
     extra |= _data_facts(request, loaded) | _answers(deployment, loaded, options, progress)
@@ -144,12 +141,17 @@ def command_text(request: Request) -> str:
     """The command that makes the same run, with file names but no folders."""
     given, plain = request.inputs, Request(request.inputs)
     words = ["insitu", "run", _short(given.model), "--chip", _short(given.chip or "")]
-    for option, value in (("--data", given.data), ("--calib", given.calib), ("--plan", given.plan)):
+    for option, value in (
+        ("--data", given.data),
+        ("--calib", given.calib),
+        ("--plan", given.plan),
+        ("--precision", given.precision),
+    ):
         words += [option, _short(value)] if value is not None else []
     for option, values in (("--set", given.sets), ("--shape", given.shapes)):
         for value in values or ():
             words += [option, value]
-    for name in ("samples", "physics", "instances", "max_chips", "check"):
+    for name in ("samples", "physics", "instances", "max_chips", "objective", "search", "check"):
         value = getattr(request, name)
         words += [f"--{name.replace('_', '-')}", str(value)] if value != getattr(plain, name) else []
     words += ["--time", request.times] if request.times != plain.times else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from insitu.arch.cells import describe_cell
 from insitu.arch.describe import describe, schema_text
@@ -27,6 +27,10 @@ from insitu.isa.reference import reference_page
 from insitu.report.text import count
 from insitu.tasks.registry import find_task, tasks
 
+GAPS = {
+    "cells_gap": "cells above the weights", "latency_gap": "time above the least with any copies",
+    "stage_gap": "longest stage above an even share", "search_gap": "above the solver's bound",
+}  # fmt: skip
 Shown = tuple[str, Any]  # the text, and the same as JSON
 
 
@@ -129,7 +133,17 @@ def program_facts(program: Program, graph: Graph) -> dict[str, Any]:
         "memory_bytes": dict(program.spaces),
         "cells_used": program.meta["cells_used"],
         "cells": program.meta["cells"],
+        "objective": program.meta.get("objective"),
+        "replicas": program.meta.get("replicas", {}),
+        **{name: program.meta[name] for name in GAPS if isinstance(program.meta.get(name), float)},
     }
+
+
+def _copies(replicas: Any) -> str:
+    """Layers that are held more than once, and how often."""
+    if not isinstance(replicas, dict) or not replicas:
+        return "none"
+    return ", ".join(f"{name} x {n}" for name, n in cast(dict[str, Any], replicas).items())
 
 
 def program_text(program: Program, facts: dict[str, Any]) -> str:
@@ -146,5 +160,7 @@ def program_text(program: Program, facts: dict[str, Any]) -> str:
         ("numbers", f"{count(facts['weights'])} in {len(program.weights)} tables"),
         ("memory", ", ".join(f"{space} {size:,} B" for space, size in facts["memory_bytes"].items())),
         ("cells", f"{facts['cells_used']:,} of {facts['cells']:,} ({used:.1f} %)"),
+        ("copies", _copies(facts["replicas"])),
+        ("gaps", ", ".join(f"{GAPS[name]} {100 * facts[name]:.1f} %" for name in GAPS if name in facts)),
     ]
     return "\n".join(f"{name:<12}{text}" for name, text in rows) + "\n"

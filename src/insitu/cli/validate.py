@@ -8,7 +8,8 @@ from insitu.base.store import write_text
 from insitu.cli import console
 from insitu.validate.compare import compare, report
 from insitu.validate.entries import read_published
-from insitu.validate.page import html, table
+from insitu.validate.page import html
+from insitu.validate.table import table
 
 
 def run(chip: str | None, published: str | None, out: str | None, *, json: bool) -> int:

@@ -12,8 +12,9 @@ from insitu.compiler.banks import in_banks
 from insitu.compiler.commands import Axis, Op, Operand, TableVector, Task, descriptor, merge, split_loops
 from insitu.compiler.emitter import Emitter, axes_of, fill_halo, operand_at, vector_op
 from insitu.compiler.mapping import Placed
-from insitu.compiler.tile import Piece, piece_columns, piece_matrix
+from insitu.compiler.tile import Piece, part_bounds, piece_columns, piece_matrix
 from insitu.graph.graph import Node
+from insitu.graph.ops.mvm import bias_parts, block_signs
 from insitu.isa.program import Binding, Post, Readout, Tile, Vector
 
 WIDE = Post()  # column sums as they are
@@ -225,11 +226,11 @@ def _mvm(
 
 def _window(emitter: Emitter, node: Node, piece: Piece) -> _Window:
     x, y = emitter.at(node.inputs[0]), emitter.at(node.output)
+    blocks = [Axis(len(block_signs(node)), (0,))] if len(block_signs(node)) > 1 else []  # the same inputs again
     if node.op == "MatMul":
         positions = axes_of(x.shape[:-1], x.strides[:-1], y.strides[:-1])
-        return _Window(
-            positions, [Axis(x.shape[-1], (x.strides[-1],))], y.strides[-1], operand_at(x, 0), operand_at(y, 1)
-        )
+        rows = [*blocks, Axis(x.shape[-1], (x.strides[-1],))]
+        return _Window(positions, rows, y.strides[-1], operand_at(x, 0), operand_at(y, 1))
     w = emitter.graph.constants[node.inputs[1]]
     rank, each_in, each_out = w.ndim - 2, w.shape[1], w.shape[0] // int(node.attr("group", 1))
     strides, dilations = (tuple(node.attr(n, (1,) * rank)) for n in ("strides", "dilations"))
@@ -241,7 +242,8 @@ def _window(emitter: Emitter, node: Node, piece: Piece) -> _Window:
     steps = [x.strides[0], *(s * k for s, k in zip(x.strides[2:], strides, strict=True))]
     positions = axes_of((y.shape[0], *y.shape[2:]), steps, (y.strides[0], *y.strides[2:]))
     kernel = axes_of(w.shape[2:], [s * d for s, d in zip(x.strides[2:], dilations, strict=True)])
-    return _Window(positions, [Axis(piece.groups * each_in, (x.strides[1],)), *kernel], y.strides[1], source, target)
+    rows = [*blocks, Axis(piece.groups * each_in, (x.strides[1],)), *kernel]
+    return _Window(positions, rows, y.strides[1], source, target)
 
 
 def _binding(
@@ -279,15 +281,25 @@ def _binding(
         cols=cols,
         zero_in=0,
         tiles=() if emitter.chip.capabilities.gemv else tiles,
-        readout=_readout(emitter, node, own, prefix, rows),
+        readout=_readout(emitter, node, piece, own, prefix, rows),
         post=WIDE if wide else _post(emitter, node, own, prefix=prefix),
         input_shift=node.attr("input_shift", 0),
         input_offset=node.attr("input_offset", 0),
         expected=_expected(emitter, node, piece, rows, prefix),
+        drive=tuple(int(v) for v in node.attr("drive", ())),
+        negated=_negated(node, piece, rows),
     )
     if chunk[0].segment >= 0:
         emitter.reloaded[binding] = chunk[0].segment
     return binding
+
+
+def _negated(node: Node, piece: Piece, rows: tuple[int, int]) -> tuple[int, ...]:
+    """Ranges (first, end) of these rows that are driven negated, counted from the first."""
+    signs = block_signs(node)
+    each = piece.rows // len(signs)
+    ranges = [(max(i * each, rows[0]), min((i + 1) * each, rows[1])) for i, sign in enumerate(signs) if sign < 0]
+    return tuple(end - rows[0] for a, b in ranges if a < b for end in (a, b))
 
 
 def _expected(emitter: Emitter, node: Node, piece: Piece, rows: tuple[int, int], prefix: str) -> str:
@@ -295,9 +307,8 @@ def _expected(emitter: Emitter, node: Node, piece: Piece, rows: tuple[int, int],
     codes = emitter.expected.get(node.attr("layer", node.name))
     if codes is None:
         return ""
-    return emitter.weight(
-        f"{prefix}.expected", codes[piece.group0 : piece.group0 + piece.groups].reshape(-1)[rows[0] : rows[1]]
-    )
+    own = codes.reshape(len(block_signs(node)), -1, codes.shape[-1])[:, piece.group0 : piece.group0 + piece.groups]
+    return emitter.weight(f"{prefix}.expected", own.reshape(-1)[rows[0] : rows[1]])
 
 
 def _column_values(emitter: Emitter, node: Node, index: int, columns: slice, name: str) -> int | str:
@@ -320,17 +331,33 @@ def _post(emitter: Emitter, node: Node, columns: slice, *, prefix: str) -> Post:
     return Post(multiplier, shift, rounding, quant.zero_point, lo, hi)
 
 
-def _readout(emitter: Emitter, node: Node, columns: slice, prefix: str, rows: tuple[int, int]) -> Readout:
+def _readout(emitter: Emitter, node: Node, piece: Piece, columns: slice, prefix: str, rows: tuple[int, int]) -> Readout:
     kind, a = node.attr("readout"), node.attr
-    bounds = tuple(int(p) for p in a("parts", ())) or (0, rows[1])
+    bounds = part_bounds(node, piece) or (0, rows[1])
     parts = tuple(p - rows[0] for p in bounds if rows[0] <= p <= rows[1])
+    mine = [i for i, p in enumerate(bounds[:-1]) if rows[0] <= p < rows[1]]
+    finer = tuple(int(a("finer")[i]) for i in mine) if a("finer", ()) else ()
+    finest = max((int(up) for up in a("finer", ())), default=0)
+    reads = int(a("reads", 0))
     if kind == "exact":
-        return Readout()
+        return Readout(plane_bits=(a("input_bits"), a("plane_bits")) if a("input_bits", 0) else ())
     if kind == "wtm2101":
         gain = _column_values(emitter, node, 5, columns, f"{prefix}.gain")
-        return Readout("wtm2101", bits=8, gain=gain, parts=parts, k=a("k", 0))
+        held = bias_parts(node, piece.rows // piece.groups)
+        biased = held if len(held) > 1 else ()
+        return Readout(
+            "wtm2101",
+            bits=8,
+            gain=gain,
+            parts=parts,
+            k=a("k", 0),
+            finer=finer,
+            finest=finest,
+            biased=biased,
+            reads=reads,
+        )
     return Readout(
         "adc", bits=a("adc_bits"), signed=bool(a("adc_signed")), multiplier=a("adc_m", 1), shift=a("adc_s", 0),
         parts=parts, slice_bits=(a("weight_bits"), a("slice_bits")), plane_bits=(a("input_bits"), a("plane_bits")),
-        encoding=emitter.chip.macro.weights.encoding,
+        encoding=emitter.chip.macro.weights.encoding, finer=finer, finest=finest, reads=reads,
     )  # fmt: skip

@@ -46,6 +46,8 @@ class Emitter:
         """The core of a node without weights: the one that wrote its first operand, of those of the node's chip."""
         cores = [self.cores[v] for v in node.inputs if v in self.cores]
         home = self.mapping.homes.get(node.name)
+        if self.mapping.staged:
+            return max(cores, default=0)
         if home is None:
             return cores[0] if cores else 0
         return next((c for c in cores if c // self.chip.cores == home), home * self.chip.cores)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from insitu.graph.graph import Attr, Graph, Node, const_type
 from insitu.graph.rewrite import Names, live, pinned
 from insitu.graph.types import TensorType
+from insitu.numeric.affine import QuantSpec
 
 Array = npt.NDArray[Any]
 ACTIVE = ("Conv", "MatMul", "Add", "Mul", "AveragePool", "ReduceMean")
@@ -54,9 +55,10 @@ class _Work:
             self.nodes.append(node)
 
     def alone(self, value: str) -> Node | None:
-        """The node that writes `value`, if exactly one node reads it and nobody outside does."""
+        """The node that writes `value`, if exactly one node reads it, nobody outside does, and no model rounds it."""
         place = self.places.get(value)
-        if place is None or value in self.fixed or self.readers.get(value) != 1:
+        rounded = self.types[value].quant is not None if value in self.types else False
+        if place is None or value in self.fixed or self.readers.get(value) != 1 or rounded:
             return None
         return self.nodes[place]
 
@@ -68,10 +70,10 @@ class _Work:
         if new.output != old.output:
             self.types[new.output] = self.types[old.output] if new.output not in self.types else self.types[new.output]
 
-    def constant(self, base: str, array: Array) -> str:
+    def constant(self, base: str, array: Array, *, quant: QuantSpec | None = None, wide: bool = False) -> str:
         name = self.names.fresh(base)
-        values = np.asarray(array, np.float32, order="C")
-        self.constants[name], self.types[name] = values, const_type(values)
+        values = np.asarray(array, np.float64 if wide else np.float32, order="C")
+        self.constants[name], self.types[name] = values, replace(const_type(values), quant=quant)
         return name
 
 
@@ -106,11 +108,33 @@ def _absorb(work: _Work, layer: Node, node: Node) -> bool:
     tables = _scaled(work, layer, node, channels)
     if not all(np.all(np.abs(t) < np.finfo(np.float32).max) for t in tables.values()):
         return False
-    names = {kind: work.constant(f"{layer.name}_{kind}", table) for kind, table in tables.items()}
+    spec = _rescaled(work.types[layer.inputs[1]].quant, node, channels)
+    bare = node.op == "Add" and not np.any(work.constants[layer.inputs[2]])
+    specs = {"weight": spec if "weight" in tables else None, "bias": _own(work, node) if bare else None}
+    wide = work.types[layer.inputs[1]].quant is not None  # a bias beside quantized weights keeps its 32 bits
+    names = {
+        kind: work.constant(f"{layer.name}_{kind}", table, quant=specs.get(kind), wide=wide and kind == "bias")
+        for kind, table in tables.items()
+    }
     x, w, b = layer.inputs
     inputs = (x, names.get("weight", w), names.get("bias", b))
     work.put(layer, replace(layer, inputs=inputs, outputs=node.outputs))
     return True
+
+
+def _rescaled(spec: QuantSpec | None, node: Node, channels: Array) -> QuantSpec | None:
+    """The spec of quantized weights times a factor per channel: their codes stay, or change sign."""
+    if spec is None or node.op != "Mul" or np.any(channels == 0):
+        return None
+    axis = spec.axis if spec.axis is not None else (0 if len(set(np.abs(channels).tolist())) > 1 else None)
+    scale = np.broadcast_to(np.asarray(spec.scale), channels.shape) * np.abs(channels)
+    return replace(spec, scale=tuple(scale.tolist()) if axis is not None else (float(scale[0]),), axis=axis)
+
+
+def _own(work: _Work, node: Node) -> QuantSpec | None:
+    """The spec of a quantized constant that becomes a bias."""
+    spec = work.types[node.inputs[1]].quant
+    return None if spec is None else replace(spec, axis=None if spec.axis is None else 0)
 
 
 def _per_channel(constant: Array, axis: int, rank: int, channels: int) -> Array | None:

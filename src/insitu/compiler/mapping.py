@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
+from typing import Any
 
 from insitu.compiler.tile import Rect
 
@@ -25,6 +26,14 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """The rectangles of a layer once more, on other cores, in the same order; it serves `share` of the positions."""
+
+    places: tuple[Placed, ...]
+    share: float
+
+
+@dataclass(frozen=True)
 class Mapping:
     """All placed rectangles by layer, and how much of the chip they use."""
 
@@ -33,7 +42,14 @@ class Mapping:
     cells: int
     chips: int = 1
     homes: Dict[str, int] = field(default_factory=dict[str, int])  # node: its chip, where there are several
-    facts: Dict[str, int | float] = field(default_factory=dict[str, int | float])
+    facts: Dict[str, Any] = field(default_factory=dict[str, Any])
+    copies: Dict[str, tuple[Copy, ...]] = field(default_factory=dict[str, tuple[Copy, ...]])  # beside `layers`
+    staged: bool = False  # cores in order are stages: a node runs on the last core that one of its operands is from
+
+    @property
+    def copied_cells(self) -> int:
+        """Cells of all copies; `cells_used` counts them too."""
+        return sum(p.rect.rows * p.rect.cols for c in self.copies.values() for copy in c for p in copy.places)
 
     @property
     def utilization(self) -> float:

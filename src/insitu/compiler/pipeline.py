@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from collections.abc import Mapping as Dict
 from dataclasses import replace
 from typing import Any
@@ -20,8 +21,9 @@ from insitu.compiler.emit_float import emit_plain, place_numbers
 from insitu.compiler.emitter import Emitter, axes_of, fill_halo, operand_at, vector_op
 from insitu.compiler.loads import insert_loads
 from insitu.compiler.mapping import Mapping
-from insitu.compiler.partition import allot
+from insitu.compiler.partition import Objective, allotments
 from insitu.compiler.schedule import sections, sync_edges
+from insitu.compiler.share import share_tasks
 from insitu.compiler.storage import Block, Storage, allocate, lay_out, split_pads
 from insitu.compiler.tile import weight_nodes
 from insitu.graph.graph import Graph, Node, State
@@ -47,12 +49,33 @@ def compile_graph(
     sizes: Dict[str, int] | None = None,
     expected: Dict[str, npt.NDArray[Any]] | None = None,
     max_chips: int = 1,
+    objective: Objective = "latency",
+    search: float = 0.0,
 ) -> Program:
     """The Program of a quantized graph on a chip; `sizes` bounds every size that is bound at run time.
 
     `expected` holds, per layer, the mean driven codes [groups, rows] that the chip's own calibration plays.
+    `objective`: latency and throughput hold layers more than once where that helps by estimate, cells does not;
+    `search` seconds a solver looks for better places (needs the extra "solver").
     Raises InfeasibleError where the network does not fit, on `max_chips` chips if more than one is allowed.
     """
+    made = compilations(
+        graph, chip, sizes=sizes, expected=expected, max_chips=max_chips, objective=objective, search=search
+    )
+    return next(made)
+
+
+def compilations(
+    graph: Graph,
+    chip: Chip,
+    *,
+    sizes: Dict[str, int] | None = None,
+    expected: Dict[str, npt.NDArray[Any]] | None = None,
+    max_chips: int = 1,
+    objective: Objective = "latency",
+    search: float = 0.0,
+) -> Iterator[Program]:
+    """Programs worth comparing in time, the best by estimate first; made as they are asked for."""
     missing = [n for n in graph.symbols() if n not in (sizes or {})]
     if missing:
         got, need = f"sizes {', '.join(missing)} without a bound", "the largest value of each"
@@ -61,8 +84,9 @@ def compile_graph(
     if products and not chip.capabilities.mma:
         got, need = "a product of two run-time operands", f"a chip with capability mma, which {chip.name} lacks"
         raise ModelError(f"node {products[0]!r} (MatMul)", got, need)
-    placed, mapping = allot(graph, chip, max_chips=max_chips)
-    return emit(placed, chip, source=graph, mapping=mapping, sizes=sizes or {}, expected=expected or {})
+    for placed, mapping in allotments(graph, chip, max_chips=max_chips, objective=objective, search=search):
+        program = emit(placed, chip, source=graph, mapping=mapping, sizes=sizes or {}, expected=expected or {})
+        yield replace(program, meta={**program.meta, "objective": objective})
 
 
 def emit(
@@ -83,6 +107,7 @@ def emit(
     for node in graph.nodes:
         (emit_plain if is_plain(graph, node) else emit_node)(emitter, node)
     _carry_states(emitter)
+    emitter.tasks = share_tasks(emitter.tasks, mapping)
     symbols, used = _symbols(emitter, chip, sizes)
     spans = {s.name: (s.space, s.address, s.address + s.count * BYTES[s.dtype]) for s in symbols}
 
@@ -113,6 +138,7 @@ def _section(code: Code, chip: int, core: int) -> Section:
 def _facts(graph: Graph, mapping: Mapping) -> dict[str, Any]:
     """What the simulators and reports want to know beside the code."""
     nodes = weight_nodes(graph)
+    weights = sum(int(graph.constants[n.inputs[1]].size) for n in nodes)
     return {
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),
@@ -120,9 +146,12 @@ def _facts(graph: Graph, mapping: Mapping) -> dict[str, Any]:
         "fan_in": {n.name: fan_in(graph, n) for n in (*nodes, *_number_layers(graph))},
         "cells_used": mapping.cells_used,
         "cells": mapping.cells,
+        "utilization": mapping.utilization,
+        "copied_cells": mapping.copied_cells,
         **mapping.facts,
         **_host_facts(graph),
-        "weights": sum(int(graph.constants[n.inputs[1]].size) for n in nodes),
+        "weights": weights,
+        "cells_gap": (mapping.cells_used - mapping.copied_cells) / weights - 1 if weights else 0.0,
         "model": {k: list(v) if isinstance(v, tuple) else v for k, v in graph.meta.items()},
     }
 

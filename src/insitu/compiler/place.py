@@ -7,6 +7,7 @@ Grouped layers are packed as many groups to a block as fit; when the network doe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -52,6 +53,11 @@ def place(graph: Graph, chip: Chip, *, nodes: Sequence[Node] | None = None) -> M
 
     `nodes` are the weight layers to place; all of the graph without it.
     """
+    return place_on_shelf(graph, chip, nodes=nodes)[0]
+
+
+def place_on_shelf(graph: Graph, chip: Chip, *, nodes: Sequence[Node] | None = None) -> tuple[Mapping, Shelf]:
+    """`place`, and the macros as they are filled then."""
     nodes = weight_nodes(graph) if nodes is None else list(nodes)
     failed = ""
     for order, pack, cuts in _attempts(graph, chip, nodes):
@@ -66,7 +72,7 @@ def place(graph: Graph, chip: Chip, *, nodes: Sequence[Node] | None = None) -> M
         else:
             used = sum(m.used for core in shelf for m in core)
             cells = chip.macros * chip.macro.arrays * chip.array.rows * chip.array.cols
-            return Mapping({n.name: layers[n.name] for n in nodes}, used, cells)
+            return Mapping({n.name: layers[n.name] for n in nodes}, used, cells), shelf
     raise InfeasibleError(shortage(graph, chip, nodes, failed), chip.name)
 
 
@@ -146,6 +152,28 @@ def _place_each(groups: list[list[Rect]], layer: str, shelf: Shelf) -> tuple[Pla
             return None
         placed += found
     return tuple(placed)
+
+
+def place_copy(
+    groups: Sequence[Sequence[Rect]], layer: str, shelf: Shelf, *, most: int
+) -> list[tuple[Placed, ...]] | None:
+    """Places of groups of rectangles, each on a core of its own, at most `most` to a macro; nothing changes if none."""
+    everywhere = [m for core in shelf for m in core]
+    saved = _saved(everywhere)
+    placed: list[tuple[Placed, ...]] = []
+    for group in groups:
+        taken = {p.core for places in placed for p in places}
+        found = place_together(group, layer, [core for core in shelf if core[0].core not in taken])
+        if found is None or most_in_turn(found) > most:
+            _restore(everywhere, saved)
+            return None
+        placed.append(found)
+    return placed
+
+
+def most_in_turn(places: Sequence[Placed]) -> int:
+    """The most rectangles of these that one macro holds: it reads them one after the other."""
+    return max(Counter((p.core, p.macro) for p in places).values(), default=0)
 
 
 _Saved = list[tuple[list[Free], npt.NDArray[np.bool_], int, dict[str, int]]]

@@ -10,6 +10,43 @@ from typing import Any
 from insitu.base.errors import ConfigError
 from insitu.numeric.affine import QuantSpec
 
+SIGNED = ("", "pn", "shift")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Transforms of one weight layer that compiler/precision.py applies behind quantization; the defaults are none.
+
+    `input_shift`, `weight_shift`: driven codes and cells times 2**k.  `copies`: rows programmed so many times (a power
+    of two), summed in the array, or read `apart` and averaged.  `reads`: array reads averaged (0: the chip's own).
+    `signed`: "pn" doubles the rows for inputs of both signs, "shift" moves codes up.  `finer`: readout steps divided by
+    2**n, one number for all row parts or one for each.  Inputs wider than the drivers, as their QuantSpec has them,
+    take more passes whatever stands here.
+    """
+
+    input_shift: int = 0
+    weight_shift: int = 0
+    copies: int = 1
+    apart: bool = False
+    reads: int = 0
+    signed: str = ""
+    finer: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """ConfigError for a setting that no chip can mean."""
+        for name, value, least, most in (
+            ("input_shift", self.input_shift, 0, 8), ("weight_shift", self.weight_shift, 0, 8),
+            ("copies", self.copies, 1, 64), ("reads", self.reads, 0, 64), *(("finer", n, -16, 16) for n in self.finer),
+        ):  # fmt: skip
+            if type(value) is not int or not least <= value <= most:
+                raise ConfigError(f"precision.{name}", repr(value)[:40], f"an integer from {least} to {most}")
+        if self.copies & (self.copies - 1):
+            raise ConfigError("precision.copies", str(self.copies), "a power of two, so that an average is a shift")
+        if type(self.apart) is not bool:
+            raise ConfigError("precision.apart", repr(self.apart)[:40], "true or false")
+        if self.signed not in SIGNED:
+            raise ConfigError("precision.signed", repr(self.signed)[:40], f"one of {', '.join(filter(None, SIGNED))}")
+
 
 @dataclass(frozen=True)
 class LayerPlan:
@@ -20,7 +57,7 @@ class LayerPlan:
     `bias`: real numbers added to the bias, per output channel (what calibration found missing).
     `bias_rows`: the most bias rows the layer may take (wtm2101; 0: all of them).
     `input_shift`, `input_offset`: driven code = (code << shift) + offset.  `parts`: row boundaries of separate
-    readings, joined at G / 2**k.  `adc`: (M, S), code = acc * M / 2**S.
+    readings, joined at G / 2**k.  `adc`: (M, S), code = acc * M / 2**S.  `precision`: what is done on top of that.
     """
 
     weight_scale: tuple[float, ...] = ()
@@ -32,6 +69,7 @@ class LayerPlan:
     adc: tuple[int, int] = (1, 0)
     bias: tuple[float, ...] = ()
     bias_rows: int = 0
+    precision: Precision = Precision()
 
 
 @dataclass(frozen=True)
@@ -59,10 +97,15 @@ def plan_from_json(text: str) -> QuantPlan:
     try:
         data: dict[str, Any] = json.loads(text)
         values = {v: QuantSpec(**_tuples(s)) for v, s in data["values"].items()}
-        layers = {n: LayerPlan(**_tuples(p)) for n, p in data["layers"].items()}
+        layers = {n: _layer(p) for n, p in data["layers"].items()}
         return QuantPlan(values, layers, data.get("notes", {}))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError("quantization plan", str(error), "the JSON form that `plan_to_json` writes") from error
+
+
+def _layer(fields: Mapping[str, Any]) -> LayerPlan:
+    rest = {k: v for k, v in fields.items() if k != "precision"}
+    return LayerPlan(**_tuples(rest), precision=Precision(**_tuples(fields.get("precision", {}))))
 
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,15 +14,20 @@ from insitu.compiler.draft import MOVES, Draft, activation_codes, follow
 from insitu.compiler.plan import QuantPlan
 from insitu.compiler.quantize_layers import weight_layer
 from insitu.graph.graph import Attr, Graph, Node, State
+from insitu.graph.ops.lut import full_table
 from insitu.graph.ops.mvm import patches
 from insitu.graph.types import integer_dtype
-from insitu.numeric.affine import QuantSpec
+from insitu.numeric.affine import QuantSpec, dequantize, requantize
 from insitu.numeric.affine import quantize as codes_of
-from insitu.numeric.functions import softmax_table
+from insitu.numeric.curves import evaluate
+from insitu.numeric.functions import SOFTMAX_ONE, softmax_table
 
 SOFTMAX_SPEC = QuantSpec(8, signed=False, scale=(1 / 256,))
 CONSTANT_BITS = 16  # constants of elementwise operators
 FACTOR_BITS = 15  # integer factors of an Add
+GIVEN_CONSTANT = 20  # the first where the scales are a model's, whose float arithmetic has 24 bits
+GIVEN_BITS = 30  # the second, likewise
+SOFTMAX_FINE = 22  # bits of the exponentials and of the factor of a Softmax with a model's scale
 
 
 def quantize(graph: Graph, chip: Chip, *, plan: QuantPlan) -> Graph:
@@ -63,13 +68,15 @@ def _operand(draft: Draft, node: Node, index: int) -> str:
     name = node.inputs[index]
     if name not in draft.graph.constants:
         return name
-    real = np.asarray(draft.graph.constants[name], np.float64)
-    step = (float(np.abs(real).max(initial=0.0)) or 1.0) / ((1 << (CONSTANT_BITS - 1)) - 1)
+    real, given = np.asarray(draft.graph.constants[name], np.float64), draft.graph.types[name].quant
+    if given is not None and given.bits <= CONSTANT_BITS and given.axis is None and not draft.power_of_two:
+        return _constant(draft, f"{node.name}.constant{index}", real, given)
+    bits = GIVEN_CONSTANT if _given(draft, node) else CONSTANT_BITS
+    step = (float(np.abs(real).max(initial=0.0)) or 1.0) / ((1 << (bits - 1)) - 1)
     if draft.power_of_two:  # a power of two away from what makes the result's scale one
         unit = _unit(draft, node, 1 - index)
         step = unit * 2.0 ** np.ceil(np.log2(step / unit))
-    spec = QuantSpec(CONSTANT_BITS, signed=True, scale=(float(step),))
-    return draft.constant(f"{node.name}.constant{index}", codes_of(real, spec).astype(np.int16), spec)
+    return _constant(draft, f"{node.name}.constant{index}", real, QuantSpec(bits, signed=True, scale=(float(step),)))
 
 
 def _unit(draft: Draft, node: Node, other: int) -> float:
@@ -83,13 +90,21 @@ def _add(draft: Draft, node: Node) -> None:
     spec = draft.plan.values[node.output]
     draft.value(node.output, spec)
     ratios = np.array([draft.specs[n].scale[0] / spec.scale[0] for n in names])
-    scales, shift = add_scales(ratios, power_of_two=draft.power_of_two)
+    bits = GIVEN_BITS if _given(draft, node) else FACTOR_BITS
+    scales, shift = add_scales(ratios, power_of_two=draft.power_of_two, bits=bits)
     attrs = activation_codes(node, spec) | {"scale_a": scales[0], "scale_b": scales[1], "multiplier": 1, "shift": shift}
     draft.add(node, inputs=names, attrs=attrs)
 
 
-def add_scales(ratios: npt.NDArray[np.float64], *, power_of_two: bool) -> tuple[tuple[int, int], int]:
-    """Integer factors of both addends and a common shift: a*A + b*B over 2**shift; 15 bits, or powers of two.
+def _given(draft: Draft, node: Node) -> bool:
+    """True for an operator whose result has a scale of its model."""
+    return draft.graph.types[node.output].quant is not None
+
+
+def add_scales(
+    ratios: npt.NDArray[np.float64], *, power_of_two: bool, bits: int = FACTOR_BITS
+) -> tuple[tuple[int, int], int]:
+    """Integer factors of both addends and a common shift: a*A + b*B over 2**shift; `bits` bits, or powers of two.
 
     An addend 2**-30 of the other's step counts as 2**-30; one above 2**15 output steps is at its bound anyway.
     """
@@ -98,7 +113,7 @@ def add_scales(ratios: npt.NDArray[np.float64], *, power_of_two: bool) -> tuple[
         exponents = np.rint(np.log2(ratios)).astype(int)
         shift = max(0, -int(exponents.min()))
         return (1 << int(exponents[0] + shift), 1 << int(exponents[1] + shift)), shift
-    shift = max(0, FACTOR_BITS - 1 - int(np.ceil(np.log2(ratios.max()))))
+    shift = max(0, bits - 1 - int(np.ceil(np.log2(ratios.max()))))
     factors = np.rint(ratios * 2.0**shift).astype(int)
     return (int(factors[0]), int(factors[1])), shift
 
@@ -118,15 +133,55 @@ def _rescale(draft: Draft, node: Node) -> None:
     bounds = {"Relu": (0.0, np.inf)}.get(node.op) or (node.attr("lo", -np.inf), node.attr("hi", np.inf))
     clipped = replace(node, attrs={**node.attrs, "act_lo": bounds[0], "act_hi": bounds[1]})
     attrs = activation_codes(clipped, spec) | draft.scaling(draft.specs[name].scale[0] / spec.scale[0])
-    draft.add(node, inputs=[name], attrs=attrs, op="Requantize")
+    if _given(draft, node) and (table := recoded(draft.specs[name], spec, attrs)) is not None:
+        table_name = draft.constant(f"{node.name}.table", table)
+        return draft.add(node, inputs=[name, table_name], attrs={"lo": attrs["lo"], "hi": attrs["hi"]}, op="Lut")
+    return draft.add(node, inputs=[name], attrs=attrs, op="Requantize")
+
+
+def recoded(source: QuantSpec, spec: QuantSpec, attrs: Mapping[str, Attr]) -> npt.NDArray[np.int32] | None:
+    """A table of what ONNX makes of every code, where its float32 rounds one otherwise than the integers here do."""
+    if source.bits > 8 or source.axis is not None or spec.axis is not None:
+        return None
+    codes = np.arange(source.lo, source.hi + 1)
+    wanted = np.clip(codes_of(dequantize(codes, source).astype(np.float32), spec), attrs["lo"], attrs["hi"])
+    own = requantize(
+        codes - source.zero_point, int(attrs["multiplier"]), int(attrs["shift"]),  # pyright: ignore[reportArgumentType]
+        zero_point=spec.zero_point, lo=int(attrs["lo"]), hi=int(attrs["hi"]),  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+    return None if np.array_equal(wanted, own) else np.roll(wanted, source.lo).astype(np.int32)
 
 
 def _softmax(draft: Draft, node: Node) -> None:
-    draft.value(node.output, SOFTMAX_SPEC)
-    source = draft.specs[node.inputs[0]]
-    table = draft.constant(f"{node.name}.table", softmax_table(source.scale[0], 1 << source.bits))
-    attrs: dict[str, Attr] = {"axis": node.attr("axis", -1), "lo": SOFTMAX_SPEC.lo, "hi": SOFTMAX_SPEC.hi}
+    spec, source, fine = draft.plan.values[node.output], draft.specs[node.inputs[0]], _given(draft, node)
+    draft.value(node.output, spec)
+    ratio = 1 / (256 * spec.scale[0])  # of the table's own step to the output's
+    bits = _softmax_bits(draft.graph.type(node.inputs[0]).shape[-1], ratio)
+    one = 1 << bits if fine else SOFTMAX_ONE
+    table = draft.constant(f"{node.name}.table", softmax_table(source.scale[0], 1 << source.bits, one=one))
+    attrs: dict[str, Attr] = {"axis": node.attr("axis", -1), "lo": spec.lo, "hi": spec.hi}
+    if ratio != 1.0:
+        shift = bits - int(np.floor(np.log2(ratio)))
+        attrs |= {"multiplier": int(np.rint(2.0**shift * ratio)), "shift": shift}
     draft.add(node, inputs=[node.inputs[0], table], attrs=attrs)
+
+
+def _softmax_bits(width: int | str, ratio: float) -> int:
+    """Bits of exponentials and factor with which their products and sums stay in 62 bits."""
+    count = width if isinstance(width, int) else 1 << 16
+    return min(SOFTMAX_FINE, (60 - count.bit_length() + int(np.floor(np.log2(ratio)))) // 2)
+
+
+def _curve(draft: Draft, node: Node) -> None:
+    """One table entry for every code; float32 on the way where a model's scales ask for ONNX's rounding."""
+    spec, source = draft.plan.values[node.output], draft.specs[node.inputs[0]]
+    draft.value(node.output, spec)
+    kind = np.float32 if _given(draft, node) else np.float64
+    real = evaluate(str(node.attr("expr")), dequantize(full_table(source), source).astype(kind)).astype(kind)
+    table = codes_of(np.clip(real, -(2.0**40) * spec.scale[0], 2.0**40 * spec.scale[0]).astype(kind), spec)
+    name = draft.constant(f"{node.name}.table", table.astype(np.int32))
+    attrs: dict[str, Attr] = {"expr": str(node.attr("expr")), "lo": spec.lo, "hi": spec.hi}
+    draft.add(node, inputs=[node.inputs[0], name], attrs=attrs, op="Lut")
 
 
 # averages
@@ -217,6 +272,7 @@ def _aligned(draft: Draft, value: str, spec: QuantSpec, fresh: str) -> str:
 Rule = Callable[[Draft, Node], None]
 RULES: dict[str, Rule] = {
     "Conv": weight_layer, "MatMul": weight_layer, "Add": _add, "Mul": _mul, "Relu": _rescale, "Clip": _rescale,
-    "AveragePool": _average, "ReduceMean": _average, "Softmax": _softmax, "Concat": _concat,
+    "Requantize": _rescale, "Curve": _curve, "AveragePool": _average, "ReduceMean": _average, "Softmax": _softmax,
+    "Concat": _concat,
     **dict.fromkeys(MOVES, _move),
 }  # fmt: skip

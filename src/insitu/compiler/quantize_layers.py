@@ -50,9 +50,32 @@ class _Layer:
         return q.sum(axis=tuple(i for i in range(q.ndim) if i != self.axis))
 
     def stored(self, sw: Floats) -> tuple[Ints, QuantSpec]:
-        """Weight codes and their spec, for steps per column."""
+        """Weight codes and their spec, for steps per column; a model's own codes as far as cells hold them."""
         spec = weight_spec(self.draft.chip, sw, self.axis)
+        if self.given:
+            return np.clip(codes_of(self.w, spec), *self.draft.chip.weight_range), spec
         return weight_codes(self.w, spec, self.draft.chip), spec
+
+    @property
+    def given(self) -> bool:
+        """True where the weights are a model's own codes."""
+        return self.draft.graph.types[self.node.inputs[1]].quant is not None
+
+    def bias_steps(self, sw: Floats, q: Ints) -> Floats:
+        """The bias in steps of sx * sw, input's zero point included; a model's own int32 codes exactly."""
+        steps, own = self.bias / (self.sx * sw), self.draft.graph.types[self.node.inputs[2]].quant
+        if own is not None and self.given:
+            codes, scale = np.rint(self.bias / own.scales(1)), np.broadcast_to(np.asarray(own.scale), sw.shape)
+            steps = np.where(np.isclose(scale, self.sx * sw, rtol=1e-5, atol=0), codes, steps)
+        return np.asarray(steps - self.zero * self.sums(q), np.float64)
+
+    def limited(self, bias: Floats, q: Ints) -> Floats:
+        """A bias with which no sum leaves int32."""
+        if not self.given:
+            return np.clip(bias, -BIAS_LIMIT, BIAS_LIMIT - 1)
+        spec = self.draft.specs[self.node.inputs[0]]
+        rest = BIAS_LIMIT * 2.0 - 1 - self.sums(np.abs(q)) * max(-spec.lo, spec.hi)
+        return np.clip(bias, -rest, rest)
 
     def emit(
         self,
@@ -76,9 +99,8 @@ class _Layer:
 def _exact(layer: _Layer, attrs: dict[str, Attr]) -> None:
     sw = np.broadcast_to(np.asarray(layer.plan.weight_scale, np.float64), (layer.columns,))
     q, spec = layer.stored(sw)
-    bias = np.rint(layer.bias / (layer.sx * sw)) - layer.zero * layer.sums(q)
+    bias = layer.limited(np.rint(layer.bias_steps(sw, q)), q)
     m, r = layer.draft.tables(layer.sx * sw / layer.sy)
-    bias = np.clip(bias, -BIAS_LIMIT, BIAS_LIMIT - 1)
     layer.emit(attrs | {"readout": "exact"}, q=q, spec=spec, bias=bias, tables=(("multiplier", m), ("shift", r)))
 
 
@@ -88,7 +110,7 @@ def _adc(layer: _Layer, attrs: dict[str, Attr]) -> None:
     sw = np.broadcast_to(np.asarray(layer.plan.weight_scale, np.float64), (layer.columns,))
     q, spec = layer.stored(sw)
     step = 2.0**adc_s / adc_m
-    bias = np.rint((layer.bias / (layer.sx * sw) - layer.zero * layer.sums(q)) / step)
+    bias = np.rint(layer.bias_steps(sw, q) / step)
     m, r = layer.draft.tables(step * layer.sx * sw / layer.sy)
     attrs |= {"readout": "adc", "adc_bits": macro.readout.bits, "adc_signed": macro.readout.signed}
     attrs |= {"adc_m": adc_m, "adc_s": adc_s, "parts": layer.plan.parts}

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from insitu.arch.spec import Chip
 from insitu.graph.graph import Graph, Node
+from insitu.graph.ops.mvm import bias_parts, block_signs, programmed_rows
 from insitu.numeric.readout import WTM_BIAS_UNIT
 
 REGIONS = {"up": 0, "down": 1}
@@ -69,6 +70,7 @@ def balanced(total: int, most: int) -> tuple[int, ...]:
 def pieces(graph: Graph, node: Node, chip: Chip, *, pack: int) -> list[Piece]:
     """The matrices of a layer; groups share a block, at most `pack` of them and as many as an array holds."""
     groups, rows, cols = layer_matrix(graph, node).shape
+    rows *= len(block_signs(node))
     if groups == 1:
         return [Piece(node.name, 0, 0, 1, rows, cols)]
     room = min(chip.array.rows // rows, usable_columns(chip) // cols)
@@ -79,7 +81,11 @@ def pieces(graph: Graph, node: Node, chip: Chip, *, pack: int) -> list[Piece]:
 
 
 def piece_matrix(graph: Graph, node: Node, piece: Piece) -> npt.NDArray[Any]:
-    """The weights of a piece; several groups lie on the diagonal."""
+    """The weights of a piece: all blocks of rows, in each of which several groups lie on the diagonal."""
+    return programmed_rows(_block(graph, node, piece), node)
+
+
+def _block(graph: Graph, node: Node, piece: Piece) -> npt.NDArray[Any]:
     blocks = layer_matrix(graph, node)[piece.group0 : piece.group0 + piece.groups]
     if piece.groups == 1:
         return blocks[0]
@@ -87,7 +93,7 @@ def piece_matrix(graph: Graph, node: Node, piece: Piece) -> npt.NDArray[Any]:
     full = np.zeros((piece.groups, rows, piece.groups, cols), blocks.dtype)
     index = np.arange(piece.groups)
     full[index, :, index, :] = blocks
-    return full.reshape(piece.rows, piece.cols)
+    return full.reshape(piece.groups * rows, piece.cols)
 
 
 def usable_columns(chip: Chip) -> int:
@@ -100,13 +106,18 @@ def row_bounds(graph: Graph, node: Node, piece: Piece, chip: Chip, *, apart: boo
 
     `apart`: parts may lie on several cores, so they end with a channel where an array holds one.
     """
-    fixed = tuple(int(p) for p in node.attr("parts", ()))
+    fixed = part_bounds(node, piece)
     if fixed:
         return fixed
     each = rows_per_channel(graph, node) if apart else 1
     if each > chip.array.rows:
         each = 1
     return tuple(each * b for b in balanced(piece.rows // each, chip.array.rows // each))
+
+
+def part_bounds(node: Node, piece: Piece) -> tuple[int, ...]:
+    """Row boundaries that the quantized graph fixed; those of several groups side by side end with whole blocks."""
+    return tuple(int(p) * piece.groups for p in node.attr("parts", ()))
 
 
 def rows_per_channel(graph: Graph, node: Node) -> int:
@@ -124,10 +135,11 @@ def rectangles(graph: Graph, node: Node, piece: Piece, chip: Chip, *, apart: boo
     """The grid of rectangles of one piece; `cuts` parts its columns further, which changes no number."""
     rows, cols = row_bounds(graph, node, piece, chip, apart=apart), column_bounds(graph, node, piece, chip, cuts)
     region = REGIONS.get(str(node.attr("region", "")))
+    held = bias_parts(node, layer_matrix(graph, node).shape[1] * len(block_signs(node)))
     rects: list[Rect] = []
     for part, (r0, r1) in enumerate(pairwise(rows)):
         for c0, c1 in pairwise(cols):
-            need = bias_rows(graph, node, piece, chip, columns=(c0, c1)) if part == 0 else 0
+            need = bias_rows(graph, node, piece, chip, columns=(c0, c1)) if part in held else 0
             rects.append(Rect(piece, r0, r1 - r0, c0, c1 - c0, need, region))
     return rects
 

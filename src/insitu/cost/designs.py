@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
@@ -10,19 +11,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.arch.cost import area, event_energy, static_power
+from insitu.arch.cost import area, bus_energy, event_energy, scaled, static_power
 from insitu.arch.spec import Chip
 from insitu.base.errors import RangeError
 from insitu.circuit.cost import (
-    adc_area_of,
     area_scale_of,
     converter_bits,
     energy_scale,
     facts,
     macro_area,
+    one_converter_area,
     switching_cells,
 )
-from insitu.circuit.model import Operands, cell_energy, constants, convert_energy, pass_time, product_energy
+from insitu.circuit.heat import leakage_factor
+from insitu.circuit.model import Operands, cell_energy, constants, convert_energy, product_energy
+from insitu.circuit.network import bus_byte
+from insitu.circuit.periphery import periphery_area
+from insitu.circuit.times import pass_time
 
 Floats = npt.NDArray[np.float64]
 SWEPT = ("rows", "cols", "node", "supply", "adc_bits", "input_bits", "macros", "columns_per_adc")
@@ -74,6 +79,8 @@ def sweep(chip: Chip, changes: Mapping[str, Sequence[float]], *, operands: Opera
     unknown = [name for name in changes if name not in SWEPT]
     if unknown:
         raise RangeError(f"sweep {unknown[0]!r}", "unknown", f"one of {', '.join(SWEPT)}")
+    if chip.macro.costs == "components":
+        raise RangeError("sweep", "a chip whose costs are summed over components", "designs([...]) of its variants")
     grid = np.array(list(product(*changes.values())), np.float64)
     values = {name: grid[:, i] for i, name in enumerate(changes)}
     base = designs([chip], operands=operands)
@@ -116,16 +123,16 @@ def _moved(base: Designs, chip: Chip, values: Mapping[str, Floats], operands: Op
         t_convert=values.get("columns_per_adc", np.full_like(passes, chip.macro.columns_per_adc))
         * (chip.macro.t_adc or 0.0),
     )
-    digital = chip.macro.readout.kind == "exact"
-    faster = pass_time(adc_bits, node, supply, digital=digital) / pass_time(
-        converter_bits(chip), chip.technology.node, chip.technology.supply, digital=digital
+    faster = pass_time(chip, bits=adc_bits, node=node, supply=supply, rows=moved.rows) / pass_time(
+        chip, bits=converter_bits(chip)
     )
     moved = replace(moved, t_read=base.t_read * faster, t_convert=moved.t_convert * faster)
-    moved = _energies(moved, chip, node, supply, adc_bits, input_bits, operands)
     moved = replace(moved, area=_area(moved, chip, node, adc_bits, values))
+    moved = _energies(moved, chip, node, supply, adc_bits, input_bits, operands)
     if chip.energy.leakage is not None:
         return moved
     flowing = facts()["leakage"]["w_per_mm2"] * (moved.area - base.area) / 1e-6
+    flowing = flowing * leakage_factor(chip.technology.temperature)
     return replace(moved, static=base.static + flowing)
 
 
@@ -133,7 +140,13 @@ def _energies(
     point: Designs, chip: Chip, node: Floats, supply: Floats, adc_bits: Floats, input_bits: Floats, operands: Operands
 ) -> Designs:
     logic = _logic(node, supply, chip)
-    moved = {"e_vector": point.e_vector * logic, "e_read": point.e_read * logic, "e_write": point.e_write * logic}
+    carried, bus = bus_energy(chip), _bus(point, chip, supply, logic)
+    memory = logic if chip.memories["ram"].kind != "dram" else np.ones_like(logic)  # not of this process
+    moved = {
+        "e_vector": point.e_vector * logic,
+        "e_read": (point.e_read - carried) * memory + bus,
+        "e_write": (point.e_write - carried) * memory + bus,
+    }
     kind, bits = chip.cell.kind, input_bits / chip.macro.input.bits
     if chip.macro.readout.kind == "exact":
         fraction = product_energy(node, supply) / product_energy(chip.technology.node, chip.technology.supply)
@@ -162,6 +175,14 @@ def _energies(
     return replace(point, **kept)
 
 
+def _bus(point: Designs, chip: Chip, supply: Floats, logic: Floats) -> Floats:
+    """Joules of a byte over the die of each point."""
+    if chip.cores == 1:
+        return np.zeros_like(supply)
+    router = scaled(facts()["bus"], chip) * logic
+    return bus_byte(point.area, supply, stops=chip.chip.tiles, router_scale=router)
+
+
 def _logic(node: Floats, supply: Floats, chip: Chip) -> Floats:
     """Energy of logic at each point over that of the chip; the published polynomials, one call a distinct process."""
     process = np.stack([node, supply], axis=1)
@@ -184,14 +205,18 @@ def _area(point: Designs, chip: Chip, node: Floats, adc_bits: Floats, values: Ma
     else:
         share = values.get("columns_per_adc", np.full_like(cols, chip.macro.columns_per_adc))
         add = facts()["shift_add"]
-        each = adc_area_of(adc_bits, node) + add["area_um2"] * UM2 * area_scale_of(node, add["node_nm"] * NM)
+        each = one_converter_area(chip, adc_bits, node) + add["area_um2"] * UM2 * area_scale_of(
+            node, add["node_nm"] * NM
+        )
         macro = cells * chip.cell.area_f2 * node**2 + np.ceil(cols * point.slices / share) * each
+        given = chip.macro.input.bits_per_pass
+        macro = macro + periphery_area(point.rows * point.arrays, cols * point.slices, given, node)
     host = facts()["host"]["area_mm2"] * 1e-6 if chip.chip.host else 0.0  # a core of its own, at any node
     rest = (point.area - before - host) * (node / chip.technology.node) ** 2
     return rest + host + macro * point.macros
 
 
 def spread() -> tuple[float, float]:
-    """(floor, pessimistic) of a converter's energy over its typical value."""
-    fact = constants()["spread"]
-    return float(fact["floor"]), float(fact["pessimistic"])
+    """(floor, pessimistic) of a converter's energy over its typical one: the ADC survey's 20 % quantile, mirrored."""
+    residual = constants()["adc_regression"]["energy"][3]  # logarithm of the 20 % quantile over the mean fit
+    return math.exp(residual), math.exp(-residual)

@@ -15,16 +15,18 @@ from insitu.algo.expected import expected_codes, expected_inputs
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
 from insitu.arch.thermal import junction
-from insitu.base.errors import InfeasibleError, ModelError
+from insitu.base.errors import ConfigError, InfeasibleError, ModelError
 from insitu.base.metrics import Metric
 from insitu.circuit.effects import Physics
-from insitu.compiler import canonicalize, fuse
-from insitu.compiler.pipeline import compile_graph
+from insitu.compiler import canonicalize, fuse, given
 from insitu.compiler.plan import QuantPlan
-from insitu.compiler.quantize import quantize
+from insitu.compiler.precision import apply_plan
 from insitu.flow import check, figures, modules, quality
 from insitu.flow import data as data_
 from insitu.flow import physics as physics_
+from insitu.flow.agreement import agreement
+from insitu.flow.objective import best_program, objective_of
+from insitu.flow.precision import PrecisionFile, Wanted, read_precision, requested
 from insitu.frontend.inputs import Shapes
 from insitu.frontend.load import load_model
 from insitu.frontend.wtm2101 import Reading
@@ -41,6 +43,7 @@ from insitu.tasks.registry import calibration_data, evaluation_data, named_task,
 
 Array = npt.NDArray[Any]
 Source = str | Path | Mapping[str, Array]
+FEW = 4  # samples whose operators are compared with ONNX Runtime's
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
@@ -56,6 +59,8 @@ class Options:
     calibrated: bool = True
     time: physics_.Times = "0s"  # seconds after programming, one or several, or texts such as "0s,1h"
     max_chips: int = 1
+    objective: str = "latency"  # latency, throughput or cells
+    search: float = 0.0  # seconds a solver looks for better places
     note: str = ""  # what the samples are, where that limits what an accuracy means
 
 
@@ -129,24 +134,37 @@ def build(
     calibration: Mapping[str, Array],
     seed: int = 0,
     plan: QuantPlan | None = None,
+    precision: PrecisionFile | None = None,
     max_chips: int = 1,
+    objective: str = "latency",
+    search: float = 0.0,
 ) -> tuple[QuantPlan | None, Graph, Program]:
     """Plan, quantized graph and checked Program of a captured graph.  InfeasibleError where it does not fit.
 
-    A graph that came quantized has no plan.
+    `precision` adds transforms of layers to the plan.  A graph that came quantized has no plan.
     """
     if graph.level == "quantized":
+        no_transforms(graph, precision)
         check_readouts(graph, chip)
         expected = expected_codes(graph, calibration) if chip.calibration.column_offset else {}
-        program = compile_graph(graph, chip, expected=expected, max_chips=max_chips)
+        program = best_program(graph, chip, expected=expected, max_chips=max_chips, objective=objective, search=search)
         check_program(program)
         return None, graph, program
+    graph = given.run(graph, chip)
     plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed)
-    quantized = verify(quantize(graph, chip, plan=plan))
+    plan = plan if precision is None else requested(plan, graph, chip, wanted=precision)
+    quantized = verify(apply_plan(graph, chip, plan=plan))
     expected = expected_inputs(graph, quantized, calibration) if chip.calibration.column_offset else {}
-    program = compile_graph(quantized, chip, expected=expected, max_chips=max_chips)
+    program = best_program(quantized, chip, expected=expected, max_chips=max_chips, objective=objective, search=search)
     check_program(program)
     return plan, quantized, program
+
+
+def no_transforms(graph: Graph, precision: PrecisionFile | None) -> None:
+    """ConfigError for transforms of a network that came quantized: its integers are fixed."""
+    if precision is not None:
+        need = "a float model, or for a vendor's network its own side file (--plan F.protobuf)"
+        raise ConfigError("precision", f"{graph.name} came quantized", need)
 
 
 def check_readouts(graph: Graph, chip: Chip) -> None:
@@ -170,8 +188,11 @@ def deploy(
     time: physics_.Times = "0s",
     seed: int = 0,
     max_chips: int = 1,
+    objective: str = "latency",
+    search: float = 0.0,
     options: Options | None = None,
     plan: QuantPlan | None = None,
+    precision: Wanted | PrecisionFile | None = None,
     shapes: Shapes | None = None,
     reading: Reading | None = None,
     progress: Progress = silent,
@@ -182,31 +203,44 @@ def deploy(
     `model` is a file, a graph, or (extra `torch`) an nn.Module or an exported program; a module is exported with the
     first samples of `data` or `calib`.
     A network in the WTM2101 dialect came quantized (`reading` says how it is read) and is taken as it is.
-    A task ("task:kws") brings its own data.  A network that does not fit comes back as a Deployment whose result says
-    so; broken input raises InsituError.
+    `precision` asks for transforms of layers, {pattern: {transform: value}} or a YAML file of them
+    (docs/design/quantization.md).  A task ("task:kws") brings its own data.  A network that does not fit comes back
+    as a Deployment whose result says so; broken input raises InsituError.
     """
-    options = options or Options(physics=physics, instances=instances, time=time, seed=seed, max_chips=max_chips)
+    options = options or Options(
+        physics=physics,
+        instances=instances,
+        time=time,
+        seed=seed,
+        max_chips=max_chips,
+        objective=objective,
+        search=search,
+    )
     times = physics_.parse_times(options.time)
+    objective_of(options.objective, where="objective")
     task = named_task(model) if isinstance(model, str) else None
     if task is not None:
         options = options if data is not None else replace(options, note=options.note or task.note)
         data, calib = data or evaluation_data(task), calib or calibration_data(task)
         model, name = task.model, name or task.name
     chip = chip if isinstance(chip, Chip) else load_chip(chip)
+    transforms = read_precision(precision) if isinstance(precision, str | Path | Mapping) else precision
     effects = Physics.parse(options.physics, chip, calibrated=options.calibrated)
     captured = capture(model, shapes=shapes, tasks=task_models(), reading=reading, sources=(data, calib))
     if open_sizes := captured.symbols():
         known = "deploy(graph.bind({...}), ...), or compile_graph with sizes and a Session that binds them"
         raise ModelError(captured.name, f"sizes {', '.join(open_sizes)} are open", "numbers for a run", try_=[known])
+    brought, captured = given.brings(captured), given.run(captured, chip)
     prepared = data_.prepare(captured, data=data, calib=calib, samples=options.samples, seed=options.seed)
-    if captured.level == "quantized":
+    if captured.level == "quantized" or given.given(captured):
         prepared = replace(prepared, source="model")
     facts = ModelFacts(name or captured.name, parameters(captured), sum(macs(captured, n) for n in captured.nodes))
     progress("quantize and compile", 0, 1)
     try:
         plan, quantized, program = build(
-            captured, chip, calibration=prepared.calibration, seed=options.seed, plan=plan, max_chips=options.max_chips
-        )
+            captured, chip, calibration=prepared.calibration, seed=options.seed, plan=plan, precision=transforms,
+            max_chips=options.max_chips, objective=options.objective, search=options.search,
+        )  # fmt: skip
     except InfeasibleError as error:
         result = Result(
             facts,
@@ -220,7 +254,8 @@ def deploy(
         return Deployment(result, chip, captured)
     progress("quantize and compile", 1, 1)
     session = Session(program, graph=quantized)
-    made = _Measured(captured, chip, session, prepared, options, effects, times, progress)
+    scales = given.origin(captured, had=brought)
+    made = _Measured(captured, chip, session, prepared, options, effects, times, progress, scales)
     return Deployment(made.result(facts), chip, captured, plan, program, session)
 
 
@@ -250,6 +285,7 @@ class _Measured:
     effects: Physics
     times: tuple[float, ...]
     progress: Progress
+    scales: Mapping[str, Any] | None = None  # where the scales of a model that came quantized went
 
     def result(self, facts: ModelFacts) -> Result:
         """Everything known of the run."""
@@ -265,6 +301,7 @@ class _Measured:
         metrics |= figures.chip_accuracy(over, self.options.note, digital=self.effects.ideal)
         metrics |= cost.metrics
         layers = self._layers(cost)
+        agreed = agreement(self.captured, self.session.graph, self._codes())
         del floats
         return Result(
             model=facts,
@@ -272,12 +309,16 @@ class _Measured:
             seed=self.options.seed,
             calibration=self.prepared.source,
             bit_exact=exact,
+            onnx_agreement=agreed,
             coverage=Coverage(figures.array_share(self.session.graph), self.session.program.meta.get("host_ops", {})),
             metrics=metrics,
             accuracy_over=over,
             layers=layers,
             data_note=self.options.note,
-            extra=cost.extra | {"uncalibrated": course.extra(), "physics": self._described()} | self._confusion(codes),
+            extra=cost.extra
+            | ({"scales": dict(self.scales)} if self.scales else {})
+            | {"uncalibrated": course.extra(), "physics": self._described()}
+            | self._confusion(codes),
         )
 
     def _bit_exact(self) -> Any:
@@ -294,6 +335,12 @@ class _Measured:
         return check.compare(
             self.session, self.session.codes(inputs), done=lambda n: self.progress("check bit by bit", n, need)
         )
+
+    def _codes(self) -> dict[str, Array]:
+        """A few samples as input codes."""
+        samples = self.prepared.evaluation
+        inputs = samples.inputs if samples is not None else self.prepared.calibration
+        return self.session.codes({n: a[:FEW] for n, a in inputs.items()})
 
     def _accuracy(self) -> tuple[dict[str, Metric], dict[str, Array], dict[str, Array]]:
         """Float against ideal chip over all samples; SQNR over all outputs."""

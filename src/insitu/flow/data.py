@@ -17,6 +17,7 @@ from insitu.base.errors import DataError
 from insitu.frontend.onnx_file import read_model
 from insitu.graph.graph import Graph
 from insitu.graph.types import TensorType
+from insitu.numeric.affine import dequantize
 
 Array = npt.NDArray[Any]
 CALIBRATION_ROWS = 128
@@ -158,11 +159,27 @@ def _fitted(where: str, graph: Graph, name: str, array: Array) -> Array:
     array = array.reshape(len(array), *shape)
     if kind.quant is not None and graph.meta.get("dialect"):
         return _codes(label, kind, array)
-    if kind.quant is not None and array.dtype.kind in "iu":
+    if name in _coded(graph):
+        return _reals(label, kind, array)
+    if kind.quant is not None and kind.dtype != "f32" and array.dtype.kind in "iu":
         return array
     if array.size and float(np.abs(array.astype(np.float64)).max()) > float(np.finfo(np.float32).max):
         raise DataError(label, f"numbers up to {np.abs(array).max():.3g}", "numbers that float32 holds")
     return array.astype(np.float32)
+
+
+def _coded(graph: Graph) -> tuple[str, ...]:
+    """Inputs of a network of real numbers that its model takes as integers (a graph with its own scales)."""
+    names = graph.meta.get("coded_inputs", ())
+    return tuple(str(n) for n in names) if isinstance(names, tuple) else ()
+
+
+def _reals(label: str, kind: TensorType, array: Array) -> Array:
+    """What the integers of an input stand for; numbers that are no integers stand for themselves."""
+    assert kind.quant is not None
+    if array.dtype.kind not in "iub":
+        return array.astype(np.float32)
+    return dequantize(_codes(label, kind, array), kind.quant).astype(np.float32)
 
 
 def _codes(label: str, kind: TensorType, array: Array) -> Array:
@@ -212,14 +229,15 @@ def _accepted(shape: tuple[int, ...]) -> set[tuple[int, ...]]:
 def random_inputs(graph: Graph, count: int, *, seed: int) -> dict[str, Array]:
     """Seeded random inputs: standard normal for floats, uniform over the codes of quantized inputs."""
     rng = np.random.default_rng(seed)
-    return {n: _random(graph.type(n), count, rng) for n in graph.inputs}
+    return {n: _random(graph.type(n), count, rng, coded=n in _coded(graph)) for n in graph.inputs}
 
 
-def _random(kind: TensorType, count: int, rng: np.random.Generator) -> Array:
+def _random(kind: TensorType, count: int, rng: np.random.Generator, *, coded: bool) -> Array:
     shape = (count, *kind.sizes())
-    if kind.quant is None:
+    if kind.quant is None or (kind.dtype == "f32" and not coded):
         return rng.standard_normal(shape, dtype=np.float32)
-    return rng.integers(kind.quant.lo, kind.quant.hi, shape, dtype=np.int32, endpoint=True)
+    codes = rng.integers(kind.quant.lo, kind.quant.hi, shape, dtype=np.int32, endpoint=True)
+    return dequantize(codes, kind.quant).astype(np.float32) if coded else codes
 
 
 def shapes_of_data(model: Path, data: str | Path, *, given: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

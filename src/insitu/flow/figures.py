@@ -21,6 +21,7 @@ from insitu.isa.container import program_bytes
 from insitu.isa.program import Program, chip_of_space
 from insitu.report.result import AccuracyPoint, LayerResult
 from insitu.sim.energy import Energy, energy
+from insitu.sim.steady import steady_state
 from insitu.sim.timing import Timing, simulate_time
 from insitu.sim.trace import utilization
 
@@ -80,9 +81,7 @@ def cost(program: Program, chip: Chip) -> Cost:
     use = program.meta["cells_used"] / program.meta["cells"]
     metrics = {
         "latency_s": Metric("latency_s", latency, "s", "modelled", "event-driven timing of the program, one inference"),
-        "throughput_per_s": Metric(
-            "throughput_per_s", 1 / latency if latency else None, "1/s", "modelled", "one inference after another"
-        ),
+        **_throughput(program, chip, timing),
         **spent.metrics(),
         "area_mm2": _square_millimetres(_times(arch_cost.area(chip), program.chips)),
         "peak_tops": _times(arch_cost.peak_tops(chip), program.chips),
@@ -98,6 +97,25 @@ def cost(program: Program, chip: Chip) -> Cost:
     return Cost(
         timing, spent, metrics, {**extra, "constants": weighed(extra["constants"], program, chip, timing, spent)}
     )
+
+
+def _throughput(program: Program, chip: Chip, timing: Timing) -> dict[str, Metric]:
+    """Inferences a second: one after another, or, for that objective, as the simulator finds them to follow."""
+    wanted = program.meta.get("objective") == "throughput"
+    steady = steady_state(program, chip, timing) if wanted else None
+    if steady is None:
+        latency = timing.latency
+        note = "one inference after another" + ("; they cannot overlap" if wanted else "")
+        value = 1 / latency if latency else None
+        return {"throughput_per_s": Metric("throughput_per_s", value, "1/s", "modelled", note)}
+    note = f"time between results, {steady.interval_ps * PS:.4g} s, in the steady state of the timing simulator; "
+    note += f"{steady.contexts} inferences in memory, {steady.together} at a time taking turns on a core"
+    rate = 1 / (steady.interval_ps * PS) if steady.interval_ps else None
+    bound = f"time between results over the work of the busiest unit for one, {steady.bound_ps * PS:.4g} s, less 1"
+    return {
+        "throughput_per_s": Metric("throughput_per_s", rate, "1/s", "modelled", note),
+        "throughput_gap": Metric("throughput_gap", steady.gap, "1", "modelled", bound),
+    }
 
 
 def _times(metric: Metric, chips: int) -> Metric:
@@ -119,12 +137,30 @@ def _fit(program: Program, timing: Timing) -> dict[str, Metric]:
         rows.append(("load_s", facts["load_s"], "s", "to load all weights once, at the bandwidth of their store"))
         rows.append(("exposed_load_s", facts["exposed_load_s"], "s", "of it, what compute cannot hide"))
     elif weights:
-        note = f"cells taken over the {weights:,} weights that have to be held, less 1; 0 cannot be beaten"
-        rows.append(("cells_gap", facts["cells_used"] / weights - 1, "1", note))
+        note = f"cells taken over the {weights:,} weights that have to be held, copies left out, less 1; 0 is least"
+        rows.append(("cells_gap", (facts["cells_used"] - facts.get("copied_cells", 0)) / weights - 1, "1", note))
     if bound:
         note = f"over the work of the busiest unit, {bound * PS:.4g} s, less 1; no order of these commands beats 0"
         rows.append(("latency_gap", timing.latency_ps / bound - 1, "1", note))
+    rows += _placement(facts)
     return {name: Metric(name, float(value), unit, "modelled", note) for name, value, unit, note in rows}
+
+
+def _placement(facts: Mapping[str, Any]) -> list[tuple[str, float, str, str]]:
+    """Copies of layers, and how far the placement is from what no placement can beat, by the compiler's estimate."""
+    rows: list[tuple[str, float, str, str]] = []
+    copies = sum(n - 1 for n in facts.get("replicas", {}).values())
+    if copies:
+        rows.append(("copies", copies, "1", f"of {len(facts['replicas'])} layers, beside the first of each"))
+    for gap, bound, what in (
+        ("latency_gap", "layers_bound_s", "of the layers, one after the other, over the least with any copies"),
+        ("stage_gap", "stage_bound_s", "of the longest stage over an even share of the work"),
+        ("search_gap", "search_bound_s", "that was searched for over the solver's proven bound"),
+    ):
+        if gap in facts:
+            note = f"estimated time {what}, {facts[bound]:.4g} s, less 1"
+            rows.append(({"latency_gap": "copies_gap"}.get(gap, gap), float(facts[gap]), "1", note))
+    return rows
 
 
 def _square_millimetres(area: Metric) -> Metric:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from insitu.frontend.call import Attrs, Call
+from insitu.frontend.curves import CURVES
 from insitu.frontend.fold import axes_of, ints, slice_arguments
+from insitu.frontend.qdq import QDQ
 from insitu.frontend.windows import conv, global_max, pool
 from insitu.graph.ops.shapes import resolve_reshape, slice_bounds, text
 
@@ -261,5 +263,5 @@ LOWERINGS: dict[str, Callable[[Call], None]] = {
     "MaxPool": pool, "AveragePool": pool, "GlobalAveragePool": _global_average, "GlobalMaxPool": global_max,
     "ReduceMean": _reduce_mean, "Concat": _concat, "Slice": _slice, "Pad": _pad,
     "Reshape": _reshape, "Flatten": _flatten, "Transpose": _transpose, "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze, "Identity": _copy, "Dropout": _copy,
+    "Unsqueeze": _unsqueeze, "Identity": _copy, "Dropout": _copy, **CURVES, **QDQ,
 }  # fmt: skip

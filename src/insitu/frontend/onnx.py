@@ -21,11 +21,15 @@ from insitu.frontend.call import Call
 from insitu.frontend.fold import fold, foldable
 from insitu.frontend.inputs import Binding, Shapes, bind_inputs
 from insitu.frontend.lower import LOWERINGS, variant_fault
-from insitu.frontend.onnx_file import as_text, opset_of, read_model, sparse_array, tensor_array
+from insitu.frontend.onnx_file import as_text, narrow_codes, opset_of, read_model, sparse_array, tensor_array
+from insitu.frontend.qdq import LEAST
+from insitu.frontend.qdq_dynamic import static_form
+from insitu.frontend.qdq_strip import strip
 from insitu.frontend.wtm2101 import ONLY_HERE, Network, Reading, import_network
 from insitu.graph.graph import Attr, Graph, Node, const_type, topological
 from insitu.graph.rewrite import Builder, Names, drop_copies
 from insitu.graph.types import TensorType
+from insitu.numeric.affine import QuantSpec
 
 Array = npt.NDArray[Any]
 SUPPORTED = tuple(sorted(LOWERINGS))
@@ -34,6 +38,7 @@ MOST_NAMED = 200  # nodes of one operator named in one message
 MOST_NODES = 100_000  # what can be read in seconds; the largest real networks have some 10,000
 MOST_ENDS = 4096  # inputs, or outputs
 LONGEST_WORD = 120  # of a message: files may hold names of any length
+CODES = ("QuantizeLinear", "DequantizeLinear")  # known of constants, but kept with their scales (qdq.py)
 
 
 def import_onnx(path: str | Path, *, shapes: Shapes | None = None, reading: Reading | None = None) -> Graph:
@@ -87,6 +92,7 @@ class _File:
     constants: dict[str, Array] = field(default_factory=dict[str, Array])
     values: dict[str, str] = field(default_factory=dict[str, str])
     value_names: Names = field(default_factory=Names)
+    narrow: dict[str, QuantSpec] = field(default_factory=dict[str, QuantSpec])  # constants of fewer than 8 bits
 
     def value(self, name: str | bytes) -> str:
         """The cleaned name of a value; the same for every mention."""
@@ -139,7 +145,7 @@ def _import(
     graph = _forward(file, binding, inputs=inputs, outputs=outputs, name=clean(name))
     _check_finite(graph)
     originals = {file.value(v): v for v in outer}
-    return replace(graph, meta=_meta(model, opset, graph, binding, originals))
+    return replace(graph, meta=_meta(model, opset, graph, binding, originals) | dict(graph.meta))
 
 
 def _check_counts(graph: onnx.GraphProto, where: str) -> None:
@@ -170,6 +176,8 @@ def _read_constants(file: _File, proto: onnx.GraphProto, folder: Path) -> None:
             )
         read = sparse_array if isinstance(tensor, onnx.SparseTensorProto) else tensor_array
         file.constants[value] = read(tensor, folder, where=place)  # pyright: ignore[reportArgumentType]
+        if isinstance(tensor, onnx.TensorProto) and (narrow := narrow_codes(tensor)) is not None:
+            file.narrow[value] = narrow
 
 
 def _again(file: _File, value: str, tensor: Any, folder: Path, place: str) -> bool:
@@ -189,7 +197,9 @@ def _read_nodes(file: _File, proto: onnx.GraphProto, folder: Path) -> None:
         file.attrs[name] = attributes(node, folder, where=f"node {name!r} ({op})", vendor=file.vendor)
         if node.domain not in ("", "ai.onnx"):
             file.domains[name] = printable(as_text(node.domain))
-    file.nodes = tuple(nodes)
+    written = static_form(nodes, file.attrs, file.constants)
+    file.nodes, file.constants = written.nodes, dict(written.constants)
+    file.attrs.update({name: dict(attrs) for name, attrs in written.attrs.items()})
 
 
 # structure
@@ -256,8 +266,9 @@ def _static(file: _File) -> set[str]:
     """Values that do not depend on the inputs' contents (Shape knows its result from the type)."""
     static = set(file.constants)
     for node in file.nodes:
-        constant = foldable(node.op) and all(v in static for v in node.inputs if v)
-        if node.name not in file.domains and (constant or node.op in ("Shape", "Size")):
+        known = (foldable(node.op) and node.name not in file.domains) or node.op in CODES
+        constant = known and all(v in static for v in node.inputs if v)
+        if constant or (node.name not in file.domains and node.op in ("Shape", "Size")):
             static.update(node.outputs)
     return static
 
@@ -272,7 +283,7 @@ def _check_supported(file: _File, static: set[str], *, outputs: Sequence[str], h
         op, label = f"{file.domains[node.name]}::{node.op}" if node.name in file.domains else node.op, ""
         if op not in LOWERINGS:
             label = op or "no operator"
-        elif len(node.inputs) < (2 if op in ("Conv", "Gemm", "MatMul", "Add", "Mul", "Sub", "Div") else 1):
+        elif len(node.inputs) < LEAST.get(op, 2 if op in ("Conv", "Gemm", "MatMul", "Add", "Mul", "Sub", "Div") else 1):
             raise ModelError(
                 f"node {node.name!r} ({op})", f"{len(node.inputs)} inputs", "all inputs that the operator needs"
             )
@@ -296,7 +307,9 @@ def _check_supported(file: _File, static: set[str], *, outputs: Sequence[str], h
 
 @cache
 def _most_inputs(op: str, opset: int) -> int:
-    """Inputs that an operator of the standard can have."""
+    """Inputs that an operator of the standard can have; any number where the standard has no such operator."""
+    if not onnx.defs.has(op, min(opset, onnx.defs.onnx_opset_version()), ""):
+        return 1 << 31
     return int(onnx.defs.get_schema(op, min(opset, onnx.defs.onnx_opset_version()), "").max_input)
 
 
@@ -306,25 +319,48 @@ def _most_inputs(op: str, opset: int) -> int:
 def _forward(file: _File, binding: Binding, *, inputs: Sequence[str], outputs: Sequence[str], name: str) -> Graph:
     """Walks the nodes once: folds what is constant, lowers the rest."""
     types = {**binding.types, **{v: const_type(c) for v, c in file.constants.items()}}
+    types |= {v: replace(types[v], quant=spec) for v, spec in file.narrow.items()}
     builder = Builder(types, file.constants, taken=(v for n in file.nodes for v in n.outputs))
     budget = 1 << 28  # elements of all folded constants together
     for node in file.nodes:
         value = _folded(builder, node, file.attrs[node.name], binding)
         if value is None:
-            LOWERINGS[node.op](Call(builder, node, file.attrs[node.name], file.opset, bool(binding.batched)))
+            op = f"{file.domains[node.name]}::{node.op}" if node.name in file.domains else node.op
+            LOWERINGS[op](Call(builder, node, file.attrs[node.name], file.opset, bool(binding.batched)))
             continue
         budget -= value.size
         if budget < 0:
             raise ModelError(
                 f"node {node.name!r} ({node.op})", "more than 2^28 elements of computed constants", "fewer"
             )
-        builder.constants[node.output], builder.types[node.output] = value, const_type(value)
+        builder.constants[node.output] = value
+        builder.types[node.output] = replace(
+            const_type(value), quant=_followed(builder, node, value, file.attrs[node.name])
+        )
+    coded = frozenset(v for v in inputs if binding.dtypes[v][0] in "iu")
     fixed = [v for v in outputs if v in builder.constants or v in inputs]
     if fixed:
         what = "an input" if fixed[0] in inputs else "constant"
         raise ModelError("network", f"its output {fixed[0]!r} is {what}", "outputs computed from the inputs")
     graph = Graph(name, "captured", tuple(inputs), tuple(outputs), (), binding.types)
-    return drop_copies(builder.finish(graph))
+    return strip(drop_copies(builder.finish(graph)), coded=coded)
+
+
+def _followed(builder: Builder, node: Node, value: Array, attrs: Mapping[str, Any]) -> QuantSpec | None:
+    """The spec of quantized weights behind an operator that only moved them."""
+    spec = builder.types[node.inputs[0]].quant if node.inputs and node.inputs[0] in builder.types else None
+    if spec is None or node.op not in ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"):
+        return None
+    if spec.axis is None:
+        return spec
+    before = builder.constants[node.inputs[0]].shape
+    if node.op == "Transpose":
+        order = list(attrs.get("perm") or reversed(range(len(before))))
+        return replace(spec, axis=order.index(spec.axis))
+    for axis, size in enumerate(value.shape):
+        if size == before[spec.axis] and prod(value.shape[:axis]) == prod(before[: spec.axis]):
+            return replace(spec, axis=axis)
+    return None
 
 
 def _folded(builder: Builder, node: Node, attrs: Mapping[str, Any], binding: Binding) -> Array | None:
@@ -339,7 +375,7 @@ def _folded(builder: Builder, node: Node, attrs: Mapping[str, Any], binding: Bin
         if node.op == "Size":
             return np.asarray(prod(int(d) for d in shape), np.int64)
         return np.asarray(shape, np.int64)[slice(attrs.get("start", 0), attrs.get("end"))]
-    if not foldable(node.op) or any(v and v not in builder.constants for v in node.inputs):
+    if not foldable(node.op) or node.op in CODES or any(v and v not in builder.constants for v in node.inputs):
         return None
     arrays = [builder.constants[v] if v else None for v in node.inputs]
     return fold(node.op, arrays, attrs, where=place)

@@ -14,12 +14,14 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from insitu.base.errors import ModelError
+from insitu.numeric.affine import QuantSpec
 
 Array = npt.NDArray[Any]
 MAX_BYTES = 1 << 31  # protobuf's own limit
 MAX_TENSOR = 1 << 31  # elements
 MAX_DENSE = 1 << 26  # elements of a sparse tensor written out
 OLDEST_OPSET = 7
+NARROW = {21: (4, False), 22: (4, True), 25: (2, False), 26: (2, True)}  # TensorProto's UINT4, INT4, UINT2, INT2
 
 
 def read_model(path: Path) -> onnx.ModelProto:
@@ -98,6 +100,12 @@ def tensor_array(tensor: TensorProto, folder: Path, *, where: str) -> Array:
     else:
         array = _inline(tensor, dims, where)
     return narrowed(array, where)
+
+
+def narrow_codes(tensor: TensorProto) -> QuantSpec | None:
+    """Bits and sign of a tensor of integers that NumPy has no type for (4 and 2 bits); none for any other."""
+    kind = NARROW.get(tensor.data_type)
+    return None if kind is None else QuantSpec(kind[0], signed=kind[1], scale=(1.0,))
 
 
 def narrowed(array: Array, where: str) -> Array:

@@ -19,7 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from insitu.base.errors import DataError, ModelError
 from insitu.graph.batch import batch_axes
+from insitu.graph.export_curve import export_curve
 from insitu.graph.graph import Graph, Node
+from insitu.graph.ops.mvm import block_signs
 from insitu.graph.ops.shapes import text
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
@@ -130,7 +132,9 @@ class _Writer:
 
     def constant(self, name: str) -> str:
         array, kind = self.graph.constants[name], self.graph.type(name)
-        if kind.quant is None:
+        if kind.dtype == "f64" and self.graph.level == "captured":
+            return self.tensor(name, array.astype(np.float32))
+        if kind.quant is None or kind.dtype == "f32":
             return self.tensor(name, array)
         if kind.dtype not in NUMPY:
             return self.tensor(
@@ -168,12 +172,14 @@ class _Writer:
         """The operator alone, in real numbers."""
         if node.op in ("Conv", "MatMul") and len(node.inputs) > 3:
             return self.coded_layer(node, output)
-        count = {"AveragePool": 1, "ReduceMean": 1, "MaxPool": 1, "Softmax": 1}.get(node.op, len(node.inputs))
+        count = {"AveragePool": 1, "ReduceMean": 1, "MaxPool": 1, "Softmax": 1, "Lut": 1}.get(node.op, len(node.inputs))
         names = [self.real(v) for v in node.inputs[:count]]  # tables of integers are left behind
         if node.op == "MatMul" and len(names) == 3:
             return self.product(names[0], names[1], names[2], output)
-        if node.op in ("Requantize", "Relu", "Clip"):
+        if node.op in ("Requantize", "Relu", "Clip"):  # in real numbers a Requantize changes nothing
             return self.rescale(node, names[0], output)
+        if node.op in ("Curve", "Lut") and "expr" in node.attrs:
+            return export_curve(self.put, self.tensor, str(node.attr("expr")), names[0], output)
         attrs = {k: node.attr(k) for k in PLAIN_ATTRS.get(node.op, ()) if k in node.attrs}
         return self.put(node.op, [*names, *self.arguments(node, output)], output, attrs)
 
@@ -265,13 +271,16 @@ def real_layer(graph: Graph, node: Node) -> tuple[Array, Array]:
     axis = 0 if node.op == "Conv" else 1
     sums = codes.sum(axis=tuple(i for i in range(codes.ndim) if i != axis))
     zero = (x.zero_point << int(node.attr("input_shift", 0))) + int(node.attr("input_offset", 0))
-    step = 2.0 ** int(node.attr("adc_s", 0)) / int(node.attr("adc_m", 1))
+    signs = block_signs(node)
+    zero = zero * len(signs) if min(signs) > 0 else 0  # in rows driven with both signs it cancels
+    step = 2.0 ** (int(node.attr("adc_s", 0)) - max(node.attr("finer", ()), default=0)) / int(node.attr("adc_m", 1))
+    if node.attr("readout") == "wtm2101":
+        bias = bias * max(int(node.attr("apart", 1)), 1)  # every copy holds it
     weights = codes * w.scales(codes.ndim)
     if x.axis is not None:
         weights = weights / _input_ratio(x, node, codes.shape)
-    return weights.astype(np.float32), (_column_units(graph, node, out) * (bias + zero * sums / step)).astype(
-        np.float32
-    )
+    real_bias = _column_units(graph, node, out) * (bias + zero * sums / step)
+    return weights.astype(np.float32), real_bias.astype(np.float32)
 
 
 def _column_units(graph: Graph, node: Node, out: QuantSpec) -> Array:

@@ -97,7 +97,7 @@ def _narrow(acc: Ints, graph: Graph, node: Node, *, multiplier: Ints | int | Non
 
 
 def _layer(graph: Graph, node: Node, x: Ints, w: Ints, columns: slice) -> Ints:
-    """Codes of driven inputs x [..., rows] times w [rows, cols] for the output channels `columns`."""
+    """Codes of inputs x [..., rows] times w [rows, cols] for the output channels `columns`."""
 
     def cut(index: int) -> Ints | None:
         array = _const(graph, node, index)
@@ -106,6 +106,7 @@ def _layer(graph: Graph, node: Node, x: Ints, w: Ints, columns: slice) -> Ints:
     bias, m, r, gain = (cut(i) for i in (2, 3, 4, 5))
     assert bias is not None
     post = None if m is None or r is None else (m, r)
+    x, w = mvm.driven_rows(x, node), mvm.programmed_rows(w, node)
     return mvm.column_codes(x, w, node, bias=bias, gain=gain, post=post, zero_point=_zero(graph, node.output))
 
 
@@ -113,7 +114,7 @@ def _conv(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     x, w, groups = _value(graph, node.inputs[0], values), _const(graph, node, 1), int(node.attr("group", 1))
     assert w is not None
     # bias holds -zx*colsum(w), so the driven codes enter as they are; padding inserts the zero point
-    windows = mvm.input_codes(mvm.patches(x, node, kernel=w.shape[2:], pad_value=_zero(graph, node.inputs[0])), node)
+    windows = mvm.patches(x, node, kernel=w.shape[2:], pad_value=_zero(graph, node.inputs[0]))
     rank, each_in, each_out = w.ndim - 2, w.shape[1], w.shape[0] // groups
     lead = windows.shape[: 2 + rank]
     out: list[Ints] = []
@@ -127,8 +128,7 @@ def _conv(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
 def _matmul(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     w = graph.constants.get(node.inputs[1])
     if w is not None:
-        x = mvm.input_codes(_value(graph, node.inputs[0], values), node)
-        return _layer(graph, node, x, np.asarray(w, np.int64), slice(None))
+        return _layer(graph, node, _value(graph, node.inputs[0], values), np.asarray(w, np.int64), slice(None))
     a, b = (_value(graph, v, values) - _zero(graph, v) for v in node.inputs[:2])
     return _narrow(a @ b, graph, node)
 
@@ -182,8 +182,9 @@ def _softmax(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     assert table is not None
     axis = axis + 1 if axis >= 0 else axis
     y = softmax_codes(
-        np.moveaxis(x, axis, -1), table, zero_point=_zero(graph, node.output), lo=node.attr("lo"), hi=node.attr("hi")
-    )
+        np.moveaxis(x, axis, -1), table, zero_point=_zero(graph, node.output), lo=node.attr("lo"), hi=node.attr("hi"),
+        multiplier=int(node.attr("multiplier", 1)), shift=int(node.attr("shift", 0)),
+    )  # fmt: skip
     return np.moveaxis(y, -1, axis)
 
 

@@ -59,7 +59,10 @@ class Builder:
         name = self._node_names.fresh(node.name)
         node = node if name == node.name else replace(node, name=name)
         if not typed:
-            self.types.update(zip(node.outputs, infer(node, self.types, self.constants), strict=True))
+            for value, kind in zip(node.outputs, infer(node, self.types, self.constants), strict=True):
+                old = self.types.get(value)  # real numbers keep the codes that their model gives them
+                given = old.quant if old is not None and kind.dtype == "f32" else None
+                self.types[value] = kind if given is None else replace(kind, quant=given)
         self._values.reserve(node.outputs)
         self.nodes.append(node)
         return node.output

@@ -22,6 +22,7 @@ from insitu.graph.graph import Attr, Graph, Node
 from insitu.graph.ops.float import OWN, is_plain
 from insitu.graph.ops.float import infer as infer_plain
 from insitu.graph.ops.lut import lut_faults
+from insitu.graph.ops.mvm import block_signs, drive_range, input_codes, parts_of
 from insitu.graph.ops.shapes import RULES, infer, text
 from insitu.graph.text_parse import NUMPY_TYPES
 from insitu.graph.types import TensorType
@@ -45,13 +46,30 @@ WHOLE = frozenset(
     (
         "group", "axis", "transB", "keepdims", "count_include_pad", "code", "multiplier", "shift", "scale_a", "scale_b",
         "k", "input_shift", "input_offset", "adc_bits", "adc_m", "adc_s", "input_bits", "plane_bits", "weight_bits",
-        "slice_bits",
+        "slice_bits", "apart", "reads",
     )
 )  # fmt: skip
-LISTS = frozenset(("strides", "pads", "dilations", "kernel_shape", "axes", "starts", "ends", "steps", "perm", "parts"))
+LISTS = frozenset(
+    (
+        "strides",
+        "pads",
+        "dilations",
+        "kernel_shape",
+        "axes",
+        "starts",
+        "ends",
+        "steps",
+        "perm",
+        "parts",
+        "blocks",
+        "finer",
+        "drive",
+    )
+)
 SHIFTS = frozenset(("shift", "input_shift", "k", "adc_s"))
 MOST_LISTED = 40
 LIMIT = 1 << 31
+MOST_FINER, MOST_READS = 16, 64
 
 
 def verify(graph: Graph, *, where: str = "graph") -> Graph:
@@ -248,10 +266,12 @@ def _layer(graph: Graph, node: Node) -> Iterator[str]:
         yield f"{label}: {', '.join(map(repr, bad)) or 'the weights'}; needs integer tables of {columns} columns"
         return
     yield from _tables(graph, node)
-    yield from _parts(node, prod(weights.shape[1:]) if node.op == "Conv" else weights.shape[0])
+    blocks, rows = len(block_signs(node)), prod(weights.shape[1:]) if node.op == "Conv" else weights.shape[0]
+    yield from _parts(node, rows * blocks)
+    yield from _transforms(node, rows * blocks)
     lo, hi = driven_range(node, x)
     flat = weights.reshape(columns, -1).T if node.op == "Conv" else weights
-    peak = peak_sum(flat, graph.constants[node.inputs[2]], lo=lo, hi=hi)
+    peak = peak_sum(flat, graph.constants[node.inputs[2]], lo=lo, hi=hi) * blocks
     if peak >= LIMIT:
         yield f"{label}: sums up to {peak:,}; needs sums below 2^31 (fewer rows or smaller weights)"
 
@@ -260,8 +280,8 @@ def _tables(graph: Graph, node: Node) -> Iterator[str]:
     if node.attr("readout") == "adc" and not 1 <= int(node.attr("adc_m", 1)) < LIMIT:
         yield f"{_label(node)}: adc_m = {node.attr('adc_m')}; needs 1 to 2^31 - 1"
     if node.attr("readout") == "wtm2101":
-        gain = graph.constants[node.inputs[5]]
-        if gain.min() < 1 or np.any(gain & (gain - 1)) or int(gain.min()) >> int(node.attr("k", 0)) < 1:
+        gain, down = graph.constants[node.inputs[5]], int(node.attr("k", 0)) + max(node.attr("finer", ()), default=0)
+        if gain.min() < 1 or np.any(gain & (gain - 1)) or int(gain.min()) >> down < 1:
             yield f"{_label(node)}: gains {gain.min()} to {gain.max()}; needs powers of two above 2^k"
         return
     multiplier, shift = (graph.constants.get(v) for v in node.inputs[3:5])
@@ -277,13 +297,29 @@ def _parts(node: Node, rows: int) -> Iterator[str]:
         yield f"{_label(node)}: row parts {list(parts)}; needs rising bounds from 0 to {rows}"
 
 
+def _transforms(node: Node, rows: int) -> Iterator[str]:
+    """What precision transforms wrote (compiler/precision.py): blocks of rows, the drivers' range, steps of parts."""
+    label, signs, drive = _label(node), tuple(node.attr("blocks", (1,))), tuple(node.attr("drive", (0, 0)))
+    count, apart = len(parts_of(node, rows)), int(node.attr("apart", 1))
+    if not signs or any(s not in (1, -1) for s in signs) or (min(signs) < 0 and drive_range(node) is None):
+        yield f"{label}: blocks {list(signs)}; needs signs 1 or -1, and a range of the drivers for -1"
+    if len(drive) != 2 or not drive[0] <= 0 <= drive[1]:
+        yield f"{label}: drive {list(drive)}; needs the lowest and highest code of the drivers"
+    if apart < 1 or len(signs) % apart or (apart > 1 and count % apart):
+        yield f"{label}: {apart} copies apart; needs a number of blocks and of row parts that they divide"
+    steps = tuple(node.attr("finer", ()))
+    if steps and (len(steps) != count or not all(0 <= up <= MOST_FINER for up in steps)):
+        yield f"{label}: finer {list(steps)}; needs 0 to {MOST_FINER} for each of {count} row parts"
+    if not 0 <= int(node.attr("reads", 0)) <= MOST_READS:
+        yield f"{label}: reads = {node.attr('reads')}; needs 0 to {MOST_READS}"
+    if node.attr("plane_bits") is not None and not int(node.attr("plane_bits")) >= 1:
+        yield f"{label}: plane_bits = {node.attr('plane_bits')}; needs at least 1"
+
+
 def driven_range(node: Node, x: QuantSpec) -> tuple[int, int]:
     """The smallest and largest code a macro's rows are driven with, 0 included."""
-    lo, hi = x.lo, x.hi
-    if node.attr("readout") == "wtm2101":
-        shift, offset = int(node.attr("input_shift", 0)), int(node.attr("input_offset", 0))
-        lo, hi = (min(max((q << shift) + offset, 0), 255) for q in (lo, hi))
-    return min(lo, 0), max(hi, 0)
+    ends = [int(input_codes(np.asarray(q), node, sign=s)) for q in (x.lo, x.hi) for s in block_signs(node)]
+    return min(*ends, 0), max(*ends, 0)
 
 
 def peak_sum(weights: Array, bias: Array, *, lo: int, hi: int) -> int:

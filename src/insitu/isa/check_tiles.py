@@ -81,8 +81,26 @@ def _setting_faults(program: Program, binding: Binding, where: str) -> Iterator[
     pairs = len(readout.slice_bits) in (0, 2) and len(readout.plane_bits) in (0, 2)
     if readout.kind == "adc" and not (1 <= readout.bits <= 24 and pairs and all(n > 0 for n in _digits(binding))):
         yield Fault("B7", where, f"{readout.bits} bits, digits {_digits(binding)}")
+    yield from _drive_faults(binding, where)
     if readout.kind == "wtm2101":
         yield from _gain_faults(program, binding, where)
+
+
+def _drive_faults(binding: Binding, where: str) -> Iterator[Fault]:
+    """Ranges of the drivers, rows driven negated, and settings per row part."""
+    readout, drive, ends = binding.readout, binding.drive, binding.negated
+    if drive and (len(drive) != 2 or not drive[0] <= 0 <= drive[1]):
+        yield Fault("B7", where, f"drive {drive}")
+    rising = all(a < b for a, b in pairwise(ends))
+    if ends and (len(ends) % 2 or not drive or not rising or ends[0] < 0 or ends[-1] > binding.rows):
+        yield Fault("B7", where, f"negated {ends} of {binding.rows} rows, drive {drive}")
+    count = max(len(readout.parts) - 1, 1)
+    if readout.finer and (len(readout.finer) != count or not all(0 <= up <= readout.finest for up in readout.finer)):
+        yield Fault("B7", where, f"finer {readout.finer} for {count} parts")
+    if not 0 <= readout.finest <= 16:
+        yield Fault("B7", where, f"finest {readout.finest}")
+    if any(not 0 <= part < count for part in readout.biased) or not 0 <= readout.reads <= 64:
+        yield Fault("B7", where, f"biased {readout.biased}, reads {readout.reads} for {count} parts")
 
 
 def _digits(binding: Binding) -> tuple[int, ...]:
@@ -94,8 +112,10 @@ def _gain_faults(program: Program, binding: Binding, where: str) -> Iterator[Fau
     gain, k = binding.readout.gain, binding.readout.k
     data = program.weights[gain].data if isinstance(gain, str) else None
     gains = {gain} if isinstance(gain, int) else set() if data is None else {int(g) for g in data.ravel()}
-    wrong = [g for g in sorted(gains) if not lo <= g <= hi or g & (g - 1) or g >> k < lo]
-    if wrong or not 0 <= k <= 3:
+    down = k if len(binding.readout.parts) > 2 else 0  # a part is read at gain / 2**(k + finer)
+    most = down + max(binding.readout.finer, default=0)
+    wrong = [g for g in sorted(gains) if g & (g - 1) or g >> most < lo or g >> down > hi]
+    if wrong or not 0 <= k <= 16:
         yield Fault("B7", where, f"gain {wrong[0] if wrong else gain}, k {k}, on a chip with powers of two {lo}..{hi}")
 
 

@@ -98,6 +98,10 @@ class Readout:
     `parts` are the row boundaries (0, ..., rows) between which sums are read separately.
     `slice_bits` is (magnitude bits of a weight, bits of a slice), `plane_bits` (bits of an input, bits of a plane), as
     numeric/slicing.py takes them; empty: whole numbers.
+    `finer`: powers of two by which each part's step is finer than the rest say; codes are added in a step that is finer
+    by `finest`, the largest of them in the layer.
+    `biased`: the parts that hold the bias (wtm2101; empty: the first).  `reads`: array reads averaged before a code is
+    made, which changes no ideal code (0: as the chip's calibration says).
     """
 
     kind: Literal["exact", "adc", "wtm2101"] = "exact"
@@ -111,6 +115,10 @@ class Readout:
     slice_bits: tuple[int, ...] = ()
     plane_bits: tuple[int, ...] = ()
     encoding: str = "signed_cell"
+    finer: tuple[int, ...] = ()
+    finest: int = 0
+    biased: tuple[int, ...] = ()
+    reads: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,8 @@ class Binding:
 
     Input code: x = clip((q << input_shift) + input_offset, 0, 2**bits - 1) where the chip's inputs are unsigned,
     else q itself; acc = sum((x - zero_in) * w) + bias.  `label` names the layer it serves.
+    `drive` is (lowest, highest) input code where they differ from that; rows within `negated`, pairs (first, end), are
+    driven with x = clip(-((q << input_shift) + input_offset), *drive) instead.
     `expected` names the mean driven code of each row, with which the chip's own calibration measures its columns.
     """
 
@@ -152,6 +162,8 @@ class Binding:
     input_shift: int = 0
     input_offset: int = 0
     expected: str = ""
+    drive: tuple[int, ...] = ()
+    negated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from insitu.isa.walk import accesses, operands
 from insitu.numeric import vector
 from insitu.numeric.affine import requantize
 from insitu.numeric.functions import softmax_codes
-from insitu.numeric.readout import adc_code, wtm2101_code, wtm2101_join
+from insitu.numeric.readout import adc_code, finer_step, wtm2101_code, wtm2101_join
 
 Index = tuple[int, ...]
 
@@ -172,7 +172,7 @@ def _every_position(
     where = out.sizes[:-1]
     for position in positions(where):
         window = positions(source.sizes[len(where) :])
-        x = [_driven(machine, binding, source[position + w]) for w in window]
+        x = [_driven(machine, binding, source[position + w], row) for row, w in enumerate(window)]
         for column in range(binding.cols):
             w = [row[column] for row in weights]
             out[(*position, column)] = column_code(machine, binding, x, w, column)
@@ -196,8 +196,12 @@ def _exact_dot(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Any:
         return np.asarray(vector.exact_sum(found) if np.isfinite(found).all() else found.sum(), a.dtype)[()]
 
 
-def _driven(machine: Machine, binding: Binding, q: int) -> int:
+def _driven(machine: Machine, binding: Binding, q: int, row: int) -> int:
     """The code on a row, zero point removed."""
+    if binding.drive:
+        turned = any(a <= row < b for a, b in zip(binding.negated[::2], binding.negated[1::2], strict=True))
+        code = (q << binding.input_shift) + binding.input_offset
+        return min(max(-code if turned else code, binding.drive[0]), binding.drive[1]) - binding.zero_in
     if machine.unsigned_bits:
         q = min(max((q << binding.input_shift) + binding.input_offset, 0), (1 << machine.unsigned_bits) - 1)
     return q - binding.zero_in
@@ -239,24 +243,29 @@ def _wtm2101(machine: Machine, binding: Binding, x: Sequence[int], w: Sequence[i
     """One read, or several signed partial reads at gain / 2**k that are joined; the bias lies in the first part."""
     gain, k, post = machine.setting(binding.readout.gain, column), binding.readout.k, binding.post
     bounds = _bounds(binding)
-    sums = [_narrow(_dot(x[a:b], w[a:b]) + (bias if a == 0 else 0)) for a, b in bounds]
+    held, steps = binding.readout.biased or (0,), binding.readout.finer or (0,) * len(bounds)
+    sums = [_narrow(_dot(x[a:b], w[a:b]) + (bias if i in held else 0)) for i, (a, b) in enumerate(bounds)]
     if len(bounds) == 1:
         return int(wtm2101_code(np.array(sums[0], np.int64), gain, lo=post.lo, hi=post.hi))
-    partials = [int(wtm2101_code(np.array(acc, np.int64), gain >> k)) for acc in sums]
-    return int(wtm2101_join(np.array(partials, np.int64), k, lo=post.lo, hi=post.hi))
+    total = 0
+    for acc, up in zip(sums, steps, strict=True):
+        total += int(wtm2101_code(np.array(acc, np.int64), gain >> (k + up))) << (binding.readout.finest - up)
+    return int(wtm2101_join(np.array([total], np.int64), k + binding.readout.finest, lo=post.lo, hi=post.hi))
 
 
 def _converted(machine: Machine, binding: Binding, x: Sequence[int], w: Sequence[int], column: int) -> int:
     """Codes of every part, slice and plane, added with their weights."""
     readout = binding.readout
     multiplier, shift = machine.setting(readout.multiplier, column), machine.setting(readout.shift, column)
-    total = 0
-    for a, b in _bounds(binding):
+    total, bounds = 0, _bounds(binding)
+    steps = readout.finer or (0,) * len(bounds)
+    for (a, b), up in zip(bounds, steps, strict=True):
+        m, s = finer_step(multiplier, shift, up)
         for w_shift, digits in _digits(w[a:b], readout.slice_bits, _magnitude_digit):
             for x_shift, plane in _digits(x[a:b], readout.plane_bits, _twos_complement_digit):
                 acc = np.array(_narrow(_dot(plane, digits)), np.int64)
-                code = adc_code(acc, multiplier, shift, bits=readout.bits, signed=readout.signed)
-                total += int(code) << (w_shift + x_shift)
+                code = adc_code(acc, m, s, bits=readout.bits, signed=readout.signed)
+                total += int(code) << (w_shift + x_shift + readout.finest - up)
     return total
 
 
@@ -367,7 +376,15 @@ def _softmax(machine: Machine, command: Command, named: Named) -> None:
     post = settings.post
     for row in positions(out.sizes[:-1]):
         codes = np.array([source[(*row, i)] for i in range(out.sizes[-1])], np.int64)
-        shares = softmax_codes(codes, lut, zero_point=post.zero_point, lo=post.lo, hi=post.hi)
+        shares = softmax_codes(
+            codes,
+            lut,
+            zero_point=post.zero_point,
+            lo=post.lo,
+            hi=post.hi,
+            multiplier=int(post.multiplier),
+            shift=int(post.shift),
+        )
         for i, share in enumerate(shares.tolist()):
             out[(*row, i)] = share
 

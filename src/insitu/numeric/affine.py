@@ -61,10 +61,15 @@ class QuantSpec:
 
 
 def quantize(x: npt.NDArray[Any], spec: QuantSpec) -> Ints:
-    """Real numbers to codes, rounded half to even and clipped."""
-    real = np.asarray(x, np.float64)
-    codes = np.rint(real / spec.scales(real.ndim)) + spec.zero_point
-    return np.clip(codes, spec.lo, spec.hi).astype(np.int64)
+    """Real numbers to codes, rounded half to even and clipped.
+
+    float32 numbers over scales that float32 holds are divided in float32, as ONNX's QuantizeLinear does: the codes of a
+    model with its own scales are then ONNX's, ties included.
+    """
+    real, scales = np.asarray(x), spec.scales(np.ndim(x))
+    single = real.dtype == np.float32 and bool(np.all(scales == scales.astype(np.float32)))
+    ratio = real / scales.astype(np.float32) if single else np.asarray(real, np.float64) / scales
+    return np.clip(np.rint(ratio).astype(np.float64) + spec.zero_point, spec.lo, spec.hi).astype(np.int64)
 
 
 def dequantize(q: npt.NDArray[Any], spec: QuantSpec) -> Floats:

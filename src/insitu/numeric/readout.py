@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,17 @@ def wtm2101_code(acc: npt.NDArray[Any], gain: npt.NDArray[Any] | int, *, lo: int
     return np.clip(round_shift(np.asarray(acc, np.int64), shift, "trunc_q2"), lo, hi)
 
 
-def wtm2101_join(partials: Ints, k: int, *, lo: int, hi: int = 127) -> Ints:
-    """Sum of signed partial codes (first axis), read at G / 2**k each: clip(half_even(sum / 2**k), lo, hi)."""
-    return np.clip(round_shift(partials.sum(axis=0), k, "half_even"), lo, hi)
+def finer_step(multiplier: int, shift: int, up: int) -> tuple[int, int]:
+    """(M, S) of a converter's step 2**S / M made 2**up times finer."""
+    return multiplier << max(up - shift, 0), max(shift - up, 0)
+
+
+def wtm2101_join(partials: Ints, k: int, *, lo: int, hi: int = 127, finer: Sequence[int] = ()) -> Ints:
+    """Sum of signed partial codes (first axis), read at G / 2**k each: clip(half_even(sum / 2**k), lo, hi).
+
+    Part i may be read at G / 2**(k + finer[i]); codes are brought to the finest step before they are added.
+    """
+    most = max(finer, default=0)
+    if most:
+        partials = np.stack([p << (most - up) for p, up in zip(partials, finer, strict=True)])
+    return np.clip(round_shift(partials.sum(axis=0), k + most, "half_even"), lo, hi)

@@ -27,7 +27,13 @@ def _what(result: Result) -> str:
 
 
 def _feasible(result: Result) -> list[str]:
-    lines = [f"Same numbers  {same_numbers(result)}", *_accuracy(result), *_speed(result), *_energy(result)]
+    lines = [
+        f"Same numbers  {same_numbers(result)}",
+        *scales_text(result),
+        *_accuracy(result),
+        *_speed(result),
+        *_energy(result),
+    ]
     broken = broken_text(result)
     change = best_change(result)
     if broken:
@@ -35,6 +41,23 @@ def _feasible(result: Result) -> list[str]:
     elif change:
         lines.append(f"Best change   {change}")
     return lines
+
+
+def scales_text(result: Result) -> list[str]:
+    """Where the scales of a model that came quantized went, and how its operators agree with ONNX Runtime."""
+    scales, agreed = result.extra.get("scales"), result.onnx_agreement
+    if not scales:
+        return []
+    if scales["source"] != "model":
+        return [f"Its scales    {scales['source']}"]
+    text = f"Its scales    {scales['values']} values and {scales['layers']} layers as the model has them"
+    calibrated = int(scales["calibrated_values"]), int(scales["calibrated_layers"])
+    if any(calibrated):
+        text += f", {calibrated[0]} values and {calibrated[1]} layers from calibration"
+    if agreed is not None:
+        share = f"{100 * agreed.equal_fraction:.4f} %"
+        text += f"; {agreed.operators} operators equal ONNX Runtime's in {share}, at most {agreed.max_difference} apart"
+    return [text]
 
 
 def same_numbers(result: Result) -> str:
@@ -104,6 +127,9 @@ def _speed(result: Result) -> list[str]:
     cells = f"Array used    {used} of the cells"
     loads = result.value("segments")
     cells += f", loaded {loads:.0f} times over" if loads else ""
+    copies, gap = result.value("copies"), result.value("copies_gap")
+    cells += f", {copies:.0f} copies of layers" if copies else ""
+    cells += f" ({percent(gap)} above the bound)" if copies and gap is not None else ""
     if result.coverage and result.coverage.array_macs_fraction is not None:
         cells += f"; {percent(result.coverage.array_macs_fraction)} of the MACs run there"
     hosts = sorted(result.coverage.host_ops) if result.coverage else []

@@ -25,8 +25,20 @@ _TITLES = {
     "load_s": "Time to load all weights", "exposed_load_s": "Loading that nothing hides",
     "cells_gap": "Cells above the least possible", "latency_gap": "Time above the busiest unit's work",
     "cost_usd": "Cost of a chip", "junction_k": "Temperature of the cells",
+    "throughput_gap": "Time between results above the busiest unit's work", "copies": "Copies of layers",
+    "copies_gap": "Estimate above the least with any copies", "stage_gap": "Longest stage above an even share",
+    "search_gap": "Searched placement above the proven bound",
 }  # fmt: skip
-_FRACTIONS = ("accuracy", "array_utilization", "cells_gap", "latency_gap")
+_FRACTIONS = (
+    "accuracy",
+    "array_utilization",
+    "cells_gap",
+    "latency_gap",
+    "throughput_gap",
+    "copies_gap",
+    "stage_gap",
+    "search_gap",
+)
 _PER_SECOND = ("1/s", "s-1", "/s")
 
 

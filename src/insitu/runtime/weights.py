@@ -20,7 +20,7 @@ from insitu.base.errors import UsageError
 from insitu.base.store import write_text
 from insitu.compiler.placement_file import placement_text
 from insitu.graph.graph import Graph, Node
-from insitu.graph.ops.mvm import input_codes
+from insitu.graph.ops.mvm import block_signs, input_codes
 from insitu.isa.program import Binding, Program, Tile
 from insitu.numeric.readout import WTM_BIAS_UNIT
 
@@ -151,11 +151,17 @@ def write_layers(
         place = Path(folder) / f"net{net}" / f"{index + 1}_{label}" / f"round{index}"
         place.mkdir(parents=True, exist_ok=True)
         x = values[node.inputs[0]]
-        x = input_codes(x.astype(np.int64), node) if driven else x
+        x = _driven(x.astype(np.int64), node) if driven else x
         for name, codes in (("input0", x), ("output0", values[node.output])):
             files.append(place / f"{name}.txt")
             write_text(files[-1], codes_text(codes))
     return files
+
+
+def _driven(x: Array, node: Node) -> Array:
+    """Driven codes (samples, *shape) of a layer's input, those of further blocks of rows behind it."""
+    blocks = [input_codes(x, node, sign=sign) for sign in block_signs(node)]
+    return np.concatenate(blocks, axis=-1 if node.op == "MatMul" else 2)
 
 
 def codes_text(codes: Array) -> str:

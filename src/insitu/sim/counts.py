@@ -328,21 +328,27 @@ def vector_work(section: Section, command: Command) -> Number:
             return product(out.sizes)
 
 
-def passes_of(chip: Chip, reads: int | None) -> int:
+def passes_of(binding: Binding, chip: Chip, reads: int | None) -> int:
     """Array operations per tile and input vector: input passes times averaged reads."""
-    return reads_of(chip, reads) * chip.macro.passes
+    return reads_of(binding, chip, reads) * planes_of(binding, chip)
 
 
-def reads_of(chip: Chip, reads: int | None) -> int:
-    """Averaged reads per input vector: as asked, else as the chip's own calibration has it."""
-    return chip.calibration.reads if reads is None else reads
+def planes_of(binding: Binding, chip: Chip) -> int:
+    """Input passes of one vector: as the binding cuts its codes, else as the chip's drivers do."""
+    cut = binding.readout.plane_bits
+    return -(-cut[0] // cut[1]) if cut else chip.macro.passes
+
+
+def reads_of(binding: Binding, chip: Chip, reads: int | None) -> int:
+    """Averaged reads per input vector: as the binding says, else as asked, else as the chip's calibration has it."""
+    return binding.readout.reads or (chip.calibration.reads if reads is None else reads)
 
 
 def _mvm_events(
     program: Program, section: Section, command: Command, chip: Chip, reads: int | None
 ) -> dict[str, Number]:
     binding, n = section.bindings[int(command.args[2])], vectors_of(section, command)
-    read, passes, slices = reads_of(chip, reads), passes_of(chip, reads), chip.macro.weights.slices
+    passes, slices = passes_of(binding, chip, reads), chip.macro.weights.slices
     digital = binding.readout.kind == "exact"  # its adder trees give whole sums
     cols = sum(tile.cols for tile in binding.tiles)
     rows = sum(active_rows(tile) for tile in binding.tiles)
@@ -350,10 +356,10 @@ def _mvm_events(
     per_vector = {
         "vectors": 1,
         "array_operations": passes * len(binding.tiles),
-        "array_macs": read * weights,
+        "array_macs": _whole_codes(passes * weights, chip),
         "cell_operations": passes * slices * chip.macro.cells_per_slice * weights,
         "macs": _useful_macs(program, binding),
-        "dac_drives": read * rows,
+        "dac_drives": _whole_codes(passes * rows, chip),
         "adc_conversions": 0 if digital else passes * slices * cols,
         "shift_adds": 0 if digital else (passes * slices - 1) * cols,
         "vector_operations": cols,
@@ -376,6 +382,11 @@ def _gemv_events(program: Program, section: Section, command: Command, widths: M
     return {event: n * value for event, value in per_vector.items()}
 
 
+def _whole_codes(passes: int, chip: Chip) -> int:
+    """Input passes as codes of the drivers' width; a code wider than that counts as more than one."""
+    return -(-passes // chip.macro.passes)
+
+
 def _useful_macs(program: Program, binding: Binding) -> int:
     """MACs of one vector: columns times the layer's fan-in where the program says it, else all bound weights.
 
@@ -396,8 +407,9 @@ def _tile_operations(
     section: Section, command: Command, chip: Chip, reads: int | None
 ) -> Iterator[tuple[TileKey, Number]]:
     if command.op == "MVM":
-        n = vectors_of(section, command) * passes_of(chip, reads)
-        for tile in section.bindings[int(command.args[2])].tiles:
+        binding = section.bindings[int(command.args[2])]
+        n = vectors_of(section, command) * passes_of(binding, chip, reads)
+        for tile in binding.tiles:
             yield (section.chip, section.core, tile.macro, tile.x, tile.y), n
 
 

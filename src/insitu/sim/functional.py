@@ -484,7 +484,15 @@ def _softmax(machine: Machine, section: Section, command: Command, frame: _Frame
     out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
     settings = section.vectors[int(command.args[2])]
     table, post = machine.program.weight(settings.lut), settings.post
-    out[...] = softmax_codes(x, table, zero_point=post.zero_point, lo=post.lo, hi=post.hi)
+    out[...] = softmax_codes(
+        x,
+        table,
+        zero_point=post.zero_point,
+        lo=post.lo,
+        hi=post.hi,
+        multiplier=int(post.multiplier),
+        shift=int(post.shift),
+    )
 
 
 def _lut(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:

@@ -25,7 +25,14 @@ def ideal_product(bound: BoundMatrix, source: Lines, target: Lines, samples: int
 
     binding, matrix = bound.binding, bound.ideal[0]
     post, kind = binding.post, binding.readout.kind
-    if kind == "adc" or len(bound.parts) > 1 or matrix.data.dtype != np.float32 or bound.analog or not across(source):
+    if (
+        kind == "adc"
+        or len(bound.parts) > 1
+        or binding.negated
+        or matrix.data.dtype != np.float32
+        or bound.analog
+        or not across(source)
+    ):
         return False
     if kind == "exact" and not _exact_post(post, matrix.bound, int(bound.multiplier.max(initial=1))):
         return False
@@ -52,9 +59,11 @@ def ideal_product(bound: BoundMatrix, source: Lines, target: Lines, samples: int
 
 def _driven(bound: BoundMatrix) -> tuple[np.float32, np.float32, np.float32, np.float32]:
     """(scale, add, lo, hi) that make codes of the rows out of stored ones, as insitu.sim.macro.drive."""
-    binding = bound.binding
+    binding, zero = bound.binding, np.float32(bound.binding.zero_in)
+    if binding.drive:
+        scale, add = np.float32(1 << binding.input_shift), np.float32(binding.input_offset)
+        return (scale, add - zero, np.float32(binding.drive[0]) - zero, np.float32(binding.drive[1]) - zero)
     if binding.readout.kind == "wtm2101":
-        zero = np.float32(binding.zero_in)
         scale, add = np.float32(1 << binding.input_shift), np.float32(binding.input_offset)
         return (scale, add - zero, -zero, np.float32(255) - zero)
     return np.float32(1), np.float32(-binding.zero_in), -NOTHING, NOTHING

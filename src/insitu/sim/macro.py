@@ -18,7 +18,7 @@ from insitu.circuit.macro import read_codes, step_of
 from insitu.circuit.spec import MacroChip
 from insitu.circuit.tile import Cells, adc_bend, column_error, read_noise_sd, tile_cells
 from insitu.isa.program import Binding, Post, Program, Readout, Section, Tile
-from insitu.numeric.readout import adc_range, wtm2101_join
+from insitu.numeric.readout import adc_range, finer_step, wtm2101_join
 from insitu.numeric.slicing import digit_shifts, slice_weights
 from insitu.sim.products import Matrix, exact_matrix
 
@@ -87,8 +87,7 @@ class MacroModel:
             return bound
         frames = program.weight(binding.expected).astype(np.float64) if binding.expected else None
         analog = tuple(
-            self._analog(section, binding, weights, bias, p, columns[1], frames, first=i == 0)
-            for i, p in enumerate(parts)
+            self._analog(section, binding, weights, bias, i, p, columns[1], frames) for i, p in enumerate(parts)
         )
         return replace(bound, analog=analog)
 
@@ -106,20 +105,22 @@ class MacroModel:
         return self._wtm2101(bound, x, reads) if kind == "wtm2101" else self._adc(bound, x, reads)
 
     def _wtm2101(self, bound: BoundMatrix, x: Array, reads: _Reads) -> Array:
-        post, k = bound.binding.post, bound.binding.readout.k
+        post, readout = bound.binding.post, bound.binding.readout
         whole = len(bound.parts) == 1
+        steps, held = readout.finer or (0,) * len(bound.parts), readout.biased or (0,)
         lo, hi = (post.lo, post.hi) if whole else (-128, 127)
         codes: list[Array] = []
         for index, part in enumerate(bound.parts):
-            bias = bound.bias if index == 0 else np.zeros_like(bound.bias)
+            bias = bound.bias if index in held else np.zeros_like(bound.bias)
             if bound.analog:
                 analog = bound.analog[index][0][1]
                 codes.append(self._noisy(analog, x[:, part], reads, bound, plane=index, kind=1, lo=lo, hi=hi))
             else:
-                codes.append(
-                    trunc_q2(bound.ideal[index].times(x[:, part]), bias, bound.shift - (0 if whole else k), lo, hi)
-                )
-        return codes[0] if whole else wtm2101_join(np.stack(codes).astype(INT64), k, lo=post.lo, hi=post.hi)
+                down = 0 if whole else readout.k + steps[index]
+                codes.append(trunc_q2(bound.ideal[index].times(x[:, part]), bias, bound.shift - down, lo, hi))
+        if whole:
+            return codes[0]
+        return wtm2101_join(np.stack(codes).astype(INT64), readout.k, lo=post.lo, hi=post.hi, finer=steps)
 
     def _adc(self, bound: BoundMatrix, x: Array, reads: _Reads) -> Array:
         readout = bound.binding.readout
@@ -129,28 +130,32 @@ class MacroModel:
         lo, hi = adc_range(readout.bits, signed=readout.signed)
         total = np.zeros((len(x), bound.binding.cols), INT64)
         signed = bool(np.issubdtype(x.dtype, np.signedinteger))
+        steps = readout.finer or (0,) * len(bound.parts)
         for index, part in enumerate(bound.parts):
+            rest = readout.finest - steps[index]
             planes = _planes(x[:, part], bits=bits, step=step, signed=signed)
             for number, (up_x, plane) in enumerate(planes):
                 if bound.analog:
                     for up_w, analog in bound.analog[index]:
                         read = index << 8 | number << 4 | up_w
                         codes = self._noisy(analog, plane, reads, bound, plane=read, kind=0, lo=lo, hi=hi)
-                        total += codes.astype(INT64) << (up_x + up_w)
+                        total += codes.astype(INT64) << (up_x + up_w + rest)
                 else:
-                    self._convert(bound, index, plane, up_x, total)
+                    self._convert(bound, index, plane, up_x + rest, total)
         return narrow(total, bound.bias, bound.multiplier, bound.shift, bound.binding.post)
 
     @staticmethod
-    def _convert(bound: BoundMatrix, index: int, plane: Array, up_x: int, total: Array) -> None:
-        """Add the ideal converter's codes of one plane, all slices, to `total`."""
+    def _convert(bound: BoundMatrix, index: int, plane: Array, up: int, total: Array) -> None:
+        """Add the ideal converter's codes of one plane, all slices, to `total`, times 2**up."""
         from insitu.sim.kernels import add_codes
 
         readout = bound.binding.readout
         lo, hi = adc_range(readout.bits, signed=readout.signed)
+        finer = readout.finer[index] if readout.finer else 0
+        multiplier, shift = finer_step(int(readout.multiplier), int(readout.shift), finer)
         for up_w, matrix in bound.slices[index]:
             acc = np.ascontiguousarray(matrix.times(plane))
-            add_codes(acc, int(readout.multiplier), int(readout.shift), lo, hi, up_x + up_w, total)
+            add_codes(acc, multiplier, shift, lo, hi, up + up_w, total)
 
     def _noisy(
         self, analog: Analog, x: Array, reads: _Reads, bound: BoundMatrix, *, plane: int, kind: int, lo: int, hi: int
@@ -190,16 +195,16 @@ class MacroModel:
         binding: Binding,
         weights: Array,
         bias: Array,
+        index: int,
         part: slice,
         shift: Array,
         frames: Array | None,
-        *,
-        first: bool,
     ) -> tuple[tuple[int, Analog], ...]:
-        """The arrays that hold rows `part`: one per weight slice."""
+        """The arrays that hold rows `part`, the row part `index`: one per weight slice."""
         readout = binding.readout
+        finer, first = readout.finer[index] if readout.finer else 0, index in (readout.biased or (0,))
         if readout.kind == "wtm2101":
-            gain = np.left_shift(INT64(1), shift) >> (readout.k if len(readout.parts) > 2 else 0)
+            gain = np.left_shift(INT64(1), shift) >> (readout.k + finer if len(readout.parts) > 2 else 0)
             return (
                 (
                     0,
@@ -208,7 +213,8 @@ class MacroModel:
                     ),
                 ),
             )
-        step = np.full(binding.cols, float(step_of(readout, multiplier=readout.multiplier, shift=readout.shift)))
+        step = float(step_of(readout, multiplier=readout.multiplier, shift=readout.shift)) / 2.0**finer
+        step = np.full(binding.cols, step)
         digits = slice_weights(weights, bits=readout.slice_bits[0], step=readout.slice_bits[1])
         levels = _offset_levels(weights, readout.slice_bits) if self._offset() else [None] * len(digits)
         return tuple(
@@ -255,7 +261,8 @@ class MacroModel:
             bend = _placed(bend, table, cols, binding.cols)
             error = where(column_error)(tile.cols, x0=tile.x, step=step[cols], slice_index=slice_index)
             gain[cols], offset[cols] = error
-        noise = read_noise_sd(np.array([[0.0], [1.0]]), chip=self.chip, physics=self.physics, step=step[None, :]) ** 2
+        squares, averaged = np.array([[0.0], [1.0]]), binding.readout.reads
+        noise = read_noise_sd(squares, chip=self.chip, physics=self.physics, step=step[None, :], reads=averaged) ** 2
         slope = float((noise[1] - noise[0]).mean())
         if bias is not None:  # bias rows are driven with a constant code: part of the column sum, of its gain too
             offset = offset + gain * bias / step
@@ -266,7 +273,7 @@ class MacroModel:
         sparse = self.chip.cell.erased_exact and np.count_nonzero(weights[part]) < DENSE * weights[part].size
         spread = (weights[part] != 0).astype(np.float32) if sparse and slope > 0 else None
         if uneven:  # cells differ: the common part joins theirs
-            reads = self.physics.calibration(self.chip).reads
+            reads = averaged or self.physics.calibration(self.chip).reads
             alike = slope * (1.0 if spread is None else spread)
             spread, slope = (variance / reads + alike).astype(np.float32), 1.0
         return Analog(held.astype(np.float32), gain, offset, step, slope, noise[0], macro, spread, bend)
@@ -313,7 +320,7 @@ def bent_codes(
     sd = np.sqrt(analog.slope * squares.astype(np.float64) + analog.floor)
     kind: dict[str, Any] = {"gain": analog.step}
     if readout.kind == "adc":
-        kind = {"multiplier": int(readout.multiplier), "shift": int(readout.shift)}
+        kind = {"multiplier": 1.0 / analog.step, "shift": 0}
     codes = read_codes(
         acc.astype(np.float64), readout, lo=lo, column_gain=analog.gain, column_offset=analog.offset,
         read_noise=sd * noise.reshape(acc.shape), bend_table=analog.bend, **kind,
@@ -367,15 +374,32 @@ def _planes(x: Array, *, bits: int, step: int, signed: bool) -> list[tuple[int, 
 
 
 def drive(binding: Binding, codes: Array) -> Array:
-    """Codes of the rows: clip((q << shift) + offset, 0, 255) for wtm2101, else q, both less the zero point."""
+    """Codes of the rows: clip(+-((q << shift) + offset)) to the drivers' range where they transform, else q itself.
+
+    Both less the zero point.
+    """
     x = codes
-    if binding.readout.kind == "wtm2101" and (binding.input_shift or binding.input_offset or codes.dtype != np.uint8):
+    if binding.drive:
+        x = _driven(binding, codes)
+    elif binding.readout.kind == "wtm2101" and (binding.input_shift or binding.input_offset or codes.dtype != np.uint8):
         x = np.clip((codes.astype(np.int16) << binding.input_shift) + np.int16(binding.input_offset), 0, 255)
     return x if binding.zero_in == 0 else x.astype(np.int32) - binding.zero_in
 
 
+def _driven(binding: Binding, codes: Array) -> Array:
+    """Codes of rows by the binding's own range, some of them negated; in 16 bits unless the codes need more."""
+    wide = np.int16 if codes.dtype.itemsize == 1 and binding.input_shift < 7 else np.int32
+    x = (codes.astype(wide) << binding.input_shift) + wide(binding.input_offset)
+    for a, b in zip(binding.negated[::2], binding.negated[1::2], strict=True):
+        np.negative(x[:, a:b], out=x[:, a:b])
+    x = np.clip(x, binding.drive[0], binding.drive[1])
+    return x.astype(np.uint8) if binding.drive[0] >= 0 and binding.drive[1] <= 255 else x
+
+
 def _peak(binding: Binding, dtype: npt.DTypeLike) -> int:
     """Largest magnitude a row can be driven with."""
+    if binding.drive:
+        return max(abs(end - binding.zero_in) for end in binding.drive)
     info = np.iinfo(np.dtype(dtype))  # type: ignore[type-var]
     lo, hi = (0, 255) if binding.readout.kind == "wtm2101" else (int(info.min), int(info.max))
     return max(abs(lo - binding.zero_in), abs(hi - binding.zero_in))

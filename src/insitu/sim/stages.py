@@ -137,7 +137,7 @@ def _plan(
 def _mvm_stages(section: Section, command: Command, chip: Chip, units: Units, reads: int | None) -> tuple[Stage, ...]:
     """The arrays, and the ADCs where they have a time of their own; else they are held with their array."""
     binding, count = section.bindings[int(command.args[2])], whole(vectors_of(section, command))
-    passes, macro = passes_of(chip, reads), chip.macro
+    passes, macro = passes_of(binding, chip, reads), chip.macro
     per_macro: dict[int, list[Tile]] = {}
     for tile in binding.tiles:
         per_macro.setdefault(tile.macro, []).append(tile)

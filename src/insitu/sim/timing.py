@@ -36,7 +36,7 @@ class Timing:
     """Latency, and where it goes.  `busy_ps` is work per unit; `lower_bound_ps` that of the busiest one.
 
     `counts` are the events of the commands that ran; `spans` (dtype SPAN, `resource` indexes `units`) is there
-    when a trace was asked for.
+    when a trace was asked for.  `last_ps`: when each command of each section ended for the last time.
     """
 
     latency_ps: int
@@ -46,6 +46,7 @@ class Timing:
     units: tuple[str, ...]
     commands: int
     stepped: int
+    last_ps: Sequence[Sequence[int]] = ()
     spans: Spans | None = None
 
     @property
@@ -90,6 +91,7 @@ def simulate_time(
         units=tuple(units.names),
         commands=sum(sum(runs) for runs in machine.executed),
         stepped=machine.stepped,
+        last_ps=machine.last,
         spans=np.array(machine.spans, SPAN) if trace else None,
     )
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from insitu.arch.spec import Chip
-from insitu.circuit.model import Operands, constants
-from insitu.validate.entries import Entry, entries, quantity
+from insitu.circuit.model import constants
+from insitu.validate.entries import Entry, entries
+from insitu.validate.given import given_point
 from insitu.validate.model import Point, modelled, point_of
-from insitu.validate.sweeps import sweeps
+from insitu.validate.sweeps import by_chip, sweeps
 
-SUPPLY = re.compile(r"(?:^|_)(\d+(?:\.\d+)?)v(?:_|$)", re.IGNORECASE)
 CLOCKED = ("tops", "latency_s", "tops_per_mm2")
 
 
@@ -47,6 +46,7 @@ class Row:
     figures: Mapping[str, Figure] = field(default_factory=dict[str, Figure])
     missing: tuple[str, ...] = ()
     defaults: tuple[str, ...] = ()
+    unfitted: bool = False  # no calibration row stands behind the constants of this kind of cell
 
 
 def compare(given: Iterable[Entry] | None = None, *, chip: Chip | None = None) -> tuple[Row, ...]:
@@ -59,23 +59,46 @@ def summary(rows: Sequence[Row], name: str = "tops_per_w") -> dict[str, Any]:
     return {split: _statistics(rows, split, name) for split in ("calibration", "holdout", "unseen")}
 
 
-def fitted_constants() -> list[str]:
-    """The calibration constants that were fitted, by their place in circuit/calibrated.yaml."""
+def fitted_constants() -> dict[str, list[str]]:
+    """The constants that were fitted, by their place in circuit/calibrated.yaml: of energies and of times."""
     model = constants()
-    names = [f"kinds.{kind}.{key}" for kind, row in model["kinds"].items() for key in row["fitted"]]
-    names += [f"digital.{key}" for key in model["digital"]["fitted"]]
-    names += ["walden.ff_per_um"] if model["walden"]["fitted"] else []
-    return names + [f"time.{key}" for key in model["time"]["fitted"]]
+    energy = [f"kinds.{kind}.{key}" for kind, row in model["kinds"].items() for key in row["fitted"]]
+    energy += [f"digital.{key}" for key in model["digital"]["fitted"]]
+    energy += ["walden.ff_per_um"] if model["walden"]["fitted"] else []
+    slow = [f"kinds.{kind}.{key}" for kind, row in model["kinds"].items() for key in row.get("fitted_time", ())]
+    return {"energy": energy, "time": [*(f"time.{key}" for key in model["time"]["fitted"]), *slow]}
+
+
+def constants_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """How many constants were fitted, beside the number of calibration rows they were fitted on."""
+    fitted = fitted_constants()
+    used = {
+        "energy": _fitted_on(rows, ("tops_per_w",)),
+        "time": _fitted_on(rows, ("latency_s", "tops")),
+    }
+    return {
+        "fitted": sum(map(len, fitted.values())),
+        "names": [name for names in fitted.values() for name in names],
+        "calibration_rows": _fitted_on(rows, ("tops_per_w", "latency_s", "tops")),
+        **{part: {"fitted": len(fitted[part]), "calibration_rows": used[part]} for part in fitted},
+    }
+
+
+def _fitted_on(rows: Sequence[Row], names: Sequence[str]) -> int:
+    """Calibration chips that a fit of these quantities sees."""
+    return sum(
+        any(name in row.figures and row.figures[name].prediction for name in names)
+        for row in rows
+        if row.entry.split == "calibration" and row.entry.measured
+    )
 
 
 def report(rows: Sequence[Row]) -> dict[str, Any]:
     """The object that `insitu validate --json` prints."""
     names = ("tops_per_w", "tops", "latency_s")
-    overall = summary(rows)
+    overall, inside = summary(rows), sweeps()
     counts = {split: overall[split] for split in ("calibration", "holdout")}
     unseen = {"unseen": overall["unseen"]} if overall["unseen"]["chips"] else {}
-    fitted = fitted_constants()
-    used = sum(1 for row in rows if row.entry.split == "calibration" and row.figures and row.entry.measured)
     return {
         "schema": 1,
         "chips": [row_json(row) for row in rows],
@@ -83,7 +106,9 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
             **counts,
             **unseen,
             "by_quantity": {name: summary(rows, name) for name in names},
-            "constants": {"fitted": len(fitted), "names": fitted, "calibration_rows": used},
+            "constants": constants_json(rows),
+            "chips_on_time": sum(1 for row in rows if row.entry.measured and {"tops", "latency_s"} & set(row.figures)),
+            "sweeps": {"worst_chip": max(by_chip(inside).values())},
         },
         "sweeps": [
             {
@@ -94,7 +119,7 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
                 "factors": list(s.factors),
                 "median_error": s.median_error,
             }
-            for s in sweeps()
+            for s in inside
         ],
     }
 
@@ -110,17 +135,18 @@ def row_json(row: Row) -> dict[str, Any]:
         "quantities": {name: _figure_json(figure) for name, figure in row.figures.items()},
         "missing": [f"not enough data: {field}" for field in row.missing],
         "defaults": list(row.defaults),
-        "unfitted": kind_unfitted(row),
+        "unfitted": row.unfitted,
         "source": entry.source,
     }
 
 
-def kind_unfitted(row: Row) -> bool:
-    """Whether no calibration row stands behind the constants of this kind of cell."""
-    if "digital" in row.entry.chip or row.entry.preset:
+def _unfitted(entry: Entry, chip: Chip | None) -> bool:
+    """Whether the energy constants of this kind of cell are from literature alone."""
+    digital = chip.macro.readout.kind == "exact" if chip else entry.chip.get("digital", False)
+    if digital or entry.preset:
         return False
     kinds = {"sram_analog": "sram", "edram_gain_cell": "gain_cell"}
-    model = constants()["kinds"].get(kinds.get(row.entry.kind, row.entry.kind))
+    model = constants()["kinds"].get(chip.cell.kind if chip else kinds.get(entry.kind, entry.kind))
     return model is None or not model["fitted"]
 
 
@@ -130,33 +156,20 @@ def _row(entry: Entry, chip: Chip | None) -> Row:
     for name, points in entry.published.items():
         values, clocked = dict[str, float](), list[bool]()
         for label in points:
-            point = _place(entry, label, chip)
+            point = point_of(entry, label) if chip is None else given_point(entry, label, chip)
             if not isinstance(point, Point):
                 missing += [f"{label}: {part}" if label else part for part in point]
                 continue
             value = modelled(point, name)
             if value is not None and value > 0:
                 values[label] = value
-                clocked.append(point.whole if name == "latency_s" else point.clocked)
-                defaults += point.defaults
+                clocked.append(point.clocked and (point.whole or name != "latency_s"))
+                defaults += (d for d in point.defaults if name == "tops_per_w" or not d.startswith("sparsity"))
         if values:
             prediction = not (name in CLOCKED and all(clocked))
             figures[name] = Figure({p: points[p] for p in values}, values, prediction)
-    return Row(entry, figures, tuple(dict.fromkeys(missing)), tuple(dict.fromkeys(defaults)))
-
-
-def _place(entry: Entry, label: str, chip: Chip | None) -> Point | tuple[str, ...]:
-    """A point of an entry; of a given chip, at the supply that the point or its name ("8b_0.85v") states."""
-    if chip is None:
-        return point_of(entry, label)
-    given = entry.points.get(label, {})
-    named = SUPPLY.search(label)
-    supply = given.get("supply", f"{named[1]} V" if named else None)
-    if supply is not None:
-        technology = chip.technology.model_copy(update={"supply": quantity(supply, "V")})
-        chip = chip.model_copy(update={"technology": technology})
-    operands = Operands(given.get("input_density"), given.get("weight_density"))
-    return Point(chip, operands, clocked=True, whole=True)
+    filled, absent = tuple(dict.fromkeys(defaults)), tuple(dict.fromkeys(missing))
+    return Row(entry, figures, absent, filled, _unfitted(entry, chip))
 
 
 def _figure_json(figure: Figure) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -22,6 +23,11 @@ ALIASES: Mapping[str, tuple[str, float]] = {
     "latency_ns_per_mvm": ("latency_s", 1e-9),
     "compute_density_tops_per_mm2": ("tops_per_mm2", 1.0),
 }
+
+BANK_KINDS = {
+    "sram": "sram_analog", "gain": "edram_gain_cell", "dram": "edram_gain_cell", "nor": "nor_flash",
+    "reram": "reram", "pcm": "pcm", "mram": "mram",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,36 @@ def split_of(name: str) -> Split:
 
 
 def entries() -> tuple[Entry, ...]:
-    """The published chips that ship."""
-    return tuple(_entry(row, split_of(str(row["name"]))) for row in _data("published.yaml")["chips"])
+    """The published chips that ship, then the banks of which only times are used."""
+    described = [*_data("published.yaml")["chips"], *(_bank(row) for row in _data("banks.yaml")["chips"])]
+    return tuple(_entry(row, split_of(str(row["name"]))) for row in described)
+
+
+def _bank(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of banks.yaml in the form of published.yaml: points are passes, one bit of a weight a column."""
+    points = {f"pass_{i}": _bank_point(point) for i, point in enumerate(row["points"])}
+    times = {f"pass_{i}": p["ns"] * 1e-9 for i, p in enumerate(row["points"]) if p["ns"]}
+    digital = str(row["cell"]).endswith("digital")
+    return {
+        "name": f"uiuc_{row['index']}",
+        "kind": "sram_digital" if digital else BANK_KINDS[str(row["cell"]).split("-")[0]],
+        "measured": True,
+        "source": f"{row['source']}; UIUC-IMC-Benchmarking (index {row['index']})",
+        "chip": {"cell": row["cell"], "slices": 1, "digital": digital},
+        "points": points,
+        "published": {"latency_s": times} if times else {},
+        "missing": [] if times else ["time of a pass"],
+    }
+
+
+def _bank_point(point: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a pass; a bitline carries the driven rows and the groups that wait."""
+    rows, active, bits = point["rows"], point["active"], point["input_bits"]
+    known = {"node": f"{point['node_nm']} nm", "input_bits": bits, "bits_per_pass": bits}
+    known |= {"supply": f"{point['supply']} V"} if point["supply"] else {"missing": ["supply"]}
+    known |= {"adc_bits": math.ceil(point["adc_bits"])} if point["adc_bits"] else {}
+    known |= {"rows": active, "groups": max(1, round(rows / active))} if rows and active else {}
+    return known | ({"cols": point["cols"]} if point["cols"] else {})
 
 
 def read_published(path: str) -> tuple[Entry, ...]:

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from insitu.arch.cost import event_energy
 from insitu.circuit.cost import converter_bits, drawn_energy, switching_cells, tile_events
-from insitu.circuit.model import constants, fo4, unit_energy
+from insitu.circuit.model import constants, unit_energy
 from insitu.validate.entries import Entry, entries
+from insitu.validate.fit_time import fit_time
 from insitu.validate.model import Point, point_of
 
 SMOOTH = 0.05
@@ -47,21 +48,6 @@ def fit_energy() -> dict[str, float]:
     samples = [s for entry in _rows() for s in _samples(entry)]
     best = _minimise(np.log([_value(name) for name in ENERGY]), samples)
     return dict(zip(ENERGY, np.exp(best).tolist(), strict=True))
-
-
-def fit_time() -> dict[str, float]:
-    """Delays of a pass: the geometric mean over chips with a published time of a pass that enter no clock."""
-    found: dict[str, list[float]] = {"time.digital_delays": [], "time.analog_delays_per_bit": []}
-    for entry in (e for e in entries() if e.split == "calibration" and e.measured):
-        for label, seconds in entry.published.get("latency_s", {}).items():
-            point = point_of(entry, label)
-            if not isinstance(point, Point):
-                continue
-            chip, digital = point.chip, point.chip.macro.readout.kind == "exact"
-            delays = seconds / chip.macro.passes / float(fo4(chip.technology.node, chip.technology.supply))
-            name = "time.digital_delays" if digital else "time.analog_delays_per_bit"
-            found[name].append(delays / (1 if digital else chip.macro.readout.bits))
-    return {name: float(np.exp(np.mean(np.log(values)))) for name, values in found.items()}
 
 
 def fit_all() -> dict[str, float]:

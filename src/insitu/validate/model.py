@@ -14,8 +14,8 @@ from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
 from insitu.base.schema import load_yaml, validate
 from insitu.base.yaml import Document
-from insitu.circuit.model import Operands, pass_time
-from insitu.circuit.spec import MacroChip
+from insitu.circuit.model import Operands
+from insitu.circuit.times import pass_seconds
 from insitu.device.cell import load_cell
 from insitu.validate.entries import Entry, quantity
 
@@ -63,11 +63,8 @@ def _tops(point: Point) -> float:
 
 def _latency(point: Point) -> float:
     """Seconds of one product, from the process and the readout, whatever the published time of a pass is."""
-    chip, readout = point.chip, point.chip.macro.readout
-    if point.whole:
-        return chip.t_vector
-    each = _modelled_pass(chip, digital=readout.kind == "exact")
-    return chip.macro.passes * chip.calibration.reads * each
+    chip = point.chip
+    return chip.t_vector if point.whole else chip.macro.passes * chip.calibration.reads * pass_seconds(chip)
 
 
 def _area(point: Point) -> float:
@@ -88,11 +85,6 @@ FIGURES: Mapping[str, Callable[[Point], float | None]] = {
 }
 
 
-def _modelled_pass(chip: MacroChip, *, digital: bool) -> float:
-    process = chip.technology
-    return float(pass_time(chip.macro.readout.bits, process.node, process.supply, digital=digital))
-
-
 def _point(given: Mapping[str, Any], name: str) -> Point:
     """The description as a chip; what it leaves out comes from the technology, and is named."""
     defaults: list[str] = []
@@ -110,11 +102,11 @@ def _point(given: Mapping[str, Any], name: str) -> Point:
     width = int(default("bits_per_pass", 1)) if int(given["input_bits"]) > 1 else 1
     known = {"node": node, "supply": supply, "digital": digital, "adc_bits": bits, "bits_per_pass": width}
     cycle = given.get("cycle")
-    digits = {"cycle": quantity(cycle, "s") if cycle else float(pass_time(bits, node, supply, digital=digital))}
     if "input_density" not in given:
         defaults.append("sparsity (technology default: half of all bits are one)")
     operands = Operands(given.get("input_density"), given.get("weight_density"))
-    return Point(_chip({**given, **known, **digits}, name), operands, tuple(defaults), clocked=cycle is not None)
+    chip = _chip({**given, **known, "cycle": quantity(cycle, "s") if cycle else 0.0}, name)
+    return Point(chip, operands, tuple(defaults), clocked=cycle is not None)
 
 
 def _chip(given: Mapping[str, Any], name: str) -> Chip:
@@ -137,8 +129,10 @@ def _chip(given: Mapping[str, Any], name: str) -> Chip:
             "weights": {"encoding": encoding, "slices": slices},
             "readout": {"kind": "exact" if exact else "adc", "bits": given["adc_bits"]},
             "adder": given.get("adder", "tree"),
+            "converter": given.get("converter"),
+            "pulses": given.get("pulses", False),
             "columns_per_adc": 1 if exact else given.get("columns_per_adc", 1),
-            "t_read": given["cycle"],
+            **({"t_read": given["cycle"]} if given["cycle"] else {}),
         },
         "core": {"macros": given.get("macros", 1), "vector": {"lanes": 1}},
         "calibration": {"reads": given.get("reads", 1)},

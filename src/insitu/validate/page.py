@@ -1,124 +1,151 @@
-"""The table for people and the page with the scatter plot of modelled against published."""
+"""The page: verdict, scatter plots of modelled against published, table, and what could not be compared."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from insitu.report.figures.svg import Axis, dot, line, svg, text
 from insitu.validate.compare import Row, report
 from insitu.validate.sweeps import sweeps
+from insitu.validate.table import NAMES, constants_line, filled_in, mean, missing
 
-HEIGHT, SPAN = 420.0, (-0.5, 4.5)  # decades of TOPS/W
+HEIGHT = 420.0
+SPANS = {"tops_per_w": (-0.5, 4.5), "latency_s": (-9.5, -4.7)}  # decades shown
+UNITS = {
+    "tops_per_w": ("TOPS/W", 1.0), "latency_s": ("ns", 1e9), "tops": ("TOPS", 1.0), "area_mm2": ("mm2", 1.0),
+    "tops_per_mm2": ("TOPS/mm2", 1.0), "power_w": ("W", 1.0),
+}  # fmt: skip
 COLOURS = {"calibration": "#3b6ea5", "holdout": "#c0504d", "unseen": "#2e8b57"}
+BAND = 3.0
 STYLE = (
     "body{font:15px system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#222;background:#fff}"
-    "table{border-collapse:collapse;width:100%}td,th{padding:.25rem .5rem;border-bottom:1px solid #ccc;text-align:left}"
-    "td.n{text-align:right;font-variant-numeric:tabular-nums}.grid{stroke:#ccc}.one{stroke:#888}"
-    ".band{stroke:#bbb;stroke-dasharray:4 4}.tick,.t{font-size:12px;fill:currentColor}"
+    "h2{margin-top:2.5rem}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}"
+    "td,th{padding:.25rem .5rem;border-bottom:1px solid #ccc;text-align:left}th.n{text-align:right}"
+    "td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}tr.far td.f{font-weight:600}"
+    ".grid{stroke:#ccc}.one{stroke:#888}.band{stroke:#bbb;stroke-dasharray:4 4}li{margin:.2rem 0}"
+    ".tick,.t{font-size:12px;fill:currentColor}.hint{color:#666}"
     + "".join(f".{name}{{fill:{colour};color:{colour}}}" for name, colour in COLOURS.items())
-    + "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}}"
+    + "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}.hint{color:#aaa}.grid{stroke:#444}"
+    "td,th{border-color:#444}}"
 )
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Plain text: a line a chip and quantity, then what is missing, then the statistics."""
-    lines = [f"{'chip':<32} {'split':<12} {'quantity':<11} {'published':>11} {'modelled':>11} {'factor':>7}"]
-    lines += [line_ for row in rows for line_ in _lines(row)]
-    lines += ["", *_missing(rows), "", *_closing(rows)]
-    return "\n".join(lines)
-
-
 def html(rows: Sequence[Row]) -> str:
-    """The page: verdict, scatter plot, table, missing data; no script, no request."""
-    closing = "".join(f"<p>{escape(words)}</p>" for words in _closing(rows))
-    missing = "".join(f"<li>{escape(words)}</li>" for words in _missing(rows))
-    body = "".join(_html_row(row, name) for row in rows for name in row.figures)
-    head = "<tr><th>chip<th>split<th>quantity<th>published<th>modelled<th>factor</tr>"
-    legend = " ".join(f'<span class="{name}">&#9679; {name}</span>' for name in COLOURS)
+    """The page: statistics, scatter plots, sweeps, every figure, missing data; no script, no request."""
+    summary = report(rows)["summary"]
+    shown = {row.entry.split for row in rows}
+    legend = " ".join(f'<span class="{name}">&#9679; {name}</span>' for name in COLOURS if name in shown)
+    plots = "".join(
+        f"<h2>{escape(NAMES[name].capitalize())}, {UNITS[name][0]}</h2>{scatter(rows, name)}" for name in SPANS
+    )
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Modelled against published silicon</title>'
-        f"<style>{STYLE}</style><h1>Modelled against published silicon</h1>{closing}"
-        f"<p>TOPS/W, modelled against published, both logarithmic; dashed: a factor of 3. {legend}</p>{scatter(rows)}"
-        f"<table>{head}{body}</table><h2>Not enough data</h2><ul>{missing}</ul></html>\n"
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>Modelled against published silicon</title><style>{STYLE}</style>"
+        f"<h1>Modelled against published silicon</h1><p>{escape(_answer(summary))}</p>{_statistics(summary)}"
+        f'<p class="hint">{escape(constants_line(summary["constants"]))}.</p>'
+        f"<p>A point is a chip: published across, modelled up, both logarithmic; dashed is a factor of 3. {legend}</p>"
+        f"{plots}{_sweeps()}{_figures(rows)}"
+        f"<h2>Not enough data</h2>{_list(missing(rows))}"
+        f"<h2>Filled in from technology defaults</h2>{_list(filled_in(rows))}</html>\n"
     )
 
 
 def scatter(rows: Sequence[Row], name: str = "tops_per_w") -> str:
     """Modelled against published on logarithmic axes; a point a chip."""
-    axis, parts = Axis(*SPAN, left=8.0), list[str]()
-    for decade in range(math.ceil(SPAN[0]), math.floor(SPAN[1]) + 1):
-        x, y = axis.at(decade), _y(decade)
+    span, (unit, scale) = SPANS[name], UNITS[name]
+    axis, parts = Axis(*span, left=8.0), list[str]()
+    for decade in range(math.ceil(span[0]), math.floor(span[1]) + 1):
+        x, y = axis.at(decade), _y(decade, span)
         parts += [line(x, 0, x, HEIGHT, style="grid"), line(axis.left, y, axis.right, y, style="grid")]
-        parts += [text(x, HEIGHT + 16, f"{10**decade:g}", style="tick", anchor="middle")]
-        parts += [text(axis.left - 1, y + 4, f"{10**decade:g}", style="tick", anchor="end")]
-    for shift, style in ((0.0, "one"), (math.log10(3), "band"), (-math.log10(3), "band")):
-        lo, hi = SPAN[0] + max(0.0, -shift), SPAN[1] - max(0.0, shift)
-        parts.append(line(axis.at(lo), _y(lo + shift), axis.at(hi), _y(hi + shift), style=style))
-    for row in (r for r in rows if name in r.figures):
+        parts += [text(x, HEIGHT + 16, f"{10**decade * scale:g}", style="tick", anchor="middle")]
+        parts += [text(axis.left - 1, y + 4, f"{10**decade * scale:g}", style="tick", anchor="end")]
+    for shift, style in ((0.0, "one"), (math.log10(BAND), "band"), (-math.log10(BAND), "band")):
+        lo, hi = span[0] + max(0.0, -shift), span[1] - max(0.0, shift)
+        parts.append(line(axis.at(lo), _y(lo + shift, span), axis.at(hi), _y(hi + shift, span), style=style))
+    for row in (r for r in rows if r.entry.measured and name in r.figures and r.figures[name].prediction):
         figure = row.figures[name]
-        x = math.fsum(math.log10(figure.published[p]) for p in figure.modelled) / len(figure.modelled)
+        x = math.log10(mean({p: figure.published[p] for p in figure.modelled}))
         y = x + math.log10(figure.ratio)
-        title = f"{row.entry.name}: published {10**x:.3g}, modelled {10**y:.3g}"
-        parts.append(dot(axis.at(x), _y(y), 5, style=row.entry.split, title=title))
-    return svg(parts, HEIGHT + 24, label="Modelled against published TOPS/W")
+        title = f"{row.entry.name}: published {10**x * scale:.3g}, modelled {10**y * scale:.3g} {unit}"
+        parts.append(dot(axis.at(x), _y(y, span), 5, style=row.entry.split, title=title))
+    return svg(parts, HEIGHT + 24, label=f"Modelled against published {NAMES[name]}")
 
 
-def _y(decade: float) -> float:
-    return HEIGHT * (SPAN[1] - min(max(decade, SPAN[0]), SPAN[1])) / (SPAN[1] - SPAN[0])
+def _y(decade: float, span: tuple[float, float]) -> float:
+    return HEIGHT * (span[1] - min(max(decade, span[0]), span[1])) / (span[1] - span[0])
 
 
-def _lines(row: Row) -> list[str]:
-    lines: list[str] = []
-    for name, figure in row.figures.items():
-        given, found = _mean(figure.published), _mean(figure.modelled)
-        more = "" if figure.prediction else "  (the published clock: a consistency check)"
-        lines.append(
-            f"{row.entry.name:<32} {row.entry.split:<12} {name:<11} {given:>11.4g} {found:>11.4g} {figure.factor:>7.2f}"
-            f"{more}"
-        )
-    return lines
+def _statistics(summary: dict[str, dict[str, dict[str, dict[str, object]]]]) -> str:
+    """One row a quantity and split."""
+    keys = ("chips", "median_factor", "p90_factor")
+    rows = [
+        f"<tr><td>{escape(NAMES[name])}<td>{split}{_cells(found[key] for key in keys)}"
+        f"<td>{escape(_names(found['beyond_3']))}</tr>"
+        for name, splits in summary["by_quantity"].items()
+        for split, found in splits.items()
+        if found["chips"]
+    ]
+    return _table(("", "split", "#chips", "#median factor", "#90 % within", "beyond a factor of 3"), rows)
 
 
-def _mean(values: object) -> float:
-    numbers = list(values.values()) if isinstance(values, dict) else [0.0]
-    return math.exp(math.fsum(math.log(v) for v in numbers) / len(numbers))
+def _answer(summary: dict[str, dict[str, dict[str, dict[str, object]]]]) -> str:
+    """How far off the model is on chips that no constant was fitted on."""
+    held = {name: summary["by_quantity"][name]["holdout"] for name in ("tops_per_w", "latency_s")}
+    parts = [
+        f"{NAMES[name]} by a factor of {found['median_factor']:.2f} (median of {found['chips']} chips)"
+        for name, found in held.items()
+        if found["chips"]
+    ]
+    return f"On chips that no constant was fitted on, the model misses {' and '.join(parts)}."
 
 
-def _missing(rows: Sequence[Row]) -> list[str]:
-    lines = [f"{row.entry.name}: not enough data: {', '.join(row.missing)}" for row in rows if row.missing]
-    return lines + [f"{row.entry.name}: filled in: {', '.join(row.defaults)}" for row in rows if row.defaults]
+def _sweeps() -> str:
+    rows = [
+        f"<tr><td>{escape(s.chip)}<td>{s.quantity}"
+        f"{_cells((len(s.errors), len(s.factors), s.fitted_on))}<td class=n>{100 * s.median_error:.1f} %</tr>"
+        for s in sweeps()
+    ]
+    head = ("chip", "of", "#points", "#scale factors", "#fitted on", "#median error")
+    return f"<h2>Inside one chip</h2>{_table(head, rows)}"
 
 
-def _closing(rows: Sequence[Row]) -> list[str]:
-    found = report(rows)["summary"]
-    lines: list[str] = []
-    for name, splits in found["by_quantity"].items():
-        for split, row in splits.items():
-            if row["chips"]:
-                beyond = f"; beyond 3: {', '.join(row['beyond_3'])}" if row["beyond_3"] else ""
-                lines.append(
-                    f"{name}, {split}: {row['chips']} chips, median factor {row['median_factor']:.2f}, "
-                    f"90 % within {row['p90_factor']:.2f}{beyond}"
-                )
-    for sweep in sweeps():
-        lines.append(
-            f"sweep of {sweep.chip}, {sweep.quantity}: {len(sweep.errors)} points, "
-            f"{len(sweep.factors)} scale factors on {sweep.fitted_on}, median error {100 * sweep.median_error:.1f} %"
-        )
-    constants = found["constants"]
-    lines.append(
-        f"{constants['fitted']} shared constants fitted on {constants['calibration_rows']} calibration rows: "
-        f"{', '.join(constants['names'])}"
+def _figures(rows: Sequence[Row]) -> str:
+    body = [_figure(row, name) for name in UNITS for row in rows if name in row.figures]
+    head = ("chip", "split", "#published", "#modelled", "unit", "#factor")
+    hint = '<p class="hint">* follows from the published clock, or a simulated design: in no statistic.</p>'
+    return f"<h2>Every figure</h2>{hint}{_table(head, body)}"
+
+
+def _figure(row: Row, name: str) -> str:
+    figure, (unit, scale) = row.figures[name], UNITS[name]
+    mark = "" if figure.prediction and row.entry.measured else " *"
+    far = ' class="far"' if figure.factor > BAND else ""
+    given, found = (
+        mean({p: values[p] * scale for p in figure.modelled}) for values in (figure.published, figure.modelled)
     )
-    return lines
-
-
-def _html_row(row: Row, name: str) -> str:
-    figure = row.figures[name]
-    numbers = "".join(
-        f'<td class="n">{value:.4g}' for value in (_mean(figure.published), _mean(figure.modelled), figure.factor)
+    title = escape(row.entry.source, quote=True)
+    return (
+        f'<tr{far} title="{title}"><td>{escape(row.entry.name)}{mark}<td>{row.entry.split}'
+        f'{_cells((given, found))}<td>{unit}<td class="n f">{figure.factor:.2f}</tr>'
     )
-    mark = "" if figure.prediction else " *"
-    return f"<tr><td>{escape(row.entry.name)}<td>{row.entry.split}<td>{name}{mark}{numbers}</tr>"
+
+
+def _table(head: Iterable[str], rows: Iterable[str]) -> str:
+    """A table; columns whose name starts with # hold numbers."""
+    names = "".join(f"<th class=n>{n[1:]}" if n.startswith("#") else f"<th>{n}" for n in head)
+    return f'<div class="scroll"><table><tr>{names}</tr>{"".join(rows)}</table></div>'
+
+
+def _cells(values: Iterable[object]) -> str:
+    return "".join(f"<td class=n>{v:.3g}" if isinstance(v, float) else f"<td class=n>{v}" for v in values)
+
+
+def _names(given: object) -> str:
+    return ", ".join(str(name) for name in given) if isinstance(given, list) and given else "none"
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(words)}</li>" for words in lines) + "</ul>"

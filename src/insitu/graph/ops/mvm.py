@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from insitu.graph.graph import Node
 from insitu.numeric.affine import Ints, requantize
-from insitu.numeric.readout import adc_code, wtm2101_code, wtm2101_join
+from insitu.numeric.readout import adc_code, finer_step, wtm2101_code, wtm2101_join
 from insitu.numeric.slicing import input_planes, slice_weights
 
 Array = npt.NDArray[Any]
@@ -37,12 +37,48 @@ def patches(x: Ints, node: Node, *, kernel: tuple[int, ...], pad_value: int) -> 
     return np.moveaxis(windows, 2, 2 + rank)
 
 
-def input_codes(q: Ints, node: Node) -> Ints:
-    """The codes a macro is driven with: clip((q << input_shift) + input_offset, 0, 255) for wtm2101, else q."""
-    shift, offset = node.attr("input_shift", 0), node.attr("input_offset", 0)
-    if node.attr("readout") != "wtm2101":
+def drive_range(node: Node) -> tuple[int, int] | None:
+    """The codes rows can be driven with, where codes are transformed on their way to them."""
+    if node.attr("readout") == "wtm2101":
+        return 0, 255
+    given = tuple(node.attr("drive", ()))
+    return (int(given[0]), int(given[1])) if given else None
+
+
+def input_codes(q: Ints, node: Node, *, sign: int = 1) -> Ints:
+    """The codes a macro is driven with: clip(sign * ((q << input_shift) + input_offset)) to `drive_range`, else q."""
+    bounds = drive_range(node)
+    if bounds is None:
         return q
-    return np.clip((q << shift) + offset, 0, 255)
+    return np.clip(sign * ((q << node.attr("input_shift", 0)) + node.attr("input_offset", 0)), *bounds)
+
+
+def block_signs(node: Node) -> tuple[int, ...]:
+    """Sign of every block of rows: all the layer's rows again, with input and weight negated where it is -1."""
+    return tuple(int(s) for s in node.attr("blocks", ())) or (1,)
+
+
+def driven_rows(q: Ints, node: Node) -> Ints:
+    """Codes q [..., rows] of a layer's inputs as codes [..., blocks * rows] of the rows it takes."""
+    signs = block_signs(node)
+    return input_codes(q, node) if signs == (1,) else np.concatenate([input_codes(q, node, sign=s) for s in signs], -1)
+
+
+def programmed_rows(w: Ints, node: Node) -> Ints:
+    """Weights [rows, cols] as those of all blocks, [blocks * rows, cols]."""
+    signs = block_signs(node)
+    return w if signs == (1,) else np.concatenate([s * w for s in signs])
+
+
+def finer(node: Node, count: int) -> tuple[int, ...]:
+    """How many powers of two finer than the layer's step each of `count` row parts is read."""
+    return tuple(int(r) for r in node.attr("finer", ())) or (0,) * count
+
+
+def bias_parts(node: Node, rows: int) -> tuple[int, ...]:
+    """Row parts that hold the bias where it lies in the array: the first of every copy that is read on its own."""
+    each = rows // max(int(node.attr("apart", 1)), 1)
+    return tuple(i for i, part in enumerate(parts_of(node, rows)) if part.start % each == 0)
 
 
 def column_codes(
@@ -70,17 +106,20 @@ def _wtm2101(x: Ints, w: Ints, node: Node, *, bias: Ints, gain: Ints, lo: int, h
     rows = parts_of(node, w.shape[0])
     if len(rows) == 1:
         return wtm2101_code(x @ w + bias, gain, lo=lo, hi=hi)
-    k = int(node.attr("k", 0))
-    sums = [x[..., part] @ w[part] + (bias if i == 0 else 0) for i, part in enumerate(rows)]
-    partials = np.stack([wtm2101_code(s, gain >> k) for s in sums])
-    return wtm2101_join(partials, k, lo=lo, hi=hi)
+    k, held, steps = int(node.attr("k", 0)), bias_parts(node, w.shape[0]), finer(node, len(rows))
+    sums = [x[..., part] @ w[part] + (bias if i in held else 0) for i, part in enumerate(rows)]
+    partials = np.stack([wtm2101_code(s, gain >> (k + up)) for s, up in zip(sums, steps, strict=True)])
+    return wtm2101_join(partials, k, lo=lo, hi=hi, finer=steps)
 
 
 def _adc_sum(x: Ints, w: Ints, node: Node) -> Ints:
     """Sum of the converter's codes over row parts, input planes and weight slices."""
     total = np.zeros((*x.shape[:-1], w.shape[1]), np.int64)
     bits, signed = int(node.attr("adc_bits")), bool(node.attr("adc_signed"))
-    for part in parts_of(node, w.shape[0]):
+    parts = parts_of(node, w.shape[0])
+    steps = finer(node, len(parts))
+    for part, up in zip(parts, steps, strict=True):
+        multiplier, shift = finer_step(int(node.attr("adc_m", 1)), int(node.attr("adc_s", 0)), up)
         planes = input_planes(
             x[..., part],
             bits=int(node.attr("input_bits", 8)),
@@ -90,7 +129,6 @@ def _adc_sum(x: Ints, w: Ints, node: Node) -> Ints:
         slices = slice_weights(w[part], bits=int(node.attr("weight_bits", 7)), step=int(node.attr("slice_bits", 8)))
         for up_x, plane in planes:
             for up_w, digits in slices:
-                total += adc_code(
-                    plane @ digits, int(node.attr("adc_m", 1)), int(node.attr("adc_s", 0)), bits=bits, signed=signed
-                ) << (up_x + up_w)
+                code = adc_code(plane @ digits, multiplier, shift, bits=bits, signed=signed)
+                total += code << (up_x + up_w + max(steps) - up)
     return total

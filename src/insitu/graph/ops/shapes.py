@@ -68,7 +68,8 @@ def _fault(node: Node, got: str, need: str) -> ModelError:
 def _common_dtype(call: _Call) -> str:
     """The first input's element type; floats do not mix with other types."""
     names = [v for v in call.node.inputs if v]
-    dtypes = list(dict.fromkeys(call.types[v].dtype for v in names))
+    wide = [v for v in names if v in call.constants and call.types[v].dtype == "f64"]  # biases that keep 32 bits
+    dtypes = list(dict.fromkeys(call.types[v].dtype for v in names if v not in wide or len(wide) == len(names)))
     if len(dtypes) > 1 and any(d.startswith("f") for d in dtypes):
         raise call.fault(f"inputs of the types {', '.join(dtypes)}", "inputs of one type")
     return dtypes[0]
@@ -378,7 +379,7 @@ def _unsqueeze(call: _Call) -> Shape:
 Rule = Callable[[_Call], Shape]
 RULES: dict[str, Rule] = {
     "Conv": _conv, "Gemm": _gemm, "MatMul": _matmul, "BatchNormalization": _batch_norm,
-    "Relu": _same, "Clip": _same, "Requantize": _same, "Lut": _same, "Softmax": _softmax,
+    "Relu": _same, "Clip": _same, "Requantize": _same, "Curve": _same, "Lut": _same, "Softmax": _softmax,
     "Add": _broadcast, "Mul": _broadcast,
     "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool, "ReduceMean": _reduce,
     "Concat": _concat, "Slice": _slice, "Pad": _pad, "Flatten": _flatten, "Reshape": _reshape,
