@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insitu.base.random import effect_key, normal
+from insitu.circuit.kernels import convert
 from insitu.isa.program import Binding, Post, Readout
 from insitu.numeric.affine import ROUNDINGS, requantize
 from insitu.numeric.readout import adc_code, wtm2101_code
-from insitu.sim.kernels import fill_normals, noisy_codes
 from insitu.sim.macro import narrow, narrow_scalar, trunc_q2
 from insitu.sim.products import FLOAT32_EXACT, FLOAT64_EXACT, exact_matrix, product_bound, product_type
 
@@ -210,46 +207,30 @@ def test_the_wtm2101_kernel_is_its_readout(dtype):
     assert np.array_equal(trunc_q2(acc.astype(dtype), bias, shift, -128, 127), wanted)
 
 
-@pytest.mark.parametrize(("first", "count"), [(0, 64), (3, 50), (4, 7), (1001, 1), ((1 << 34) + 5, 13)])
-def test_normals_are_the_stream_of_base_random(first, count):
-    out = np.empty(count, np.float32)
-    effect = "read noise"
-    fill_normals(out, first, 17, 5, 3, 42, effect_key(effect))
-    wanted = normal(42, effect, count, instance=3, macro=5, time=17, offset=first, dtype=np.float32)
-    np.testing.assert_allclose(out, wanted, rtol=3e-7, atol=1e-9)
-
-
-def noisy(
-    acc, *, kind, lo, hi, gain=1.0, offset=0.0, step=1.0, slope=0.0, floor=0.0, squares=None, stream=(0, 0, 0, 0, 0, 0)
-):
+def read_ideally(acc, *, kind, step):
     cols = acc.shape[1]
-    columns = [np.full(cols, v, np.float64) for v in (gain, offset, step)]
-    squares = np.zeros((len(acc), 1), np.float32) if squares is None else squares.astype(np.float32)
-    out = np.empty(acc.shape, np.int32)
-    noisy_codes(acc.astype(np.float32), squares, *columns, slope, np.full(cols, floor), stream, kind, lo, hi, out)
+    one, out = np.ones(cols, np.float32), np.zeros(acc.shape, np.int32)
+    squares, stream = np.zeros((len(acc), 1), np.float32), np.zeros(6, np.int64)
+    inverse = (one / step).astype(np.float32)
+    convert(
+        acc.astype(np.float32),
+        squares,
+        inverse,
+        0 * one,
+        inverse,
+        np.float32(0),
+        0 * one,
+        stream,
+        kind,
+        -128,
+        127,
+        0,
+        out,
+    )
     return out
 
 
 def test_without_noise_the_analog_kernel_is_the_ideal_readout():
     acc = np.arange(-4000, 4000)[:, None] * np.array([[1, 3]])
-    assert np.array_equal(noisy(acc, kind=1, lo=-128, hi=127, step=256.0), wtm2101_code(acc, 256))
-    assert np.array_equal(noisy(acc, kind=0, lo=-128, hi=127, step=64.0), adc_code(acc, 1, 6, bits=8, signed=True))
-
-
-@pytest.mark.parametrize("wide", [False, True])
-def test_noise_of_the_analog_kernel_is_its_definition(wide):
-    """Beyond one chunk, so that the stream's numbering across chunks is covered."""
-    rows, cols, step = 600, 3, 64.0
-    rng = np.random.default_rng(0)
-    acc = rng.integers(-3000, 3000, (rows, cols))
-    squares = rng.uniform(1e3, 1e5, (rows, cols if wide else 1)).astype(np.float32)
-    stream = (77, 5, 2, 1, 9, effect_key("read_noise"))
-    normals = normal(9, "read_noise", (rows, cols), instance=1, macro=2, time=5, offset=77, dtype=np.float32)
-    signal = acc * 1.02 + np.sqrt(0.01 * squares.astype(np.float64) + 4.0) * normals
-    wanted = np.clip(np.rint(signal / step + 0.3), -128, 127)
-    got = noisy(
-        acc, kind=0, lo=-128, hi=127, gain=1.02, offset=0.3, step=step, slope=0.01, floor=4.0, squares=squares,
-        stream=stream,
-    )  # fmt: skip
-    assert prod(got.shape) - int((got == wanted).sum()) <= 1  # ties may fall to either side
-    assert np.abs(got - wanted).max() <= 1
+    assert np.array_equal(read_ideally(acc, kind=1, step=256.0), wtm2101_code(acc, 256))
+    assert np.array_equal(read_ideally(acc, kind=0, step=64.0), adc_code(acc, 1, 6, bits=8, signed=True))

@@ -71,7 +71,7 @@ def _philox(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
-@nb.njit(cache=True, inline="always")
+@nb.njit(cache=True, inline="always", fastmath={"contract"})
 def _radius(word):
     """sqrt(-2 log u) for u = (word + 1/2) / 2**32; near u = 1 the distance from 1 is taken from the word itself."""
     u = (nb.float32(word) + HALF) * TURN
@@ -86,14 +86,14 @@ def _radius(word):
     return math.sqrt(max(F(-2.0) * log, F(0.0)))
 
 
-@nb.njit(cache=True, inline="always")
+@nb.njit(cache=True, inline="always", fastmath={"contract"})
 def _sine(y):
     """sin(2 pi y) for |y| <= 1/4."""
     z = y * y
     return (((((S5 * z + S4) * z + S3) * z + S2) * z + S1) * z + S0) * y
 
 
-@nb.njit(cache=True, inline="always")
+@nb.njit(cache=True, inline="always", fastmath={"contract"})
 def _circle(word):
     """(cos, sin) of the word's share of a full turn; the half step of 2**-33 turns is below float32."""
     turn = nb.float32(nb.int32(word)) * TURN
@@ -116,7 +116,7 @@ def fill_words(out0, out1, out2, out3, first, time, macro, instance, seed, effec
         out2[i], out3[i] = nb.uint32(w2), nb.uint32(w3)
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, fastmath={"contract"})
 def to_normals(radii, turns, cosines, sines):
     """Two standard normals of each pair of words by Box and Muller; uint32 in, float32 out, contiguous."""
     for i in range(radii.shape[0]):

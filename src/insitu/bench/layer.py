@@ -38,8 +38,9 @@ class Layer:
         spread_rows(lambda a, b: self._part(x[a:b], out[a:b], a), len(x))
 
     def _part(self, x: Array, out: Array, first: int) -> None:
-        codes = np.rint(x * np.float32(1.0 / self.source.scale[0]))
-        codes = np.clip(codes, self.source.lo, self.source.hi).astype(np.int8)
+        real = np.multiply(x, np.float32(1.0 / self.source.scale[0]))
+        np.clip(np.rint(real, out=real), self.source.lo, self.source.hi, out=real)
+        codes = real.astype(np.int8)
         read = self.model.read(self.matrix, codes, first_vector=first)
         np.multiply(read, np.float32(self.target.scale[0]), out=out)
 
@@ -57,7 +58,9 @@ def layer(weights: Array, chip: Chip, *, physics: str, inputs: Array) -> Layer:
     constants = {"w": weights, "b": bias}
     types = {"x": TensorType((1, rows), "f32"), "y": TensorType((1, cols), "f32")}
     types |= {name: const_type(array) for name, array in constants.items()}
-    graph = Graph("layer", "captured", ("x",), ("y",), (Node("fc", "MatMul", ("x", "w", "b"), ("y",)),), types, constants)
+    graph = Graph(
+        "layer", "captured", ("x",), ("y",), (Node("fc", "MatMul", ("x", "w", "b"), ("y",)),), types, constants
+    )
     plan = ptq.plan(graph, chip, data={"x": inputs[:, None]})
     quantized = quantize(graph, chip, plan=plan)
     program = compile_graph(quantized, chip)

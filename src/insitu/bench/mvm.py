@@ -12,7 +12,7 @@ from insitu.bench.layer import bench_chip, layer
 from insitu.bench.pairs import case, paired, products
 from insitu.bench.result import BenchResult, Case
 
-SIZES = (512, 1024)
+SIZES = (512, 1024, 2048, 4096)
 BARS = {512: 0.7, 32: 0.35}  # by batch; the best peer with noise has 0.31 and 0.17
 
 

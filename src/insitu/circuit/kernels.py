@@ -17,7 +17,7 @@ CHUNK = 512  # blocks of four normals at a time: they and their words stay in th
 ADC, WTM2101 = 0, 1
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, fastmath={"contract"})
 def convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total):
     """total[v, c] += code << up, code = readout(acc * scale[c] + noise * inverse[c] + offset[c]).
 
@@ -86,13 +86,13 @@ def _repeated(table, times):
     return out
 
 
-@nb.njit(cache=True, inline="always")
+@nb.njit(cache=True, inline="always", fastmath={"contract"})
 def _signal(acc, scale, offset, values):
     for c in range(acc.shape[0]):
         values[c] = acc[c] * scale[c] + offset[c]
 
 
-@nb.njit(cache=True, inline="always")
+@nb.njit(cache=True, inline="always", fastmath={"contract"})
 def _variance(squares, slope, floor, columns, col, wide, variance):
     """Variances of a run: of `wide` columns from `col` on of one vector, or of all columns of several."""
     each = min(columns, wide)
@@ -106,7 +106,7 @@ def _variance(squares, slope, floor, columns, col, wide, variance):
                 variance[i * each + c] = slope * squares[i, col + c] + floor[col + c]
 
 
-@nb.njit(cache=True, inline="always")
+@nb.njit(cache=True, inline="always", fastmath={"contract"})
 def _add_noise(values, variance, inverse, draws):
     for c in range(values.shape[0]):
         values[c] += math.sqrt(variance[c]) * draws[c] * inverse[c]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from insitu.base.random import effect_key
+from insitu.base.random import effect_key, read_normals
 from insitu.circuit.converter import drive_levels
 from insitu.circuit.effects import Physics
 from insitu.circuit.macro import read_codes, step_of
@@ -20,10 +20,11 @@ from insitu.circuit.tile import Cells, adc_bend, column_error, read_noise_sd, ti
 from insitu.isa.program import Binding, Post, Program, Readout, Section, Tile
 from insitu.numeric.readout import adc_range, finer_step, wtm2101_join
 from insitu.numeric.slicing import digit_shifts, slice_weights
-from insitu.sim.products import Matrix, exact_matrix
+from insitu.sim.products import FLOAT64_EXACT, Matrix, exact_matrix
 
 Array = npt.NDArray[Any]
 INT64 = np.int64
+ADC, WTM2101 = 0, 1  # readouts of circuit.kernels.convert
 DENSE = 0.75  # above this share of programmed cells, read noise counts all rows
 
 
@@ -40,6 +41,12 @@ class Analog:
     macro: int
     spread: npt.NDArray[np.float32] | None = None  # read noise of each cell in units of slope; None: all alike
     bend: npt.NDArray[np.float64] | None = None  # [columns, codes], errors of the converters; None: straight ones
+
+    @cached_property
+    def tables(self) -> tuple[npt.NDArray[np.float32], ...]:
+        """Gain over step, offset, one over step, and variance that does not depend on inputs, as kernels take them."""
+        tables = (self.gain / self.step, self.offset, 1.0 / self.step, np.broadcast_to(self.floor, self.step.shape))
+        return tuple(np.ascontiguousarray(t, np.float32) for t in tables)
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,8 @@ class MacroModel:
         kind = bound.binding.readout.kind
         if kind == "exact":
             acc = bound.ideal[0].times(x)
-            return narrow(acc, bound.bias, bound.multiplier, bound.shift, bound.binding.post)
+            most = bound.ideal[0].bound
+            return narrow(acc, bound.bias, bound.multiplier, bound.shift, bound.binding.post, bound=most)
         reads = _Reads(first_vector, sequence)
         return self._wtm2101(bound, x, reads) if kind == "wtm2101" else self._adc(bound, x, reads)
 
@@ -113,8 +121,9 @@ class MacroModel:
         for index, part in enumerate(bound.parts):
             bias = bound.bias if index in held else np.zeros_like(bound.bias)
             if bound.analog:
-                analog = bound.analog[index][0][1]
-                codes.append(self._noisy(analog, x[:, part], reads, bound, plane=index, kind=1, lo=lo, hi=hi))
+                analog, out = bound.analog[index][0][1], np.zeros((len(x), bound.binding.cols), np.int32)
+                self._add_noisy(analog, x[:, part], reads, bound, out, plane=index, kind=WTM2101, lo=lo, hi=hi)
+                codes.append(out)
             else:
                 down = 0 if whole else readout.k + steps[index]
                 codes.append(trunc_q2(bound.ideal[index].times(x[:, part]), bias, bound.shift - down, lo, hi))
@@ -128,7 +137,7 @@ class MacroModel:
         assert isinstance(readout.shift, int)
         bits, step = readout.plane_bits
         lo, hi = adc_range(readout.bits, signed=readout.signed)
-        total = np.zeros((len(x), bound.binding.cols), INT64)
+        total = np.zeros((len(x), bound.binding.cols), _total_type(bound))
         signed = bool(np.issubdtype(x.dtype, np.signedinteger))
         steps = readout.finer or (0,) * len(bound.parts)
         for index, part in enumerate(bound.parts):
@@ -138,11 +147,12 @@ class MacroModel:
                 if bound.analog:
                     for up_w, analog in bound.analog[index]:
                         read = index << 8 | number << 4 | up_w
-                        codes = self._noisy(analog, plane, reads, bound, plane=read, kind=0, lo=lo, hi=hi)
-                        total += codes.astype(INT64) << (up_x + up_w + rest)
+                        up = up_x + up_w + rest
+                        self._add_noisy(analog, plane, reads, bound, total, plane=read, kind=ADC, lo=lo, hi=hi, up=up)
                 else:
                     self._convert(bound, index, plane, up_x + rest, total)
-        return narrow(total, bound.bias, bound.multiplier, bound.shift, bound.binding.post)
+        most = (1 << _total_bits(bound)) + int(np.abs(bound.bias).max(initial=0))
+        return narrow(total, bound.bias, bound.multiplier, bound.shift, bound.binding.post, bound=most)
 
     @staticmethod
     def _convert(bound: BoundMatrix, index: int, plane: Array, up: int, total: Array) -> None:
@@ -157,27 +167,27 @@ class MacroModel:
             acc = np.ascontiguousarray(matrix.times(plane))
             add_codes(acc, multiplier, shift, lo, hi, up + up_w, total)
 
-    def _noisy(
-        self, analog: Analog, x: Array, reads: _Reads, bound: BoundMatrix, *, plane: int, kind: int, lo: int, hi: int
-    ) -> Array:
-        from insitu.sim.kernels import noisy_codes
+    def _add_noisy(
+        self, analog: Analog, x: Array, reads: _Reads, bound: BoundMatrix, total: Array, *,
+        plane: int, kind: int, lo: int, hi: int, up: int = 0,
+    ) -> None:  # fmt: skip
+        """Add the codes of one noisy read of x [vectors, rows], times 2**up, to `total` [vectors, columns]."""
+        from insitu.circuit.kernels import convert
 
         driven = self._driven(np.asarray(x, np.float32), bound.binding)
         squares = _squares(driven, analog)
-        out = np.empty((len(driven), bound.binding.cols), np.int32)
-        cols = bound.binding.cols
         time = (bound.stream << 12 | (reads.sequence & 0xFFF)) & 0xFFFFFFFF
-        stream = np.array(
-            [reads.first * cols, time, analog.macro << 16 | plane, self.instance, self.seed, effect_key("read_noise")],
-            np.int64,
-        )
+        macro = analog.macro << 16 | plane
         acc = driven @ analog.weights
         if analog.bend is not None:
-            return bent_codes(acc, squares, analog, stream, bound.binding.readout, lo, hi)
-        noisy_codes(
-            acc, squares, analog.gain, analog.offset, analog.step, analog.slope, analog.floor, stream, kind, lo, hi, out
-        )
-        return out
+            place = {"instance": self.instance, "macro": macro, "time": time}
+            z = read_normals(self.seed, "read_noise", *acc.shape, first=reads.first, **place)
+            total += bent_codes(acc, squares, analog, z, bound.binding.readout, lo, hi).astype(total.dtype) << up
+            return
+        scale, offset, inverse, floor = analog.tables
+        stream = np.array([reads.first, time, macro, self.instance, self.seed, effect_key("read_noise")], np.int64)
+        slope = np.float32(analog.slope)
+        convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total)
 
     def _driven(self, x: npt.NDArray[np.float32], binding: Binding) -> npt.NDArray[np.float32]:
         """What rows see of codes after their drivers."""
@@ -300,30 +310,39 @@ class _Reads:
     sequence: int
 
 
+def _total_bits(bound: BoundMatrix) -> int:
+    """Bits of the magnitude of the sum of all codes of a converter: all planes, slices and row parts."""
+    readout = bound.binding.readout
+    planes, slices = (bits - step for bits, step in (readout.plane_bits, readout.slice_bits))
+    # shifts of powers of two add up to less than twice the largest one
+    return readout.bits + max(planes, 0) + 1 + max(slices, 0) + 1 + readout.finest + len(bound.parts).bit_length()
+
+
+def _total_type(bound: BoundMatrix) -> npt.DTypeLike:
+    """The narrow type that holds the sum of all codes of a converter, or int64."""
+    return np.int32 if _total_bits(bound) < 31 else INT64
+
+
 def _squares(driven: npt.NDArray[np.float32], analog: Analog) -> Array:
     """sum(x**2 * spread), [vectors, columns]; one column for all where every cell has the same."""
     if analog.slope == 0:
         return np.zeros((len(driven), 1), np.float32)
     if analog.spread is not None:
         return (driven * driven) @ analog.spread
-    return (driven * driven).sum(axis=1)[:, None]
+    return np.einsum("vr,vr->v", driven, driven)[:, None]
 
 
 def bent_codes(
-    acc: Array, squares: Array, analog: Analog, stream: Array, readout: Readout, lo: int, hi: int
+    acc: Array, squares: Array, analog: Analog, normals: Array, readout: Readout, lo: int, hi: int
 ) -> Array:  # fmt: skip
-    """`kernels.noisy_codes` by circuit.macro.read_codes, which knows converters that are not straight."""
-    from insitu.sim.kernels import fill_normals
-
-    noise = np.empty(acc.size, np.float32)
-    fill_normals(noise, *(int(v) for v in stream))
+    """The kernel's `convert` by circuit.macro.read_codes, which knows converters that are not straight."""
     sd = np.sqrt(analog.slope * squares.astype(np.float64) + analog.floor)
     kind: dict[str, Any] = {"gain": analog.step}
     if readout.kind == "adc":
         kind = {"multiplier": 1.0 / analog.step, "shift": 0}
     codes = read_codes(
         acc.astype(np.float64), readout, lo=lo, column_gain=analog.gain, column_offset=analog.offset,
-        read_noise=sd * noise.reshape(acc.shape), bend_table=analog.bend, **kind,
+        read_noise=sd * normals, bend_table=analog.bend, **kind,
     )  # fmt: skip
     return np.minimum(codes, hi).astype(np.int32)
 
@@ -420,12 +439,21 @@ def _columns(program: Program, value: int | str, cols: int) -> Array:
     return np.ascontiguousarray(np.broadcast_to(table, (cols,)))
 
 
-def narrow(acc: Array, bias: Array, multiplier: Array, shift: Array, post: Post) -> Array:
-    """Requantize column sums [vectors, columns] with a bias, multiplier and shift per column."""
-    from insitu.sim.kernels import MODES
+def narrow(
+    acc: Array, bias: Array, multiplier: Array, shift: Array, post: Post, *, bound: int = FLOAT64_EXACT
+) -> Array:
+    """Requantize column sums [vectors, columns] with a bias, multiplier and shift per column; |acc + bias| < bound."""
+    from insitu.sim.kernels import MODES, narrow_exact
     from insitu.sim.kernels import narrow as kernel
 
     out = np.empty(acc.shape, np.int32)
+    if post.rounding == "half_even" and bound * int(multiplier.max(initial=1)) < FLOAT64_EXACT:
+        scale = np.ldexp(multiplier.astype(np.float64), -shift.astype(np.int64))
+        narrow_exact(
+            np.ascontiguousarray(acc), bias.astype(np.float64), scale, float(post.zero_point), float(post.lo),
+            float(post.hi), out,
+        )  # fmt: skip
+        return out
     kernel(
         np.ascontiguousarray(acc), bias, multiplier, shift, MODES[post.rounding], post.zero_point, post.lo, post.hi, out
     )
