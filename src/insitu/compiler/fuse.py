@@ -18,7 +18,7 @@ from insitu.graph.rewrite import Names, live, pinned
 from insitu.graph.types import TensorType
 
 Array = npt.NDArray[Any]
-ACTIVE = ("Conv", "MatMul", "Add", "Mul", "AveragePool", "ReduceMean")
+ACTIVE = ("Conv", "MatMul", "Add", "Sub", "Mul", "AveragePool", "ReduceMean", "ReduceSum")
 MOVES = ("Reshape", "Transpose", "Slice", "MaxPool")  # an activation may as well come before these
 
 

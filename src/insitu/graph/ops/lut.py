@@ -31,3 +31,9 @@ def lut_faults(node: Node, table: npt.NDArray[Any] | None, out: QuantSpec) -> It
 def byte_table(function: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     """A table of 256 entries from the results for codes -128..127, in order."""
     return np.roll(function, -128).astype(np.int32)
+
+
+def full_table(spec: QuantSpec) -> Ints:
+    """The code that each entry of a table stands for: 0 and up, then the negative ones."""
+    codes = np.arange(1 << spec.bits, dtype=np.int64)
+    return np.where(codes > spec.hi, codes - (1 << spec.bits), codes)
