@@ -345,7 +345,7 @@ def _exists(node: Node, proto: onnx.NodeProto, opsets: Mapping[str, int]) -> boo
 
 
 def _narrow(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def _clean(name: str) -> str:
