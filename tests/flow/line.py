@@ -13,6 +13,7 @@ import onnx
 from insitu.algo import ptq
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
+from insitu.compiler import adapt
 from insitu.compiler.pipeline import compile_graph
 from insitu.compiler.quantize import quantize
 from insitu.flow.chain import capture
@@ -69,6 +70,7 @@ def inputs_of(graph: Graph, samples: int, *, seed: int = 0) -> dict[str, Array]:
 
 def build(graph: Graph, chip: Chip, *, seed: int = 0) -> tuple[Graph, Program]:
     """(quantized graph, program), verified and statically checked."""
+    graph = adapt.run(graph, chip)
     plan = ptq.plan(graph, chip, data=inputs_of(graph, 8, seed=seed), seed=seed)
     quantized = verify(quantize(graph, chip, plan=plan))
     program = compile_graph(quantized, chip)

@@ -18,6 +18,8 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 KEPT = 1 << 18  # elements kept of each value
 BLOCK = 32
+FAINT = 12.0  # exp(-12) is far below a step of a softmax's codes
+BIG = 1e30  # what is infinite counts as
 STEPS = 4  # steps a network with state runs on each sample
 
 
@@ -67,11 +69,13 @@ class Calibration:
 
 def calibrate(graph: Graph, data: Mapping[str, Array], *, seed: int = 0) -> Calibration:
     """Run the float network on `data` (samples, *shape) and note what every value does."""
-    data = {k: _finite(k, v) for k, v in data.items()}
-    session = float_session(graph, expose=[n.output for n in graph.nodes])
+    data = {k: _finite(k, v) if graph.type(k).dtype == "f32" else np.asarray(v) for k, v in data.items()}
+    made = [v for n in graph.nodes for v in n.outputs if v and graph.type(v).dtype == "f32"]
+    session, floors = float_session(graph, expose=made), _softmax_inputs(graph)
     rng = np.random.default_rng(seed)
     samples = len(next(iter(data.values())))
-    axes = {v: channel_axis(graph, v) for v in (*graph.inputs, *graph.state_inputs, *(n.output for n in graph.nodes))}
+    given = [v for v in (*graph.inputs, *graph.state_inputs) if graph.type(v).dtype == "f32"]
+    axes = {v: channel_axis(graph, v) for v in (*given, *made)}
     seen: dict[str, list[Range]] = {}
     steps = STEPS if graph.states else 1
     share = max(64, KEPT * BLOCK // max(samples * steps, 1))
@@ -81,7 +85,8 @@ def calibrate(graph: Graph, data: Mapping[str, Array], *, seed: int = 0) -> Cali
         for _ in range(steps):
             values = {**block, **session(block)}
             for name in axes:
-                seen.setdefault(name, []).append(_range(values[name], axes[name], rng, share))
+                value = _raised(values[name], floors[name]) if name in floors else values[name]
+                seen.setdefault(name, []).append(_range(value, axes[name], rng, share))
             block |= {s.input: values[s.output] for s in graph.states}
     return Calibration({name: _joined(parts) for name, parts in seen.items()}, data)
 
@@ -95,12 +100,29 @@ def _finite(name: str, array: Array) -> Array:
     return real
 
 
+def _softmax_inputs(graph: Graph) -> dict[str, int]:
+    """Scores that only softmaxes read and a mask may have gone into, with the axis that is summed (samples counted)."""
+    found: dict[str, int] = {}
+    masked = {v for n in graph.nodes if n.op in ("Add", "Sub", "Mul", "Host") for v in n.outputs}
+    for value, nodes in graph.consumers().items():
+        axes = {int(n.attr("axis", -1)) % graph.type(value).rank for n in nodes if n.op == "Softmax"}
+        if value in masked and value not in graph.outputs and len(axes) == 1 and all(n.op == "Softmax" for n in nodes):
+            found[value] = axes.pop() + 1
+    return found
+
+
+def _raised(value: Array, axis: int) -> Array:
+    """Without what no softmax sees: FAINT below the smallest of all maxima."""
+    return np.maximum(value, value.max(axis=axis).min() - FAINT)
+
+
 def _zeros(graph: Graph, name: str, block: Mapping[str, Array]) -> Array:
     """A state before the first step."""
     return np.zeros((len(next(iter(block.values()))), *graph.type(name).sizes()), np.float32)
 
 
 def _range(value: Array, axis: int | None, rng: np.random.Generator, share: int) -> Range:
+    value = np.nan_to_num(value, nan=0.0, posinf=BIG, neginf=-BIG)
     rows = value.reshape(-1, 1) if axis is None else np.moveaxis(value, axis, -1).reshape(-1, value.shape[axis])
     keep = max(8, share // rows.shape[1])
     sample = rows if len(rows) <= keep else rows[np.sort(rng.integers(0, len(rows), keep))]

@@ -20,11 +20,12 @@ from insitu.algo.equalize import behind, channels_of, equalized
 from insitu.algo.gains import CELLS, Columns, affordable, columns_of, free_scales, given_scale, one_scale
 from insitu.algo.refine import refined
 from insitu.algo.search import asymmetric, error, few_rows, power_of_two, symmetric, top_code, unsigned
-from insitu.algo.ties import bases, carried
+from insitu.algo.ties import bases, carried, sharing
 from insitu.algo.weights import weight_scales
 from insitu.arch.spec import Chip
 from insitu.compiler.draft import MOVES, follow, is_weight_layer
 from insitu.compiler.given import complete, given, given_weights
+from insitu.compiler.plain import plain_values
 from insitu.compiler.plan import LayerPlan, QuantPlan
 from insitu.compiler.quantize import SOFTMAX_SPEC, window_counts
 from insitu.compiler.quantize_layers import weight_limit
@@ -49,6 +50,8 @@ class _Choice:
     real: Mapping[str, Array] = field(default_factory=dict[str, Array])
     carried: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     bias_rows: int = 0
+    plain: frozenset[str] = frozenset()  # values that stay numbers
+    first: Mapping[str, str] = field(default_factory=dict[str, str])  # layer: the one whose weights it reads
 
     @property
     def kind(self) -> str:
@@ -91,6 +94,8 @@ def plan(graph: Graph, chip: Chip, *, data: Mapping[str, Array], seed: int = 0) 
     shifts = chip.capabilities.scales == "power_of_two"
     choice = _Choice(graph, chip, seen, bases(graph, seen) if shifts else {})
     choice = replace(choice, real=_real(graph, chip, seen), carried=carried(graph), bias_rows=chip.macro.bias_rows)
+    first = {n.name: nodes[0].name for nodes in sharing(graph) for n in nodes[1:]}
+    choice = replace(choice, plain=plain_values(graph), first=first)
     values, layers = _decided(choice)
     if choice.kind == "wtm2101":
         rows = affordable(graph, chip, layers)
@@ -105,7 +110,8 @@ def _decided(start: _Choice) -> tuple[dict[str, QuantSpec], dict[str, LayerPlan]
     """Specs of all values and choices of all layers, in execution order."""
     choice = replace(start, values={}, layers={})
     for name in (*choice.graph.inputs, *choice.graph.state_inputs):
-        choice.values[name] = _input(choice, name)
+        if name not in choice.plain:
+            choice.values[name] = _input(choice, name)
     for node in choice.graph.nodes:
         _decide(choice, node)
     return choice.values, choice.layers
@@ -143,8 +149,12 @@ def _from_layer(choice: _Choice, name: str) -> bool:
 
 
 def _decide(choice: _Choice, node: Node) -> None:
-    """The spec of a node's output, and a weight layer's own choices."""
+    """The specs of a node's outputs, and a weight layer's own choices."""
     graph, out = choice.graph, node.output
+    if node.op == "Host" or out in choice.plain:
+        for value in (v for v in node.outputs if v and v not in choice.plain):
+            choice.values[value] = choice.known(value) or _free_value(choice, node, value, choice.default(node))
+        return
     layer = is_weight_layer(graph, node)
     known = choice.known(out)
     if layer and choice.kind == "wtm2101":
@@ -155,11 +165,23 @@ def _decide(choice: _Choice, node: Node) -> None:
     choice.values[out] = spec
     if layer and choice.kind != "wtm2101":
         choice.layers[node.name] = _layer(choice, node)
+    if (first := choice.first.get(node.name)) is not None and _alike(choice, node, first):
+        choice.layers[node.name] = choice.layers[first]
+
+
+def _alike(choice: _Choice, node: Node, first: str) -> bool:
+    """Whether a layer has the codes of the one whose weights it reads, on both sides."""
+    other = next(n for n in choice.graph.nodes if n.name == first)
+    pairs = ((node.inputs[0], other.inputs[0]), (node.output, other.output))
+    return all(choice.values[a] == choice.values[b] for a, b in pairs)
 
 
 def _spec(choice: _Choice, node: Node) -> QuantSpec:
     """The spec of a value that is not a wtm2101 layer's output."""
     seen, name, default = choice.range(node.output), node.output, choice.default(node)
+    picks = node.op == "Gather" and node.inputs[0] not in choice.graph.constants
+    if picks:
+        return choice.values[node.inputs[0]]
     if node.op == "Softmax":
         return SOFTMAX_SPEC
     if node.op in MOVES:
@@ -172,15 +194,26 @@ def _spec(choice: _Choice, node: Node) -> QuantSpec:
     source = choice.values.get(node.inputs[0], SOFTMAX_SPEC)
     if node.op in ("AveragePool", "ReduceMean") and (source.axis is not None or choice.kind == "wtm2101"):
         return _average(choice, node, source)
+    common = _free_value(choice, node, name, default)
+    if choice.kind == "wtm2101":
+        return common
+    free = is_weight_layer(choice.graph, node) and name not in choice.carried
+    return _equalized(choice, name, common) if free else common
+
+
+def _free_value(choice: _Choice, node: Node, name: str, default: float) -> QuantSpec:
+    """The spec of a value that nothing ties, as its range asks for."""
+    seen, bits = choice.range(name), int(node.attr("bits", choice.bits))
+    if name in choice.bases:
+        either = seen.low < 0 or _fixed_sign(choice, node)
+        return power_of_two(seen, base=choice.bases[name], signed=either, default=default, bits=choice.bits)
     if choice.kind == "wtm2101":
         return symmetric(seen, relu=False, default=default) if seen.low < 0 else unsigned(seen, default=default)
     signed = choice.chip.macro.input.signed
     if choice.kind == "adc" and signed:
         # sums of mostly zero planes stay small in front of a converter, so 0 is the code 0
-        common = symmetric(seen, relu=seen.low >= 0, default=default, bits=choice.bits)
-    else:
-        common = asymmetric(seen, signed=signed, default=default, bits=choice.bits)
-    return _equalized(choice, name, common) if is_weight_layer(choice.graph, node) else common
+        return symmetric(seen, relu=seen.low >= 0, default=default, bits=bits)
+    return asymmetric(seen, signed=signed, default=default, bits=bits)
 
 
 def _fixed_sign(choice: _Choice, node: Node) -> bool:
@@ -248,7 +281,7 @@ def _wtm_layer(choice: _Choice, node: Node, known: QuantSpec | None) -> tuple[Qu
         return spec, given_scale(columns, spec.scale[0])
     relu = seen.low >= 0
     channels = channels_of(choice.graph, choice.seen, name, below=0 if relu else 128, above=127)
-    if channels is not None:
+    if channels is not None and name not in choice.carried:
         return _free(choice, name, columns, channels)
     if seen.peak == 0:
         return (spec := symmetric(seen, relu=relu, default=choice.default(node))), given_scale(columns, spec.scale[0])

@@ -23,6 +23,7 @@ from insitu.algo.replay import (
     rows_of,
     vectors_back,
 )
+from insitu.algo.ties import sharing
 from insitu.arch.spec import Chip
 from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.plan import LayerPlan, QuantPlan
@@ -30,7 +31,7 @@ from insitu.compiler.quantize import quantize
 from insitu.compiler.quantize_layers import out_axis, quantize_layer, weight_rows
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph, Node
-from insitu.graph.interpret import run_node
+from insitu.graph.interpret import node_results
 from insitu.numeric.affine import Floats, Ints, QuantSpec
 from insitu.numeric.affine import quantize as codes_of
 
@@ -53,13 +54,21 @@ def refined(graph: Graph, chip: Chip, plan: QuantPlan, *, data: Mapping[str, Arr
     coded = quantize(graph, chip, plan=plan)
     values: dict[str, Ints] = {}
     for name in graph.inputs:
-        values[name] = codes_of(real[name], _spec(coded, name))
+        plain = coded.type(name).quant is None
+        values[name] = real[name] if plain else codes_of(real[name], _spec(coded, name))
     layers = dict(plan.layers)
     original = {n.name: n for n in graph.nodes}
     last = {v: i for i, n in enumerate(coded.nodes) for v in n.inputs}
+    first = {n.name: nodes[0].name for nodes in sharing(graph) for n in nodes}
     for index, node in enumerate(coded.nodes):
         if not is_weight_layer(coded, node):
-            values[node.output] = run_node(coded, node, values)
+            values.update(node_results(coded, node, values))
+        elif node.name in first:  # weights for several layers stay what they are
+            if first[node.name] == node.name and len(layers[node.name].parts) > 2 and layers[node.name].gain:
+                work = _Layer(graph, chip, coded, original[node.name], plan)
+                shifted = work.shifted(layers[node.name], values[node.inputs[0]])
+                layers.update((k, shifted) for k, v in first.items() if v == node.name)
+            values.update(node_results(coded, node, values))
         else:
             work = _Layer(graph, chip, coded, original[node.name], plan)
             layers[node.name], codes = work.refined(layers[node.name], values[node.inputs[0]], real[node.inputs[0]])

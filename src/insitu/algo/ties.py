@@ -14,7 +14,7 @@ from insitu.algo.search import error, few_rows, power_of_two
 from insitu.compiler.draft import MOVES, is_weight_layer
 from insitu.graph.graph import Graph, Node
 
-TYING = ("Add", "Mul", "Concat", "Relu", "Clip")
+TYING = ("Add", "Sub", "Mul", "Concat", "Relu", "Clip", "ReduceSum")
 BASES = tuple(2.0 ** (i / 8) for i in range(8))
 
 
@@ -33,7 +33,11 @@ def groups(graph: Graph) -> list[tuple[frozenset[str], bool]]:
     tied: set[str] = set()
     absolute: set[str] = set()
     for node in graph.nodes:
+        if node.op == "Host" or not node.outputs or graph.types[node.output].dtype != "f32":
+            continue
         values = [v for v in (*node.inputs, node.output) if v and v not in graph.constants]
+        if node.op == "Gather":
+            _join(parent, [v for v in (node.inputs[0], node.output) if v not in graph.constants])
         if node.op in TYING or node.op in MOVES:
             _join(parent, values)
         if node.op in TYING:
@@ -45,17 +49,33 @@ def groups(graph: Graph) -> list[tuple[frozenset[str], bool]]:
             absolute.add(node.output)
     for state in graph.states:
         _join(parent, (state.input, state.output))
+    for nodes in sharing(graph):
+        _join(parent, [n.inputs[0] for n in nodes])
+        _join(parent, [n.output for n in nodes])
     found: dict[str, set[str]] = {}
     for value in sorted({*parent, *tied}):
         found.setdefault(_root(parent, value), set()).add(value)
     return [(frozenset(g), bool(g & absolute)) for g in found.values() if g & tied]
 
 
+def sharing(graph: Graph) -> list[list[Node]]:
+    """Groups of weight layers that read the same weights and bias, as the steps of a recurrent layer do."""
+    found: dict[tuple[object, ...], list[Node]] = {}
+    for node in graph.nodes:
+        if is_weight_layer(graph, node):
+            attrs = tuple(sorted((k, v) for k, v in node.attrs.items()))
+            found.setdefault((node.op, node.inputs[1:], attrs), []).append(node)
+    return [nodes for nodes in found.values() if len(nodes) > 1]
+
+
 def carried(graph: Graph) -> dict[str, frozenset[str]]:
-    """Value -> all values that share its codes because one becomes the other at the next step."""
+    """Value -> all values that share its codes: one becomes the other at the next step, or they share weights."""
     parent: dict[str, str] = {}
     for state in graph.states:
         _join(parent, (state.input, state.output))
+    for nodes in sharing(graph):
+        _join(parent, [n.inputs[0] for n in nodes])
+        _join(parent, [n.output for n in nodes])
     found: dict[str, set[str]] = {}
     for value in sorted(parent):
         found.setdefault(_root(parent, value), set()).add(value)

@@ -13,7 +13,7 @@ from insitu.base.errors import ModelError, UsageError
 from insitu.base.registry import resolve
 from insitu.cli import console
 from insitu.cli.inputs import Loaded, ModelInputs, load
-from insitu.compiler import given
+from insitu.compiler import adapt, given
 from insitu.compiler.mapping import Mapping, Placed
 from insitu.compiler.partition import Objective, allot
 from insitu.compiler.pipeline import emit
@@ -119,6 +119,7 @@ def _quantized(work: _Work, stage: str, *, seed: int) -> _Work:
     loaded = work.loaded
     work = replace(work, graph=given.run(work.graph, work.chip))
     prepared = prepare(work.graph, data=loaded.data, calib=loaded.calib, samples=None, seed=seed)
+    work = replace(work, graph=verify(adapt.run(work.graph, work.chip)))
     plan = loaded.plan or ptq.plan(work.graph, work.chip, data=prepared.calibration, seed=seed)
     if loaded.precision is not None:
         plan = requested(plan, work.graph, work.chip, wanted=loaded.precision)

@@ -9,6 +9,7 @@ from typing import Any
 from insitu.arch.spec import Chip
 from insitu.base.errors import ConfigError, InfeasibleError, InternalError
 from insitu.cli.programs import BROKEN
+from insitu.compiler import adapt
 from insitu.compiler.pipeline import compile_graph
 from insitu.compiler.plan import LayerPlan, QuantPlan, plan_from_json
 from insitu.compiler.precision import apply_plan
@@ -74,7 +75,7 @@ def _whole(layer: LayerPlan) -> Iterator[tuple[str, Any]]:
 def try_plan(file: str, plan: QuantPlan, graph: Graph, chip: Chip) -> None:
     """Compile with the plan once, so that numbers that do not belong to the network are the plan's fault, not ours."""
     try:
-        check_program(compile_graph(verify(apply_plan(graph, chip, plan=plan)), chip))
+        check_program(compile_graph(verify(apply_plan(adapt.run(graph, chip), chip, plan=plan)), chip))
     except InfeasibleError:
         return  # an answer that the command itself gives
     except (InternalError, *BROKEN) as error:

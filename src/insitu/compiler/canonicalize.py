@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.errors import ModelError
+from insitu.compiler import curves, norms
 from insitu.graph.graph import Attr, Graph, Node
 from insitu.graph.rewrite import Builder, drop_copies
 from insitu.graph.types import Dim
@@ -24,6 +25,7 @@ Array = npt.NDArray[Any]
 
 def run(graph: Graph) -> Graph:
     """The same network in normal form; values that are inputs, outputs or states keep their names."""
+    graph = norms.run(curves.run(graph))
     work = _Work(Builder(graph.types, graph.constants, taken=(v for n in graph.nodes for v in n.outputs)))
     for node in graph.nodes:
         RULES.get(node.op, _keep)(work, node)
@@ -67,6 +69,15 @@ def _keep(work: _Work, node: Node) -> None:
     work.builder.add(node)
 
 
+def _sub(work: _Work, node: Node) -> None:
+    """A - c as a + (-c); a constant minuend stays in front."""
+    constant = work.constant(node.inputs[1])
+    if constant is None:
+        return _keep(work, node)
+    negated = work.table(node, "negated", -constant)
+    return _add(work, replace(node, op="Add", inputs=(node.inputs[0], negated)))
+
+
 # weight layers
 
 
@@ -89,12 +100,16 @@ def _gemm(work: _Work, node: Node) -> None:
     addend = work.constant(_input(node, 2)) if _input(node, 2) else np.zeros(())
     assert addend is not None
     bias = addend.astype(np.float64) * node.attr("beta", 1.0)
-    x, names = node.inputs[0], work.table(node, "weight", w)
+    x = node.inputs[0]
+    names = work.table(node, "weight", w)
     if bias.size not in (1, w.shape[1]) or (bias.ndim > 1 and bias.shape[-1] != w.shape[1] and bias.size != 1):
         zeros = work.table(node, "zeros", np.zeros(w.shape[1]))
         value = work.helper(node, "MatMul", (x, names, zeros))
         return work.write(node, "Add", (value, work.table(node, "bias", bias)))
     flat = np.broadcast_to(bias.reshape(-1), (w.shape[1],))
+    plain = not node.attr("transB", 0) and node.attr("alpha", 1.0) == node.attr("beta", 1.0) == 1.0
+    if plain and _input(node, 2) and addend.shape == (w.shape[1],):  # as they are, so that steps share them
+        return work.write(node, "MatMul", node.inputs)
     return work.write(node, "MatMul", (x, names, work.table(node, "bias", flat)))
 
 
@@ -210,7 +225,7 @@ RULES: dict[str, Callable[[_Work, Node], None]] = {
     "Conv": _conv, "Gemm": _gemm, "MatMul": _matmul, "BatchNormalization": _batch_norm,
     "GlobalAveragePool": _global_average, "AveragePool": _average_pool,
     "Flatten": _renaming, "Squeeze": _renaming, "Unsqueeze": _renaming, "Slice": _slice, "Pad": _pad,
-    "Softmax": _softmax, "Clip": _clip, "Mul": _mul, "Add": _add,
+    "Softmax": _softmax, "Clip": _clip, "Mul": _mul, "Add": _add, "Sub": _sub,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from insitu.graph.graph import Attr, Graph, Node, const_type
 from insitu.graph.types import TensorType, integer_dtype
 from insitu.numeric.affine import Ints, QuantSpec, multiplier_of
 
-MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Pad", "MaxPool")
+MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Pad", "MaxPool", "ReduceMax")
 RATIOS = (2.0**-50, 2.0**30)  # beyond these every code is 0, or at its bound
 
 
@@ -31,6 +31,7 @@ class Draft:
     nodes: list[Node] = field(default_factory=list[Node])
     types: dict[str, TensorType] = field(default_factory=dict[str, TensorType])
     constants: dict[str, npt.NDArray[Any]] = field(default_factory=dict[str, npt.NDArray[Any]])
+    layers: dict[str, list[str]] = field(default_factory=dict[str, list[str]])  # float weights: constants made of them
 
     @property
     def power_of_two(self) -> bool:
@@ -94,6 +95,8 @@ def follow(graph: Graph, node: Node, spec: QuantSpec) -> QuantSpec | None:
     """
     if spec.axis is None:
         return spec if node.op in MOVES else None
+    if node.op not in (*MOVES, "AveragePool", "ReduceMean"):
+        return None
     rank, out = graph.type(node.inputs[0]).rank, graph.type(node.output).rank
     moved = _followed(graph, node, replace(spec, axis=spec.axis % rank), spec.axis % rank)
     return None if moved is None or moved.axis is None else replace(moved, axis=moved.axis - out)
@@ -101,6 +104,8 @@ def follow(graph: Graph, node: Node, spec: QuantSpec) -> QuantSpec | None:
 
 def _followed(graph: Graph, node: Node, spec: QuantSpec, axis: int) -> QuantSpec | None:
     if node.op in ("AveragePool", "ReduceMean"):
+        return _averaged(graph, node, spec, axis)
+    if node.op == "ReduceMax":
         return _averaged(graph, node, spec, axis)
     if node.op in ("MaxPool", "Pad"):
         pads = node.attr("pads", ()) if node.op == "Pad" else ()

@@ -140,7 +140,10 @@ def _reduce(emitter: Emitter, node: Node) -> None:
     outer = axes_of([x.shape[i] for i in kept], out_strides, [x.strides[i] for i in kept])
     inner = [Axis(x.shape[i], (0, x.strides[i])) for i in axes]
     settings = Vector(emitter.zero(node.inputs[0]), post=emitter.post(node), label=node.name)
-    with_halo(emitter, node, [vector_op("SUM", outer, [operand_at(y, 0), operand_at(x, 1)], settings, inner=inner)])
+    if node.op == "ReduceMax":  # codes stay as they are
+        settings = Vector(post=replace(settings.post, zero_point=0), label=node.name)
+    op = "MAX" if node.op == "ReduceMax" else "SUM"
+    with_halo(emitter, node, [vector_op(op, outer, [operand_at(y, 0), operand_at(x, 1)], settings, inner=inner)])
 
 
 def _softmax(emitter: Emitter, node: Node) -> None:
@@ -167,6 +170,7 @@ def _matmul(emitter: Emitter, node: Node) -> None:
 Rule = Callable[[Emitter, Node], None]
 RULES: dict[str, Rule] = {
     "Conv": emit_layer, "MatMul": _matmul, "Add": _binary, "Mul": _binary, "Requantize": _rescale, "AveragePool": _pool,
-    "MaxPool": _pool, "ReduceMean": _reduce, "Softmax": _softmax, "Lut": _lut, "Concat": concat, "Pad": pad,
+    "MaxPool": _pool, "ReduceMean": _reduce, "ReduceSum": _reduce, "ReduceMax": _reduce,
+    "Softmax": _softmax, "Lut": _lut, "Concat": concat, "Pad": pad,
     "Transfer": transfer,
 }  # fmt: skip

@@ -14,7 +14,7 @@ from insitu.arch.spec import Chip
 from insitu.base.errors import Infeasible, InfeasibleError, InternalError
 from insitu.compiler.commands import Axis, HostCall, Moved, Op, Operand, descriptor, merge, split_loops
 from insitu.compiler.emit_moves import reshape_copies
-from insitu.compiler.emitter import Emitter, axes_of, operand_at, vector_op
+from insitu.compiler.emitter import Emitter, axes_of, fill_halo, operand_at, vector_op
 from insitu.compiler.storage import plain_view
 from insitu.graph.graph import Graph, Node
 from insitu.graph.ops.float import VIEWS, numpy_type
@@ -97,7 +97,7 @@ def _broadcast(at: Location, shape: Sequence[Any]) -> tuple[int, ...]:
 
 
 def _task(emitter: Emitter, node: Node, ops: Sequence[Op]) -> None:
-    emitter.task(node, emitter.core_of(node), ops)
+    emitter.task(node, emitter.core_of(node), [*fill_halo(emitter, node.output), *ops])
 
 
 def _line(emitter: Emitter, node: Node, value: str, suffix: str) -> tuple[Location, list[Op]]:
@@ -206,10 +206,23 @@ def _gather(emitter: Emitter, node: Node) -> None:
     shape = [int(d) for d in x.shape]
     outer, inner, count = prod(shape[:axis]), prod(shape[axis + 1 :]), prod(int(d) for d in index.shape)
     size = shape[axis]
-    out = Descriptor(y.symbol, y.offset, (outer, count, inner), (count * inner, inner, 1))
+    line, after = _target(emitter, node, y)
+    out = Descriptor(line.symbol, line.offset, (outer, count, inner), (count * inner, inner, 1))
     source = Descriptor(x.symbol, x.offset, (outer, size, inner), (size * inner, inner, 1))
     places = Descriptor(index.symbol, index.offset, (count,), (1,))
-    _task(emitter, node, [*before, *more, Op("GATHER", (out, source, places))])
+    _task(emitter, node, [*before, *more, Op("GATHER", (out, source, places)), *after])
+
+
+def _target(emitter: Emitter, node: Node, y: Location) -> tuple[Location, list[Op]]:
+    """Where a command that writes row-major order writes: the value, or a line that is copied into it (a halo)."""
+    shape = tuple(int(d) for d in y.shape)
+    strides = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+    if all(n == 1 or a == b for n, a, b in zip(shape, strides, y.strides, strict=True)):
+        return y, []
+    name = f"{node.name}.result"
+    emitter.scratch[name] = (emitter.graph.types[node.output].dtype, prod(shape))
+    line = Location(name, 0, shape, strides)
+    return line, [_copy(y, line)]
 
 
 def _contiguous(emitter: Emitter, node: Node, value: str) -> tuple[Location, list[Op]]:
@@ -286,7 +299,8 @@ def _host(emitter: Emitter, node: Node) -> None:
     values = [tuple(_host_value(emitter, v) for v in names) for names in (node.inputs, outputs)]
     host = Host(node.name, str(node.attr("operator")), str(node.attr("model")), values[0], values[1])
     core = 0 if any(emitter.graph.types[v].dtype == HOST for v in (*node.inputs, *outputs)) else emitter.core_of(node)
-    emitter.task(node, core, [*ops, Op("HOST", (HostCall(host, tuple(reads), tuple(writes)),))])
+    halos = [op for v in outputs if emitter.graph.types[v].dtype != HOST for op in fill_halo(emitter, v)]
+    emitter.task(node, core, [*halos, *ops, Op("HOST", (HostCall(host, tuple(reads), tuple(writes)),))])
     emitter.cores.update(dict.fromkeys(outputs, core))
 
 

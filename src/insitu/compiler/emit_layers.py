@@ -12,7 +12,7 @@ from insitu.compiler.banks import in_banks
 from insitu.compiler.commands import Axis, Op, Operand, TableVector, Task, descriptor, merge, split_loops
 from insitu.compiler.emitter import Emitter, axes_of, fill_halo, operand_at, vector_op
 from insitu.compiler.mapping import Placed
-from insitu.compiler.tile import Piece, part_bounds, piece_columns, piece_matrix
+from insitu.compiler.tile import Piece, owners, part_bounds, piece_columns, piece_matrix
 from insitu.graph.graph import Node
 from insitu.graph.ops.mvm import bias_parts, block_signs
 from insitu.isa.program import Binding, Post, Readout, Tile, Vector
@@ -246,6 +246,14 @@ def _window(emitter: Emitter, node: Node, piece: Piece) -> _Window:
     return _Window(positions, rows, y.strides[1], source, target)
 
 
+def _owner(emitter: Emitter, node: Node) -> str:
+    """The layer whose weights these are: another one where both read the same cells."""
+    if not emitter.owners:
+        emitter.owners.update(owners(emitter.graph))
+    owner, layers = emitter.owners.get(node.name, node.name), emitter.mapping.layers
+    return owner if layers.get(owner) == layers[node.name] else node.name
+
+
 def _binding(
     emitter: Emitter, node: Node, piece: Piece, chunk: list[Placed], *, rows: tuple[int, int], wide: bool
 ) -> Binding:
@@ -254,7 +262,7 @@ def _binding(
     cols = max(p.rect.col0 + p.rect.cols for p in chunk) - first
     columns = piece_columns(emitter.graph, node, piece)
     own = slice(columns.start + first, columns.start + first + cols)
-    prefix = f"{node.name}.{piece.index}.{first}.{rows[0]}"
+    prefix = f"{_owner(emitter, node)}.{piece.index}.{first}.{rows[0]}"
     matrix = piece_matrix(emitter.graph, node, piece)[rows[0] : rows[1], first : first + cols]
     bias = np.asarray(emitter.graph.constants[node.inputs[2]])
     bias = np.broadcast_to(bias, (own.stop,))[own] if bias.size == 1 else bias[own]
@@ -304,7 +312,7 @@ def _negated(node: Node, piece: Piece, rows: tuple[int, int]) -> tuple[int, ...]
 
 def _expected(emitter: Emitter, node: Node, piece: Piece, rows: tuple[int, int], prefix: str) -> str:
     """Mean driven codes of these rows, where calibration gave them."""
-    codes = emitter.expected.get(node.attr("layer", node.name))
+    codes = emitter.expected.get(node.attr("layer", _owner(emitter, node)))
     if codes is None:
         return ""
     own = codes.reshape(len(block_signs(node)), -1, codes.shape[-1])[:, piece.group0 : piece.group0 + piece.groups]

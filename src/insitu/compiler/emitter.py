@@ -36,6 +36,7 @@ class Emitter:
     filled: set[str] = field(default_factory=set[str])
     numbers: Dict[str, tuple[Tile, ...]] = field(default_factory=dict[str, tuple[Tile, ...]])  # matrices without codes
     banked: list[str] = field(default_factory=list[str])  # weights that lie in memory banks
+    owners: dict[str, str] = field(default_factory=dict[str, str])  # weight layer: the one whose weights it reads
     reloaded: dict[Binding, int] = field(default_factory=dict[Binding, int])  # what WLOAD brings: segment
 
     def at(self, value: str) -> Location:

@@ -19,7 +19,7 @@ from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
 
 Array = npt.NDArray[Any]
-ACTIVE = ("Conv", "MatMul", "Add", "Mul", "AveragePool", "ReduceMean")
+ACTIVE = ("Conv", "MatMul", "Add", "Sub", "Mul", "AveragePool", "ReduceMean", "ReduceSum")
 MOVES = ("Reshape", "Transpose", "Slice", "MaxPool")  # an activation may as well come before these
 
 

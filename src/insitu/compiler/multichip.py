@@ -18,7 +18,7 @@ from insitu.arch.spec import Chip
 from insitu.base.errors import InfeasibleError
 from insitu.compiler.mapping import Mapping, Placed
 from insitu.compiler.place import packings, place
-from insitu.compiler.tile import pieces, rectangles, usable_columns, weight_nodes
+from insitu.compiler.tile import owners, pieces, rectangles, usable_columns, weight_nodes
 from insitu.graph.graph import Graph, Node, const_type
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
@@ -45,11 +45,12 @@ def spread(graph: Graph, chip: Chip, *, most: int) -> tuple[Graph, Mapping] | No
 
 def layer_cells(graph: Graph, chip: Chip) -> dict[str, int]:
     """Cells of each weight layer, groups packed as densely as they go."""
-    nodes = weight_nodes(graph)
+    nodes, owner = weight_nodes(graph), owners(graph)
     pack = packings(nodes)[0]
-    return {
+    return {n.name: 0 for n in nodes} | {
         n.name: sum(r.rows * r.cols for p in pieces(graph, n, chip, pack=pack) for r in rectangles(graph, n, p, chip))
         for n in nodes
+        if owner[n.name] == n.name
     }
 
 
@@ -80,8 +81,13 @@ def _try(graph: Graph, chip: Chip, needs: Dict[str, int], share: float, count: i
 def _divide(graph: Graph, chip: Chip, needs: Dict[str, int], share: float) -> list[Share] | None:
     shares: list[Share] = [[]]
     room = share
+    owner = owners(graph)
     for node in weight_nodes(graph):
         need = needs[node.name]
+        if owner[node.name] != node.name:  # weights that are there already
+            for held in shares:
+                held += [(node, columns) for other, columns in held if other.name == owner[node.name]]
+            continue
         if need > share and int(node.attr("group", 1)) > 1:
             return None
         if need <= share:

@@ -138,7 +138,7 @@ def _section(code: Code, chip: int, core: int) -> Section:
 def _facts(graph: Graph, mapping: Mapping) -> dict[str, Any]:
     """What the simulators and reports want to know beside the code."""
     nodes = weight_nodes(graph)
-    weights = sum(int(graph.constants[n.inputs[1]].size) for n in nodes)
+    weights = sum(int(graph.constants[v].size) for v in {n.inputs[1] for n in nodes})
     return {
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from insitu.arch.spec import Chip
 from insitu.base.errors import Infeasible, InfeasibleError
 from insitu.compiler.mapping import Mapping, Placed
-from insitu.compiler.tile import Piece, Rect, pieces, rectangles, rows_may_part, usable_columns, weight_nodes
+from insitu.compiler.tile import Piece, Rect, owners, pieces, rectangles, rows_may_part, usable_columns, weight_nodes
 from insitu.graph.graph import Graph, Node
 
 Free = tuple[int, int, int, int]  # x, y, width, height
@@ -59,6 +59,7 @@ def place(graph: Graph, chip: Chip, *, nodes: Sequence[Node] | None = None) -> M
 def place_on_shelf(graph: Graph, chip: Chip, *, nodes: Sequence[Node] | None = None) -> tuple[Mapping, Shelf]:
     """`place`, and the macros as they are filled then."""
     nodes = weight_nodes(graph) if nodes is None else list(nodes)
+    every, owner, nodes = nodes, *_once(graph, nodes)
     failed = ""
     for order, pack, cuts in _attempts(graph, chip, nodes):
         shelf = empty_shelf(chip)
@@ -72,8 +73,17 @@ def place_on_shelf(graph: Graph, chip: Chip, *, nodes: Sequence[Node] | None = N
         else:
             used = sum(m.used for core in shelf for m in core)
             cells = chip.macros * chip.macro.arrays * chip.array.rows * chip.array.cols
-            return Mapping({n.name: layers[n.name] for n in nodes}, used, cells), shelf
+            return Mapping({n.name: layers[owner[n.name]] for n in every}, used, cells), shelf
     raise InfeasibleError(shortage(graph, chip, nodes, failed), chip.name)
+
+
+def _once(graph: Graph, nodes: Sequence[Node]) -> tuple[dict[str, str], list[Node]]:
+    """(layer: the one among `nodes` that is placed for it, those): steps that share their weights are placed once."""
+    first, owner = dict[str, str](), dict[str, str]()
+    shared = owners(graph)
+    for node in nodes:
+        owner[node.name] = first.setdefault(shared[node.name], node.name)
+    return owner, [n for n in nodes if owner[n.name] == n.name]
 
 
 def _attempts(graph: Graph, chip: Chip, nodes: Sequence[Node]) -> Iterator[tuple[Sequence[Node], int, int]]:

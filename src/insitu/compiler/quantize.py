@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from insitu.arch.spec import Chip
 from insitu.base.errors import InternalError
+from insitu.compiler import quantize_general as general
 from insitu.compiler.draft import MOVES, Draft, activation_codes, follow
 from insitu.compiler.plan import QuantPlan
 from insitu.compiler.quantize_layers import weight_layer
@@ -34,9 +35,13 @@ def quantize(graph: Graph, chip: Chip, *, plan: QuantPlan) -> Graph:
     """The quantized graph of a canonical captured graph; integers decided by `plan` alone."""
     draft = Draft(graph, chip, plan)
     for name in (*graph.inputs, *graph.state_inputs):
-        draft.value(name, plan.values[name])
+        if name in plan.values:
+            draft.value(name, plan.values[name])
+        else:
+            draft.types[name] = graph.types[name]
     for node in graph.nodes:
-        rule = RULES.get(node.op)
+        plain = node.op not in ("Host", "Gather") and node.outputs and node.output not in plan.values
+        rule = general.plain if plain else RULES.get(node.op)
         if rule is None:
             raise InternalError(node.name, f"operator {node.op}", "an operator with a quantization rule")
         rule(draft, node)
@@ -82,7 +87,7 @@ def _operand(draft: Draft, node: Node, index: int) -> str:
 def _unit(draft: Draft, node: Node, other: int) -> float:
     """The scale of a constant with which an operator on it and input `other` is a pure shift."""
     out, value = draft.plan.values[node.output].scale[0], node.inputs[other]
-    return out if node.op == "Add" or value in draft.graph.constants else out / draft.specs[value].scale[0]
+    return out if node.op in ("Add", "Sub") or value in draft.graph.constants else out / draft.specs[value].scale[0]
 
 
 def _add(draft: Draft, node: Node) -> None:
@@ -92,8 +97,9 @@ def _add(draft: Draft, node: Node) -> None:
     ratios = np.array([draft.specs[n].scale[0] / spec.scale[0] for n in names])
     bits = GIVEN_BITS if _given(draft, node) else FACTOR_BITS
     scales, shift = add_scales(ratios, power_of_two=draft.power_of_two, bits=bits)
-    attrs = activation_codes(node, spec) | {"scale_a": scales[0], "scale_b": scales[1], "multiplier": 1, "shift": shift}
-    draft.add(node, inputs=names, attrs=attrs)
+    second = -scales[1] if node.op == "Sub" else scales[1]
+    attrs = activation_codes(node, spec) | {"scale_a": scales[0], "scale_b": second, "multiplier": 1, "shift": shift}
+    draft.add(node, inputs=names, attrs=attrs, op="Add")
 
 
 def _given(draft: Draft, node: Node) -> bool:
@@ -193,7 +199,8 @@ def _average(draft: Draft, node: Node) -> None:
     draft.value(node.output, spec)
     counts = window_counts(node, draft.graph)
     ratio = draft.specs[node.inputs[0]].scale[0] / spec.scale[0]
-    attrs = {k: v for k, v in node.attrs.items() if not k.startswith("act")} | activation_codes(node, spec)
+    attrs = {k: v for k, v in node.attrs.items() if not k.startswith("act") and k != "bits"}
+    attrs |= activation_codes(node, spec)
     inputs = [node.inputs[0]]
     if counts.min() == counts.max():
         attrs |= draft.scaling(ratio / counts.max(), shifts=False)
@@ -271,8 +278,9 @@ def _aligned(draft: Draft, value: str, spec: QuantSpec, fresh: str) -> str:
 
 Rule = Callable[[Draft, Node], None]
 RULES: dict[str, Rule] = {
-    "Conv": weight_layer, "MatMul": weight_layer, "Add": _add, "Mul": _mul, "Relu": _rescale, "Clip": _rescale,
-    "Requantize": _rescale, "Curve": _curve, "AveragePool": _average, "ReduceMean": _average, "Softmax": _softmax,
-    "Concat": _concat,
+    "Conv": weight_layer, "MatMul": weight_layer, "Add": _add, "Sub": _add, "Mul": _mul, "Relu": _rescale,
+    "Clip": _rescale, "Requantize": _rescale, "Curve": _curve, "AveragePool": _average, "ReduceMean": _average,
+    "Softmax": _softmax, "Concat": _concat, "Gather": general.gather, "ReduceSum": general.reduce_sum,
+    "Host": general.host,
     **dict.fromkeys(MOVES, _move),
 }  # fmt: skip

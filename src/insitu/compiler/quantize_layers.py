@@ -93,7 +93,18 @@ class _Layer:
         inputs = [self.node.inputs[0], weight, draft.constant(f"{name}.bias", bias.astype(np.int64))]
         for suffix, table in tables:
             inputs.append("" if table is None else draft.constant(f"{name}.{suffix}", np.ascontiguousarray(table)))
-        draft.add(self.node, inputs=inputs, attrs=attrs)
+        draft.add(self.node, inputs=[inputs[0], *self._shared(inputs[1:])], attrs=attrs)
+
+    def _shared(self, names: list[str]) -> list[str]:
+        """The constants of another layer with the same float weights, where they have become the same integers."""
+        draft = self.draft
+        known = draft.layers.setdefault(self.node.inputs[1], names)
+        same = len(known) == len(names) and all(bool(a) == bool(b) for a, b in zip(known, names, strict=True))
+        if known is names or not same:
+            return names
+        pairs = [(a, b) for a, b in zip(known, names, strict=True) if a]
+        equal = all(np.array_equal(draft.constants[a], draft.constants[b]) for a, b in pairs)
+        return known if equal and all(draft.types[a] == draft.types[b] for a, b in pairs) else names
 
 
 def _exact(layer: _Layer, attrs: dict[str, Attr]) -> None:

@@ -50,6 +50,16 @@ def weight_nodes(graph: Graph) -> list[Node]:
     return [n for n in graph.nodes if n.op in ("Conv", "MatMul") and n.inputs[1] in graph.constants]
 
 
+def owners(graph: Graph) -> dict[str, str]:
+    """Weight layer -> the first one with the same constants and settings, itself where there is none before it."""
+    first: dict[tuple[object, ...], str] = {}
+    out: dict[str, str] = {}
+    for node in weight_nodes(graph):
+        attrs = tuple(sorted((k, v) for k, v in node.attrs.items() if k != "layer"))
+        out[node.name] = first.setdefault((node.op, node.inputs[1:], attrs), node.name)
+    return out
+
+
 def layer_matrix(graph: Graph, node: Node) -> npt.NDArray[Any]:
     """Weights as [groups, rows, cols], rows in the order of the patch (channel, then kernel)."""
     w = graph.constants[node.inputs[1]]

@@ -18,7 +18,7 @@ from insitu.arch.thermal import junction
 from insitu.base.errors import ConfigError, InfeasibleError, ModelError
 from insitu.base.metrics import Metric
 from insitu.circuit.effects import Physics
-from insitu.compiler import canonicalize, fuse, given
+from insitu.compiler import adapt, canonicalize, fuse, given
 from insitu.compiler.plan import QuantPlan
 from insitu.compiler.precision import apply_plan
 from insitu.flow import check, figures, modules, quality
@@ -36,7 +36,6 @@ from insitu.graph.ops.macs import macs
 from insitu.graph.verify import verify
 from insitu.isa.check import check_program
 from insitu.isa.program import Program
-from insitu.numeric.affine import dequantize
 from insitu.report.result import AccuracyPoint, Coverage, LayerResult, ModelFacts, Result
 from insitu.runtime.session import Session
 from insitu.tasks.registry import calibration_data, evaluation_data, named_task, task_models
@@ -150,7 +149,7 @@ def build(
         program = best_program(graph, chip, expected=expected, max_chips=max_chips, objective=objective, search=search)
         check_program(program)
         return None, graph, program
-    graph = given.run(graph, chip)
+    graph = verify(adapt.run(given.run(graph, chip), chip))
     plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed)
     plan = plan if precision is None else requested(plan, graph, chip, wanted=precision)
     quantized = verify(apply_plan(graph, chip, plan=plan))
@@ -354,7 +353,7 @@ class _Measured:
         floats = float_session(self.captured)({n: np.asarray(a, np.float32) for n, a in inputs.items()})
         near = quality.Closeness()
         for name in self.session.outputs:
-            near.add(floats[name], dequantize(outputs[name], self.session.spec(name)))
+            near.add(floats[name], self.session.real(name, outputs[name]))
         metrics = figures.closeness(near, total)
         labels = self._labels()
         if labels is not None:

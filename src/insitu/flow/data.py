@@ -16,6 +16,7 @@ import numpy.typing as npt
 from insitu.base.errors import DataError
 from insitu.frontend.onnx_file import read_model
 from insitu.graph.graph import Graph
+from insitu.graph.ops.float import numpy_type
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import dequantize
 
@@ -163,6 +164,8 @@ def _fitted(where: str, graph: Graph, name: str, array: Array) -> Array:
         return _reals(label, kind, array)
     if kind.quant is not None and kind.dtype != "f32" and array.dtype.kind in "iu":
         return array
+    if kind.quant is None and kind.dtype != "f32":
+        return array.astype(numpy_type(kind.dtype))
     if array.size and float(np.abs(array.astype(np.float64)).max()) > float(np.finfo(np.float32).max):
         raise DataError(label, f"numbers up to {np.abs(array).max():.3g}", "numbers that float32 holds")
     return array.astype(np.float32)
@@ -227,9 +230,37 @@ def _accepted(shape: tuple[int, ...]) -> set[tuple[int, ...]]:
 
 
 def random_inputs(graph: Graph, count: int, *, seed: int) -> dict[str, Array]:
-    """Seeded random inputs: standard normal for floats, uniform over the codes of quantized inputs."""
+    """Seeded random inputs: normal for floats, uniform over the codes of quantized inputs and rows that integers pick.
+
+    Other integers are 1 (masks that let everything through).
+    """
     rng = np.random.default_rng(seed)
-    return {n: _random(graph.type(n), count, rng, coded=n in _coded(graph)) for n in graph.inputs}
+    sizes, kinds = _picked_sizes(graph), graph.meta.get("input_dtypes", ())
+    declared = dict(zip(graph.inputs, kinds, strict=False)) if isinstance(kinds, tuple) else {}
+    found: dict[str, Array] = {}
+    for name in graph.inputs:
+        if name in sizes:
+            shape = (count, *graph.type(name).sizes())
+            found[name] = rng.integers(0, sizes[name], shape).astype(numpy_type(graph.type(name).dtype))
+        elif str(declared.get(name, "f32"))[0] in "iub" and graph.type(name).quant is None:
+            found[name] = np.ones((count, *graph.type(name).sizes()), numpy_type(graph.type(name).dtype))
+        else:
+            found[name] = _random(graph.type(name), count, rng, coded=name in _coded(graph))
+    return found
+
+
+def _picked_sizes(graph: Graph) -> dict[str, int]:
+    """Integer inputs that pick rows: how many rows there are."""
+    source = {v: v for v in graph.inputs}
+    found: dict[str, int] = {}
+    for node in graph.nodes:
+        names = list(node.inputs)
+        if node.op == "Gather" and names[1] in source:
+            size, origin = graph.type(names[0]).sizes()[int(node.attr("axis", 0))], source[names[1]]
+            found[origin] = min(size, found.get(origin, size))
+        elif node.op in ("Reshape", "Transpose", "Slice") and names[0] in source:
+            source[node.output] = source[names[0]]
+    return found
 
 
 def _random(kind: TensorType, count: int, rng: np.random.Generator, *, coded: bool) -> Array:

@@ -15,7 +15,7 @@ from insitu.arch.spec import Chip
 from insitu.base.metrics import Metric
 from insitu.flow.quality import Closeness, LayerQuality
 from insitu.flow.sensitivity import weighed
-from insitu.graph.graph import Graph
+from insitu.graph.graph import Graph, Node
 from insitu.graph.ops.macs import macs
 from insitu.isa.container import program_bytes
 from insitu.isa.program import Program, chip_of_space
@@ -169,10 +169,15 @@ def _square_millimetres(area: Metric) -> Metric:
 
 
 def array_share(graph: Graph) -> float | None:
-    """Share of the MACs that arrays do."""
-    total = sum(macs(graph, n) for n in graph.nodes)
-    on_array = sum(macs(graph, n) for n in graph.nodes if n.inputs[1:2] and n.inputs[1] in graph.constants)
+    """Share of the weight layers' MACs that arrays do; the rest are the host's (weights that no array holds)."""
+    on_array = sum(macs(graph, n) for n in graph.nodes if weighted(graph, n))
+    total = on_array + sum(macs(graph, n) for n in graph.nodes if n.op == "Host")
     return on_array / total if total else None
+
+
+def weighted(graph: Graph, node: Node) -> bool:
+    """Whether a node multiplies by constant weights in arrays."""
+    return node.op in ("Conv", "MatMul", "MVM") and node.inputs[1] in graph.constants
 
 
 def layers(graph: Graph, near: Mapping[str, LayerQuality], cost: Cost) -> tuple[LayerResult, ...]:
@@ -181,19 +186,19 @@ def layers(graph: Graph, near: Mapping[str, LayerQuality], cost: Cost) -> tuple[
     for node in graph.nodes:
         quality, span = near.get(node.name), cost.timing.layers.get(node.name)
         own = cost.energy.layers.get(node.name)
-        weighted = bool(macs(graph, node)) and node.inputs[1] in graph.constants
+        held = weighted(graph, node)
         rows.append(
             LayerResult(
                 name=node.name,
                 op=node.op,
-                unit="array" if weighted else "vector" if span else "memory",
+                unit="array" if held else "host" if node.op == "Host" else "vector" if span else "memory",
                 sqnr_db=quality.sqnr_db if quality else None,
                 sqnr_local_db=quality.sqnr_local_db if quality else None,
                 cosine=quality.cosine if quality else None,
                 macs=macs(graph, node),
                 latency_s=(span.end_ps - span.start_ps) * PS if span else None,
                 energy_j=own,
-                readout=str(node.attr("readout")) if weighted else None,
+                readout=str(node.attr("readout")) if held else None,
                 range_ratio=quality.range_ratio if quality else None,
             )
         )

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph, Node
-from insitu.graph.interpret import run_node
-from insitu.numeric.affine import QuantSpec, dequantize, quantize
+from insitu.graph.interpret import node_results
+from insitu.numeric.affine import QuantSpec, quantize
 from insitu.runtime.session import Session
 
 Array = npt.NDArray[Any]
@@ -71,19 +71,21 @@ def layer_quality(
     """Each layer's closeness on a few samples, cumulative and local, both ideal."""
     graph = session.graph
     few = {n: a[:LAYER_SAMPLES] for n, a in inputs.items()}
-    floats = {**few, **float_session(captured, expose=[n.output for n in captured.nodes])(few)}
+    made = [v for n in captured.nodes for v in n.outputs if v and captured.type(v).dtype == "f32"]
+    floats = {**few, **float_session(captured, expose=made)(few)}
     cumulative: dict[str, Closeness] = {}
 
     def observe(name: str, value: Array) -> None:
         if name in floats:
-            cumulative.setdefault(name, Closeness()).add(floats[name], dequantize(value, session.spec(name)))
+            cumulative.setdefault(name, Closeness()).add(floats[name], session.real(name, value))
 
     session.run_codes(session.codes(few), observe=observe)
     result: dict[str, LayerQuality] = {}
     for index, node in enumerate(graph.nodes):
         if node.output in floats:
             total = cumulative.get(node.output, Closeness())
-            ratio = range_ratio(floats[node.output], session.spec(node.output), node)
+            coded = graph.type(node.output).quant is not None
+            ratio = range_ratio(floats[node.output], session.spec(node.output), node) if coded else None
             local = _local(graph, node, floats, session)
             result[node.name] = LayerQuality(total.sqnr_db, local, total.cosine, ratio)
         if done is not None:
@@ -114,7 +116,8 @@ def _local(graph: Graph, node: Node, floats: Mapping[str, Array], session: Sessi
             continue
         if name not in floats:
             return None
-        values[name] = quantize(floats[name], session.spec(name))
+        coded = graph.type(name).quant is not None
+        values[name] = quantize(floats[name], session.spec(name)) if coded else floats[name]
     closeness = Closeness()
-    closeness.add(floats[node.output], dequantize(run_node(graph, node, values), session.spec(node.output)))
+    closeness.add(floats[node.output], session.real(node.output, node_results(graph, node, values)[0][1]))
     return closeness.sqnr_db

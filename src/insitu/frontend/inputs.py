@@ -18,6 +18,7 @@ MAX_DIMS = 32  # as far as arrays can be handled with room for axes of our own
 ELEMENTS = {
     "FLOAT": "f32", "FLOAT16": "f16", "DOUBLE": "f64", "BFLOAT16": "bf16", "INT8": "i8", "UINT8": "u8",
     "INT16": "i16", "UINT16": "u16", "INT32": "i32", "INT64": "i64",
+    "BOOL": "bool", "UINT32": "u32", "UINT64": "u64",
 }  # fmt: skip
 
 

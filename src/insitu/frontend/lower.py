@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from insitu.frontend.call import Attrs, Call
-from insitu.frontend.curves import CURVES
 from insitu.frontend.fold import axes_of, ints, slice_arguments
-from insitu.frontend.qdq import QDQ
+from insitu.frontend.lower_moves import padded
 from insitu.frontend.windows import conv, global_max, pool
 from insitu.graph.ops.shapes import resolve_reshape, slice_bounds, text
 
@@ -27,8 +27,7 @@ def _weights_fault(attrs: Attrs, static: Sequence[bool]) -> str:
 VARIANTS: dict[str, Callable[[Attrs, Sequence[bool]], str]] = {
     "Conv": _weights_fault,
     "BatchNormalization": lambda a, s: "training_mode" if a.get("training_mode", 0) else _weights_fault(a, s),
-    "Gemm": lambda a, s: "transA" if a.get("transA", 0) else "",
-    "Pad": lambda a, s: f"mode {a['mode']}" if a.get("mode", "constant") != "constant" else _weights_fault(a, s),
+    "Pad": _weights_fault,
     "Div": lambda a, s: "" if s[-1] else "a divisor that is not constant",
     "MaxPool": lambda a, s: "storage_order" if a.get("storage_order", 0) else "",
     "Reshape": _weights_fault, "Slice": _weights_fault, "Clip": _weights_fault, "ReduceMean": _weights_fault,
@@ -40,6 +39,10 @@ VARIANTS: dict[str, Callable[[Attrs, Sequence[bool]], str]] = {
 
 
 def _gemm(call: Call) -> None:
+    if call.attrs.get("transA", 0):
+        turned = call.turned(call.node.inputs[0], (1, 0))
+        inner = replace(call.node, inputs=(turned, *call.node.inputs[1:]))
+        return _gemm(replace(call, node=inner, attrs={k: v for k, v in call.attrs.items() if k != "transA"}))
     alpha, beta = float(call.attrs.get("alpha", 1.0)), float(call.attrs.get("beta", 1.0))
     transposed = int(call.attrs.get("transB", 0))
     fixed = call.constant(1) is not None and (not call.has(2) or call.constant(2) is not None)
@@ -76,10 +79,17 @@ def _batch_norm(call: Call) -> None:
 # elementwise
 
 
+FARTHEST = 1e9  # what stands for infinity in a mask that is added
+
+
 def _commutative(call: Call) -> None:
     """Add and Mul, a constant operand second."""
     a, b = call.node.inputs[:2]
-    call.write(inputs=(b, a) if a in call.builder.constants else (a, b))
+    a, b = (b, a) if a in call.builder.constants else (a, b)
+    constant = call.builder.constants.get(b)
+    if call.node.op == "Add" and constant is not None and constant.size and np.isinf(constant).any():
+        b = call.table("mask", np.nan_to_num(constant, nan=np.nan, posinf=FARTHEST, neginf=-FARTHEST))
+    call.write(inputs=(a, b))
 
 
 def _sub(call: Call) -> None:
@@ -87,8 +97,7 @@ def _sub(call: Call) -> None:
     constant = call.constant(1)
     if constant is not None:
         return call.write(op="Add", inputs=[a, call.table("negated", -constant)])
-    negated = call.helper("Mul", [b, call.table("minus_one", np.full(1, -1.0, np.float32))])
-    return call.write(op="Add", inputs=[negated, a] if a in call.builder.constants else [a, negated])
+    return call.write(inputs=[a, b])
 
 
 def _div(call: Call) -> None:
@@ -180,6 +189,9 @@ def _slice(call: Call) -> None:
 def _pad(call: Call) -> None:
     rank = len(call.shape())
     pads = _pad_widths(call, rank)
+    if call.attrs.get("mode", "constant") != "constant":
+        padded(call, pads)
+        return None
     value = call.constant(2)
     real = _number(call.attrs.get("value")) if value is None else float(value.reshape(-1)[0]) if value.size else 0.0
     if np.isnan(real):
@@ -187,7 +199,7 @@ def _pad(call: Call) -> None:
     source = call.node.inputs[0]
     if min(pads, default=0) < 0:  # a negative pad cuts
         source = _cut(call, source, pads)
-    call.write({"pads": tuple(max(p, 0) for p in pads), "value": real}, inputs=[source])
+    return call.write({"pads": tuple(max(p, 0) for p in pads), "value": real}, inputs=[source])
 
 
 def _number(value: object) -> float:
@@ -263,5 +275,5 @@ LOWERINGS: dict[str, Callable[[Call], None]] = {
     "MaxPool": pool, "AveragePool": pool, "GlobalAveragePool": _global_average, "GlobalMaxPool": global_max,
     "ReduceMean": _reduce_mean, "Concat": _concat, "Slice": _slice, "Pad": _pad,
     "Reshape": _reshape, "Flatten": _flatten, "Transpose": _transpose, "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze, "Identity": _copy, "Dropout": _copy, **CURVES, **QDQ,
+    "Unsqueeze": _unsqueeze, "Identity": _copy, "Dropout": _copy,
 }  # fmt: skip

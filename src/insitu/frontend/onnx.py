@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,11 @@ import onnx
 
 from insitu.base.errors import ModelError
 from insitu.frontend.attributes import attributes
-from insitu.frontend.call import Call
-from insitu.frontend.fold import fold, foldable
-from insitu.frontend.inputs import Binding, Shapes, bind_inputs
-from insitu.frontend.lower import LOWERINGS, variant_fault
+from insitu.frontend.functions import inlined
+from insitu.frontend.host_nodes import Elements, free_names
+from insitu.frontend.inputs import ELEMENTS, Binding, Shapes, bind_inputs
+from insitu.frontend.lower import LOWERINGS
+from insitu.frontend.lowering import Lowering
 from insitu.frontend.onnx_file import as_text, narrow_codes, opset_of, read_model, sparse_array, tensor_array
 from insitu.frontend.qdq import LEAST
 from insitu.frontend.qdq_dynamic import static_form
@@ -32,13 +32,13 @@ from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
 
 Array = npt.NDArray[Any]
-SUPPORTED = tuple(sorted(LOWERINGS))
+PASSED_ON = ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Slice")  # of an index
+LEAST_INPUTS: Mapping[str, int] = {**dict.fromkeys(("Conv", "Gemm", "MatMul", "Add", "Mul", "Sub", "Div"), 2), **LEAST}
 LONGEST_NAME = 60
 MOST_NAMED = 200  # nodes of one operator named in one message
 MOST_NODES = 100_000  # what can be read in seconds; the largest real networks have some 10,000
 MOST_ENDS = 4096  # inputs, or outputs
 LONGEST_WORD = 120  # of a message: files may hold names of any length
-CODES = ("QuantizeLinear", "DequantizeLinear")  # known of constants, but kept with their scales (qdq.py)
 
 
 def import_onnx(path: str | Path, *, shapes: Shapes | None = None, reading: Reading | None = None) -> Graph:
@@ -89,6 +89,8 @@ class _File:
     nodes: tuple[Node, ...] = ()
     attrs: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     domains: dict[str, str] = field(default_factory=dict[str, str])
+    protos: dict[str, onnx.NodeProto] = field(default_factory=dict[str, onnx.NodeProto])
+    captured: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])  # by a node's subgraphs
     constants: dict[str, Array] = field(default_factory=dict[str, Array])
     values: dict[str, str] = field(default_factory=dict[str, str])
     value_names: Names = field(default_factory=Names)
@@ -122,6 +124,7 @@ def printable(text: str) -> str:
 def _import(
     model: onnx.ModelProto, *, where: str, name: str, folder: Path, shapes: Shapes, reading: Reading | None
 ) -> Graph:
+    model = inlined(model, where=where, most=MOST_NODES)
     opset = opset_of(model, where)
     _check_counts(model.graph, where)
     file = _File(opset, vendor=any(as_text(n.op_type) in ONLY_HERE and not n.domain for n in model.graph.node))
@@ -139,10 +142,9 @@ def _import(
     if file.vendor:
         types = bind_inputs([(file.value(i.name), i) for i in declared], shapes).types
         return import_network(_network(file, clean(name), types, outputs, model), reading)
-    static = _static(file)
-    _check_supported(file, static, outputs=outputs, has_functions=bool(model.functions))
     binding = bind_inputs([(file.value(i.name), i) for i in declared], shapes)
-    graph = _forward(file, binding, inputs=inputs, outputs=outputs, name=clean(name))
+    opsets = {o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import}
+    graph = _forward(file, binding, inputs=inputs, outputs=outputs, name=clean(name), opsets=opsets, folder=folder)
     _check_finite(graph)
     originals = {file.value(v): v for v in outer}
     return replace(graph, meta=_meta(model, opset, graph, binding, originals) | dict(graph.meta))
@@ -194,6 +196,10 @@ def _read_nodes(file: _File, proto: onnx.GraphProto, folder: Path) -> None:
         name = names.fresh(clean(as_text(node.name)) if node.name else f"{clean(op)}_{index}")
         inputs, outputs = tuple(file.value(v) for v in node.input), tuple(file.value(v) for v in node.output)
         nodes.append(Node(name, op, inputs, outputs))
+        file.protos[name] = node
+        inner = [v for a in node.attribute if a.type == onnx.AttributeProto.GRAPH for v in free_names(a.g)]
+        if inner:
+            file.captured[name] = tuple(file.value(v) for v in dict.fromkeys(inner))
         file.attrs[name] = attributes(node, folder, where=f"node {name!r} ({op})", vendor=file.vendor)
         if node.domain not in ("", "ai.onnx"):
             file.domains[name] = printable(as_text(node.domain))
@@ -226,14 +232,17 @@ def _check_ends(file: _File, inputs: Sequence[str], outputs: Sequence[str]) -> N
 def _sort(file: _File, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     """Puts the nodes that outputs depend on in execution order; names undefined values and cycles."""
     known = {*inputs, *file.constants}
-    available = {*known, *(v for n in file.nodes for v in n.outputs)}
-    undefined = [(n, v) for n in file.nodes for v in dict.fromkeys(n.inputs) if v and v not in available]
+    own = {n.name: n for n in file.nodes}
+    more = file.captured
+    nodes = [replace(n, inputs=(*n.inputs, *more[n.name])) if more.get(n.name) else n for n in file.nodes]
+    available = {*known, *(v for n in nodes for v in n.outputs)}
+    undefined = [(n, v) for n in nodes for v in dict.fromkeys(n.inputs) if v and v not in available]
     undefined += [(None, v) for v in outputs if v not in available]
     if undefined:
         lines = [f"{f'node {n.name!r} ({n.op})' if n else 'the network'} reads {v!r}" for n, v in undefined]
         need = "an initializer, an input or a node of that name"
         raise ModelError("network", f"values that nothing defines: {_listed(lines)}", need)
-    order, stuck = topological(file.nodes, known)
+    order, stuck = topological(nodes, known)
     if stuck:
         raise ModelError(
             "network", f"nodes in a cycle: {_listed(repr(n) for n in _cycle(stuck))}", "a network without cycles"
@@ -243,7 +252,7 @@ def _sort(file: _File, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         if wanted.intersection(node.outputs):
             kept.append(node)
             wanted.update(node.inputs)
-    file.nodes = tuple(reversed(kept))
+    file.nodes = tuple(own[n.name] for n in reversed(kept))
 
 
 def _listed(words: Iterable[str], most: int = 20) -> str:
@@ -262,47 +271,41 @@ def _cycle(stuck: Sequence[Node]) -> list[str]:
     return list(path)[path[node.name] :][::-1]
 
 
-def _static(file: _File) -> set[str]:
-    """Values that do not depend on the inputs' contents (Shape knows its result from the type)."""
-    static = set(file.constants)
+def _check_inputs(file: _File) -> None:
+    """Nodes that lack inputs they cannot do without."""
     for node in file.nodes:
-        known = (foldable(node.op) and node.name not in file.domains) or node.op in CODES
-        constant = known and all(v in static for v in node.inputs if v)
-        if constant or (node.name not in file.domains and node.op in ("Shape", "Size")):
-            static.update(node.outputs)
-    return static
+        op = f"{file.domains[node.name]}::{node.op}" if node.name in file.domains else node.op
+        least = LEAST_INPUTS.get(op, 1)
+        if op in LEAST_INPUTS and len(node.inputs) < least:
+            need = "all inputs that the operator needs"
+            raise ModelError(f"node {node.name!r} ({op})", f"{len(node.inputs)} inputs", need)
+        if node.op in LOWERINGS and node.name not in file.domains:
+            most = _most_inputs(node.op, file.opset)
+            if len(node.inputs) > most:
+                raise ModelError(f"node {node.name!r} ({node.op})", f"{len(node.inputs)} inputs", f"at most {most}")
 
 
-def _check_supported(file: _File, static: set[str], *, outputs: Sequence[str], has_functions: bool) -> None:
-    """One error for all nodes that cannot be taken over, with what can."""
-    faults: dict[str, list[str]] = {}
-    read = {v for n in file.nodes for v in n.inputs} | set(outputs)
-    for node in file.nodes:
-        if static.intersection(node.outputs):
-            continue
-        op, label = f"{file.domains[node.name]}::{node.op}" if node.name in file.domains else node.op, ""
-        if op not in LOWERINGS:
-            label = op or "no operator"
-        elif len(node.inputs) < LEAST.get(op, 2 if op in ("Conv", "Gemm", "MatMul", "Add", "Mul", "Sub", "Div") else 1):
-            raise ModelError(
-                f"node {node.name!r} ({op})", f"{len(node.inputs)} inputs", "all inputs that the operator needs"
-            )
-        elif len(node.inputs) > (most := _most_inputs(op, file.opset)):
-            raise ModelError(f"node {node.name!r} ({op})", f"{len(node.inputs)} inputs", f"at most {most}")
-        else:
-            why = variant_fault(op, file.attrs[node.name], [not v or v in static for v in node.inputs])
-            extra = [v for v in node.outputs[1:] if v in read]
-            label = f"{op} with {why}" if why else f"{op} with the output {extra[0]!r}" if extra else ""
-        if label:
-            faults.setdefault(label, []).append(node.name)
-    if not faults:
+def _check_possible(work: Lowering) -> None:
+    """One error for all nodes that neither chip nor host can run, with where the rest would run."""
+    if not work.faults:
         return
-    parts = [f"{label}: {_listed(names, MOST_NAMED)}" for label, names in faults.items()]
-    total = sum(len(names) for names in faults.values())
-    inline = ("inline its functions first (onnx.inliner.inline_local_functions)",) if has_functions else ()
-    ways = (*inline, "replace these nodes before the export", "cut the network there (onnx.utils.extract_model)")
-    got = f"{total} node{'s are' if total > 1 else ' is'} not supported ({'; '.join(parts)})"
-    raise ModelError("network", got, f"operators of {', '.join(SUPPORTED)}", try_=ways, code="unsupported_operator")
+    parts = [f"{label}: {_listed(names, MOST_NAMED)}" for label, names in work.faults.items()]
+    total = sum(len(names) for names in work.faults.values())
+    hosts = sorted({str(n.attr("operator")) for n in work.builder.nodes if n.op == "Host"})
+    weights = sum(
+        n.op in ("Conv", "MatMul", "Gemm") and n.inputs[1] in work.builder.constants for n in work.builder.nodes
+    )
+    others = len(work.builder.nodes) - weights - sum(n.op == "Host" for n in work.builder.nodes)
+    where = f"before them {weights} weight layers would run in arrays, {others} nodes as vector commands and moves"
+    where += f", {', '.join(hosts)} on the host" if hosts else ""
+    where += f"; {work.behind} nodes behind them could not be looked at" if work.behind else ""
+    got = f"{total} node{'s cannot' if total > 1 else ' cannot'} run on chip or host ({'; '.join(parts)}); {where}"
+    ways = (
+        "cut the network there (onnx.utils.extract_model) and run that part yourself",
+        "give sizes that the file leaves open (--shape), or replace these nodes before the export",
+    )
+    raise ModelError("network", got, "operators on numbers whose sizes do not depend on data", try_=ways,
+                     code="unsupported_operator")  # fmt: skip
 
 
 @cache
@@ -316,69 +319,55 @@ def _most_inputs(op: str, opset: int) -> int:
 # values
 
 
-def _forward(file: _File, binding: Binding, *, inputs: Sequence[str], outputs: Sequence[str], name: str) -> Graph:
-    """Walks the nodes once: folds what is constant, lowers the rest."""
+def _forward(
+    file: _File, binding: Binding, *, inputs: Sequence[str], outputs: Sequence[str], name: str,
+    opsets: Mapping[str, int], folder: Path,
+) -> Graph:  # fmt: skip
+    """Write all nodes into a captured graph; sizes become known on the way."""
+    _check_inputs(file)
     types = {**binding.types, **{v: const_type(c) for v, c in file.constants.items()}}
     types |= {v: replace(types[v], quant=spec) for v, spec in file.narrow.items()}
+    rows = _index_inputs(file, binding)
+    for value, dtype in rows.items():
+        types[value] = replace(types[value], dtype=dtype)
     builder = Builder(types, file.constants, taken=(v for n in file.nodes for v in n.outputs))
-    budget = 1 << 28  # elements of all folded constants together
+    codes = {name: int(onnx.TensorProto.DataType.Value(text)) for text, name in ELEMENTS.items()}
+    known = {v: codes[dtype] for v, dtype in binding.dtypes.items() if dtype != "f32"}
+    elements = Elements(known, builder.constants, dict(file.values))
+    work = Lowering(builder, opsets, bool(binding.batched), folder, elements, binding.hints)
     for node in file.nodes:
-        value = _folded(builder, node, file.attrs[node.name], binding)
-        if value is None:
-            op = f"{file.domains[node.name]}::{node.op}" if node.name in file.domains else node.op
-            LOWERINGS[op](Call(builder, node, file.attrs[node.name], file.opset, bool(binding.batched)))
-            continue
-        budget -= value.size
-        if budget < 0:
-            raise ModelError(
-                f"node {node.name!r} ({node.op})", "more than 2^28 elements of computed constants", "fewer"
-            )
-        builder.constants[node.output] = value
-        builder.types[node.output] = replace(
-            const_type(value), quant=_followed(builder, node, value, file.attrs[node.name])
-        )
-    coded = frozenset(v for v in inputs if binding.dtypes[v][0] in "iu")
+        work.write(node, file.attrs[node.name], _proto(file, node), file.domains.get(node.name, ""))
+    _check_possible(work)
+    coded = frozenset(v for v in inputs if binding.dtypes[v][0] in "iu" and v not in rows)
     fixed = [v for v in outputs if v in builder.constants or v in inputs]
     if fixed:
         what = "an input" if fixed[0] in inputs else "constant"
         raise ModelError("network", f"its output {fixed[0]!r} is {what}", "outputs computed from the inputs")
-    graph = Graph(name, "captured", tuple(inputs), tuple(outputs), (), binding.types)
+    graph = Graph(name, "captured", tuple(inputs), tuple(outputs), (), {v: types[v] for v in binding.types})
     return strip(drop_copies(builder.finish(graph)), coded=coded)
 
 
-def _followed(builder: Builder, node: Node, value: Array, attrs: Mapping[str, Any]) -> QuantSpec | None:
-    """The spec of quantized weights behind an operator that only moved them."""
-    spec = builder.types[node.inputs[0]].quant if node.inputs and node.inputs[0] in builder.types else None
-    if spec is None or node.op not in ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"):
-        return None
-    if spec.axis is None:
-        return spec
-    before = builder.constants[node.inputs[0]].shape
-    if node.op == "Transpose":
-        order = list(attrs.get("perm") or reversed(range(len(before))))
-        return replace(spec, axis=order.index(spec.axis))
-    for axis, size in enumerate(value.shape):
-        if size == before[spec.axis] and prod(value.shape[:axis]) == prod(before[: spec.axis]):
-            return replace(spec, axis=axis)
-    return None
+def _proto(file: _File, node: Node) -> onnx.NodeProto:
+    """The node as the file has it; one that came up on the way as it would be written."""
+    if node.name in file.protos:
+        return file.protos[node.name]
+    domain = file.domains.get(node.name, "")
+    return onnx.helper.make_node(node.op, node.inputs, node.outputs, domain=domain, **file.attrs[node.name])
 
 
-def _folded(builder: Builder, node: Node, attrs: Mapping[str, Any], binding: Binding) -> Array | None:
-    """The node's value, where it does not depend on the inputs' contents."""
-    place = f"node {node.name!r} ({node.op})"
-    if node.op in ("Shape", "Size") and node.inputs:
-        shape = builder.types[node.inputs[0]].shape
-        open_ = [d for d in shape if isinstance(d, str)]
-        if open_:
-            need = "known sizes"
-            raise ModelError(place, f"it asks for the size {open_[0]!r}, which is not known", need, try_=binding.hints)
-        if node.op == "Size":
-            return np.asarray(prod(int(d) for d in shape), np.int64)
-        return np.asarray(shape, np.int64)[slice(attrs.get("start", 0), attrs.get("end"))]
-    if not foldable(node.op) or node.op in CODES or any(v and v not in builder.constants for v in node.inputs):
-        return None
-    arrays = [builder.constants[v] if v else None for v in node.inputs]
-    return fold(node.op, arrays, attrs, where=place)
+def _index_inputs(file: _File, binding: Binding) -> dict[str, str]:
+    """Integer inputs that pick rows of a table: they stay integers."""
+    makers = {v: n for n in file.nodes for v in n.outputs if v}
+    found: dict[str, str] = {}
+    for node in file.nodes:
+        if node.op != "Gather" or len(node.inputs) < 2:
+            continue
+        value = node.inputs[1]
+        while value in makers and makers[value].op in PASSED_ON:
+            value = makers[value].inputs[0]
+        if binding.dtypes.get(value) in ("i32", "i64"):
+            found[value] = binding.dtypes[value]
+    return found
 
 
 def _check_finite(graph: Graph) -> None:
@@ -387,7 +376,8 @@ def _check_finite(graph: Graph) -> None:
     if bad:
         kinds = "NaN" if any(np.isnan(graph.constants[v]).any() for v in bad) else "infinite"
         raise ModelError("weights", f"{kinds} values in {_listed(repr(v) for v in bad)}", "finite numbers")
-    odd = [v for n in graph.nodes for v in n.outputs if graph.types[v].dtype != "f32"]
+    moved = ("Reshape", "Transpose", "Slice", "Pad", "Concat", "Gather", "Flatten", "Squeeze", "Unsqueeze")
+    odd = [v for n in graph.nodes for v in n.outputs if v and graph.types[v].dtype != "f32" and n.op not in moved]
     if odd:
         got = f"the value {odd[0]!r} has the type {graph.types[odd[0]].dtype}"
         raise ModelError("network", got, "a network that computes in floating point")

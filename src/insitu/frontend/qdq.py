@@ -7,8 +7,9 @@ type carries their spec, so that no code is lost; a bias keeps all 32 bits as fl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from insitu.base.errors import ModelError
 from insitu.frontend.call import Call
 from insitu.frontend.qdq_spec import Coded, spec_attrs, spec_of
 from insitu.graph.graph import Node
+from insitu.graph.rewrite import Builder
 from insitu.graph.types import TensorType, integer_dtype
 from insitu.numeric.affine import QuantSpec
 from insitu.numeric.affine import quantize as codes_of
@@ -156,18 +158,33 @@ def _bias(call: Call, index: int, x: str, w: str, *, alpha: float = 1.0) -> str:
 
 def _apply(call: Call, op: str, values: list[str], spec: QuantSpec | None) -> None:
     """The float operator on real values, its result through `spec`; real where there is none."""
-    from insitu.frontend.lower import LOWERINGS
-
     output = call.node.output if spec is None else call.builder.fresh(f"{call.node.output}.real")
     node = Node(call.node.name, op, tuple(values), (output,))
-    if op not in LOWERINGS:
+    if op not in call.rules:
         raise call.fault(f"the operator {op}", "an operator that is supported on real numbers")
-    LOWERINGS[op](replace(call, node=node))
+    call.rules[op](replace(call, node=node))
     if spec is not None:
         _emit_quantize(call, output, call.node.output, _activation(call, spec, output))
 
 
 # specs and nodes
+
+
+def followed(builder: Builder, node: Node, value: Array, attrs: Mapping[str, Any]) -> QuantSpec | None:
+    """The spec of quantized weights behind an operator that only moved them."""
+    spec = builder.types[node.inputs[0]].quant if node.inputs and node.inputs[0] in builder.types else None
+    if spec is None or node.op not in ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"):
+        return None
+    if spec.axis is None:
+        return spec
+    before = builder.constants[node.inputs[0]].shape
+    if node.op == "Transpose":
+        order = list(attrs.get("perm") or reversed(range(len(before))))
+        return replace(spec, axis=order.index(spec.axis))
+    for axis, size in enumerate(value.shape):
+        if size == before[spec.axis] and prod(value.shape[:axis]) == prod(before[: spec.axis]):
+            return replace(spec, axis=axis)
+    return None
 
 
 def _spec(call: Call, index: int, *, default: QuantSpec | None) -> QuantSpec:

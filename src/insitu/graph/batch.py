@@ -157,9 +157,30 @@ def _transpose(place: _Place) -> int:
     return tuple(place.node.attr("perm")).index(place.axis)
 
 
+def _norm(place: _Place) -> int:
+    _need(place.axis not in place.positive(place.node.attr("axes")))
+    return place.axis
+
+
+def _gather(place: _Place) -> int:
+    """Samples may be picked from by constant indices; a table may be picked from by samples of indices."""
+    x, index = place.node.inputs[:2]
+    axis = int(place.node.attr("axis", 0)) % len(place.shape)
+    if x not in place.axes:
+        _need(index in place.axes)
+        return axis + place.axes[index]
+    _need(index not in place.axes and place.axis != axis)
+    return place.axis + (len(place.graph.type(index).shape) - 1 if place.axis > axis else 0)
+
+
+def _never(place: _Place) -> int:
+    raise _MixedError
+
+
 RULES: dict[str, Callable[[_Place], int]] = {
     "Conv": _leading, "BatchNormalization": _leading, "MaxPool": _leading, "AveragePool": _leading,
-    "GlobalAveragePool": _leading, "Gemm": _gemm, "MatMul": _matmul, "Add": _aligned, "Mul": _aligned,
+    "GlobalAveragePool": _leading, "Gemm": _gemm, "MatMul": _matmul, "Add": _aligned, "Sub": _aligned,
+    "Mul": _aligned, "Norm": _norm, "Gather": _gather, "Host": _never, "ReduceSum": _reduce, "ReduceMax": _reduce,
     "Softmax": _softmax, "ReduceMean": _reduce, "Concat": _concat, "Slice": _slice, "Pad": _pad,
     "Reshape": _reshape, "Flatten": _reshape, "Squeeze": _reshape, "Unsqueeze": _reshape, "Transpose": _transpose,
 }  # fmt: skip

@@ -19,10 +19,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from insitu.base.errors import DataError, ModelError
 from insitu.graph.batch import batch_axes
-from insitu.graph.export_curve import export_curve
+from insitu.graph.export_nodes import export_curve, export_norm
 from insitu.graph.graph import Graph, Node
+from insitu.graph.ops.float import numpy_type
+from insitu.graph.ops.hosted import ELEMENTS
 from insitu.graph.ops.mvm import block_signs
 from insitu.graph.ops.shapes import text
+from insitu.graph.parts import Part, Session, parts_of, run_parts, stretch
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
 
@@ -37,7 +40,8 @@ PLAIN_ATTRS = {
     "Conv": ("strides", "pads", "dilations", "group"), "Gemm": ("alpha", "beta", "transB"),
     "BatchNormalization": ("epsilon",), "MaxPool": ("kernel_shape", "strides", "pads", "dilations"),
     "AveragePool": ("kernel_shape", "strides", "pads", "dilations", "count_include_pad"), "ReduceMean": ("keepdims",),
-    "Softmax": ("axis",), "Concat": ("axis",), "Transpose": ("perm",), "Flatten": ("axis",),
+    "Softmax": ("axis",), "Concat": ("axis",), "Transpose": ("perm",), "Flatten": ("axis",), "Gather": ("axis",),
+    "ReduceSum": ("keepdims",), "ReduceMax": ("keepdims",),
 }  # fmt: skip
 
 
@@ -67,6 +71,13 @@ def _export(graph: Graph, axes: Mapping[str, int], expose: Sequence[str]) -> onn
     return helper.make_model(body, opset_imports=opsets, ir_version=IR_VERSION, producer_name="insitu")
 
 
+def node_body(graph: Graph, node: Node) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+    """One node of a captured graph as ONNX nodes, and the constants they read by name."""
+    writer = _Writer(graph, {})
+    writer.operation(node)
+    return writer.nodes, {t.name: numpy_helper.to_array(t) for t in writer.tensors}
+
+
 @dataclass
 class _Writer:
     """The ONNX graph while it is written."""
@@ -81,7 +92,9 @@ class _Writer:
         shape: list[int | str] = list(self.graph.type(name).shape)
         if name in self.axes:
             shape[self.axes[name]] = BATCH
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        element = ELEMENTS.get(self.graph.type(name).dtype, TensorProto.FLOAT)
+        coded = self.graph.type(name).quant is not None
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT if coded else element, shape)
 
     def put(self, op: str, inputs: Sequence[str], output: str, attrs: Mapping[str, Any] | None = None) -> None:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"{output}:{op}", **dict(attrs or {})))
@@ -172,7 +185,8 @@ class _Writer:
         """The operator alone, in real numbers."""
         if node.op in ("Conv", "MatMul") and len(node.inputs) > 3:
             return self.coded_layer(node, output)
-        count = {"AveragePool": 1, "ReduceMean": 1, "MaxPool": 1, "Softmax": 1, "Lut": 1}.get(node.op, len(node.inputs))
+        one = ("AveragePool", "ReduceMean", "MaxPool", "Softmax", "Lut")
+        count = 1 if node.op in one else len(node.inputs)
         names = [self.real(v) for v in node.inputs[:count]]  # tables of integers are left behind
         if node.op == "MatMul" and len(names) == 3:
             return self.product(names[0], names[1], names[2], output)
@@ -180,6 +194,11 @@ class _Writer:
             return self.rescale(node, names[0], output)
         if node.op in ("Curve", "Lut") and "expr" in node.attrs:
             return export_curve(self.put, self.tensor, str(node.attr("expr")), names[0], output)
+        if node.op == "Norm":
+            return export_norm(self.put, self.tensor, node, names[0], output)
+        if node.op in ("Host", "Lut"):
+            need = "operators of ONNX; the captured graph, or its ONNX file, has them all"
+            raise ModelError(f"node {node.name!r} ({node.op})", "no form in ONNX", need)
         attrs = {k: node.attr(k) for k in PLAIN_ATTRS.get(node.op, ()) if k in node.attrs}
         return self.put(node.op, [*names, *self.arguments(node, output)], output, attrs)
 
@@ -201,7 +220,7 @@ class _Writer:
             return [self.tensor(f"{output}#pads", _ints(node.attr("pads"))), value]
         if node.op == "Reshape":
             return [self.tensor(f"{output}#shape", self.target(node))]
-        if node.op in ("Squeeze", "Unsqueeze", "ReduceMean"):
+        if node.op in ("Squeeze", "Unsqueeze", "ReduceMean", "ReduceSum", "ReduceMax"):
             return [self.tensor(f"{output}#axes", _ints(node.attr("axes")))]
         return []
 
@@ -322,6 +341,8 @@ class _Reference:
         self.axes = axes if axes is not None and all(n in axes for n in names) else None
         self._checked = False
         self._sessions: dict[bool, Any] = {}
+        self.parts: list[Part] = parts_of(graph, names) if any(n.op == "Host" for n in graph.nodes) else []
+        self._parts: dict[int, Any] = {}
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         data = {v: _checked_input(self.graph, v, inputs) for v in (*self.graph.inputs, *self.graph.state_inputs)}
@@ -335,26 +356,45 @@ class _Reference:
 
     def _session(self, *, batched: bool) -> Any:
         if batched not in self._sessions:
-            os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would send model names and hashes to its makers
-            import onnxruntime as ort
-
-            options = ort.SessionOptions()
-            options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
-            options.log_severity_level = 3
-            options.add_session_config_entry("session.disable_quant_qdq", "1")  # real numbers, not integer kernels
             expose = [n for n in self.names if n not in self.graph.outputs]
-            model = _export(self.graph, (self.axes or {}) if batched else {}, expose).SerializeToString()
-            self._sessions[batched] = ort.InferenceSession(
-                model,
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=["Pad_Fusion"],  # it makes pools whose padding ONNX Runtime then refuses
-            )
+            self._sessions[batched] = self._loaded(self.graph, (self.axes or {}) if batched else {}, expose)
         return self._sessions[batched]
 
+    def _loaded(self, graph: Graph, axes: Mapping[str, int], expose: Sequence[str]) -> Any:
+        """A session of ONNX Runtime."""
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would send model names and hashes to its makers
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.disable_quant_qdq", "1")  # real numbers, not integer kernels
+        model = _export(graph, axes, expose).SerializeToString()
+        return ort.InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["Pad_Fusion"],  # it makes pools whose padding ONNX Runtime then refuses
+        )
+
+    def _part(self, index: int) -> Session:
+        if index not in self._parts:
+            self._parts[index] = self._loaded(stretch(self.graph, self.parts[index]), {}, ())
+        session = self._parts[index]
+        return lambda feeds, names: session.run(list(names), dict(feeds))
+
+    def _in_parts(self, data: Mapping[str, Array], samples: int) -> dict[str, Array]:
+        rows: list[dict[str, Any]] = []
+        for i in range(samples):
+            found = run_parts(self.graph, self.parts, {v: np.asarray(a[i]) for v, a in data.items()}, self._part)
+            rows.append({n: found[n] for n in self.names})
+        return {n: np.stack([np.asarray(row[n]) for row in rows]) for n in self.names}
+
     def _one_by_one(self, data: Mapping[str, Array], samples: int) -> dict[str, Array]:
+        if self.parts:
+            return self._in_parts(data, samples)
         session = self._session(batched=False)
-        rows = [session.run(list(self.names), {v: a[i] for v, a in data.items()}) for i in range(samples)]
+        rows = [session.run(list(self.names), {v: np.asarray(a[i]) for v, a in data.items()}) for i in range(samples)]
         return {n: np.stack([row[k] for row in rows]) for k, n in enumerate(self.names)}
 
     def _many(self, data: Mapping[str, Array]) -> dict[str, Array]:
@@ -380,7 +420,8 @@ def _checked_input(graph: Graph, name: str, inputs: Mapping[str, Array]) -> Arra
     shape = graph.type(name).shape
     if name not in inputs:
         raise DataError(f"input {name!r}", "no array", f"samples of the shape {text(shape)}")
-    array = np.asarray(inputs[name], np.float32)
+    kind = graph.type(name)
+    array = np.asarray(inputs[name], np.float32 if kind.quant is not None else numpy_type(kind.dtype))
     fits = array.ndim == len(shape) + 1 and all(
         isinstance(d, str) or d == n for d, n in zip(shape, array.shape[1:], strict=True)
     )

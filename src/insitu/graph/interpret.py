@@ -34,8 +34,7 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, observe: Observer | 
     keep = {*graph.outputs, *(s.output for s in graph.states)}
     last = {v: i for i, n in enumerate(graph.nodes) for v in n.inputs}
     for index, node in enumerate(graph.nodes):
-        results = _plain(graph, node, values) if is_plain(graph, node) else (run_node(graph, node, values),)
-        for value, result in zip((v for v in node.outputs if v), results, strict=True):
+        for value, result in node_results(graph, node, values):
             values[value] = result
             if observe is not None:
                 observe(value, result)
@@ -43,6 +42,12 @@ def interpret(graph: Graph, inputs: Mapping[str, Array], *, observe: Observer | 
             if last.get(value) == index and value not in keep:
                 values.pop(value, None)
     return {name: _value(graph, name, values) for name in keep}
+
+
+def node_results(graph: Graph, node: Node, values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Every output of a node with its codes or numbers."""
+    results = _plain(graph, node, values) if is_plain(graph, node) else (run_node(graph, node, values),)
+    return list(zip((v for v in node.outputs if v), results, strict=True))
 
 
 def _given(graph: Graph, name: str, array: Any) -> Any:
@@ -158,7 +163,7 @@ def _rescale(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
 def _average(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     """Sum over the window of (x - zx), then one multiplier, or a map of them where border windows count fewer."""
     x, zero = _value(graph, node.inputs[0], values), _zero(graph, node.inputs[0])
-    if node.op == "ReduceMean":
+    if node.op in ("ReduceMean", "ReduceSum"):
         axes = tuple(a + 1 for a in node.attr("axes"))
         acc = (x - zero).sum(axis=axes, keepdims=bool(node.attr("keepdims", 1)))
     else:
@@ -174,6 +179,11 @@ def _max_pool(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     kernel = tuple(node.attr("kernel_shape"))
     windows = mvm.patches(_value(graph, node.inputs[0], values), node, kernel=kernel, pad_value=quant.lo)
     return np.moveaxis(windows.max(axis=tuple(range(-len(kernel), 0))), -1, 2)
+
+
+def _reduce_max(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
+    axes = tuple(a + 1 for a in node.attr("axes"))
+    return _value(graph, node.inputs[0], values).max(axis=axes, keepdims=bool(node.attr("keepdims", 1)))
 
 
 def _softmax(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
@@ -233,7 +243,8 @@ def _concat(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
 Rule = Callable[[Graph, Node, Mapping[str, Ints]], Ints]
 RULES: dict[str, Rule] = {
     "Conv": _conv, "MatMul": _matmul, "Add": _add, "Mul": _mul,
-    "Requantize": _rescale, "AveragePool": _average, "ReduceMean": _average, "MaxPool": _max_pool,
+    "Requantize": _rescale, "AveragePool": _average, "ReduceMean": _average, "ReduceSum": _average,
+    "ReduceMax": _reduce_max, "MaxPool": _max_pool,
     "Softmax": _softmax, "Lut": _lut, "Reshape": _reshape, "Flatten": _reshape, "Squeeze": _reshape,
     "Unsqueeze": _reshape,
     "Transpose": _transpose, "Slice": _slice, "Pad": _pad, "Concat": _concat,

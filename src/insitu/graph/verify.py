@@ -29,17 +29,18 @@ from insitu.graph.types import TensorType
 from insitu.numeric.affine import ROUNDINGS, QuantSpec
 
 Array = npt.NDArray[Any]
-MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Pad", "Concat", "MaxPool")
+MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Pad", "Concat", "MaxPool", "ReduceMax")
 READOUTS = ("exact", "adc", "wtm2101")
 NEEDED: dict[str, tuple[str, ...]] = {
     "Conv": ("readout", "lo", "hi"), "MatMul": ("lo", "hi"), "Softmax": ("lo", "hi"), "Pad": ("code",),
     "Add": ("scale_a", "scale_b", "shift", "lo", "hi"), "Mul": ("multiplier", "shift", "lo", "hi"),
     "Requantize": ("multiplier", "shift", "lo", "hi"), "AveragePool": ("multiplier", "shift", "lo", "hi"),
-    "ReduceMean": ("multiplier", "shift", "lo", "hi"),
+    "ReduceMean": ("multiplier", "shift", "lo", "hi"), "ReduceSum": ("multiplier", "shift", "lo", "hi"),
 }  # fmt: skip
 ALWAYS: dict[str, tuple[str, ...]] = {
     "Slice": ("starts", "ends", "axes", "steps"), "Pad": ("pads",), "Transpose": ("perm",), "Reshape": ("shape",),
-    "ReduceMean": ("axes",), "Concat": ("axis",), "MaxPool": ("kernel_shape",), "AveragePool": ("kernel_shape",),
+    "ReduceMean": ("axes",), "ReduceSum": ("axes",), "ReduceMax": ("axes",), "Norm": ("axes",),
+    "Concat": ("axis",), "MaxPool": ("kernel_shape",), "AveragePool": ("kernel_shape",),
 }  # fmt: skip
 NUMBERS = frozenset(("act_lo", "act_hi", "alpha", "beta", "epsilon", "value"))
 WHOLE = frozenset(
@@ -103,7 +104,7 @@ def _structure(graph: Graph) -> Iterator[str]:
         if node.name in names:
             yield f"two nodes are called {node.name!r}"
         names.add(node.name)
-        if node.op not in RULES and (graph.level == "captured" or node.op not in OWN):
+        if node.op not in RULES and node.op != "Host" and (graph.level == "captured" or node.op not in OWN):
             yield f"{_label(node)} is no operator of the graph"
         for value in dict.fromkeys(v for v in node.inputs if v and v not in ready):
             yield f"{_label(node)} reads {value!r} before it is written"
@@ -338,7 +339,7 @@ def _sums(graph: Graph, node: Node) -> Iterator[str]:
     peak, limit = 0, LIMIT
     if node.op == "MatMul":
         peak = reach[0] * reach[1] * (shape[-1] if isinstance(shape[-1], int) else 1)
-    elif node.op == "ReduceMean":
+    elif node.op in ("ReduceMean", "ReduceSum"):
         peak = reach[0] * prod(d for d in (shape[a] for a in node.attr("axes")) if isinstance(d, int))
     elif node.op == "AveragePool":
         peak = reach[0] * prod(node.attr("kernel_shape"))

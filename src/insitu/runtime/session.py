@@ -66,7 +66,7 @@ class Session:
         """Names of the outputs."""
         return self.graph.outputs
 
-    def _real(self, value: str, array: Array) -> Array:
+    def real(self, value: str, array: Array) -> Array:
         """What codes stand for; numbers without quantization as they are."""
         quant = self.graph.type(value).quant
         return array if quant is None else dequantize(array, quant)
@@ -172,12 +172,12 @@ class Session:
         given = inputs.values() if isinstance(inputs, Mapping) else [inputs]
         whole = all(np.issubdtype(np.asarray(a).dtype, np.integer) for a in given)
         codes = self.run_codes(self.codes(inputs))
-        return codes if whole else {n: self._real(n, c) for n, c in codes.items()}
+        return codes if whole else {n: self.real(n, c) for n, c in codes.items()}
 
     def step(self, inputs: Mapping[str, Array] | Array) -> dict[str, Array]:
         """One step of a program with state, for all samples at once; the state goes on to the next call."""
         values = self.step_codes(self.codes(inputs))
-        return {n: self._real(n, values[n]) for n in self.outputs}
+        return {n: self.real(n, values[n]) for n in self.outputs}
 
     def step_codes(
         self, codes: Mapping[str, Array], *, observe: Callable[[str, Array], None] | None = None

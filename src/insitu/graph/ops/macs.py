@@ -17,6 +17,8 @@ def fan_in(graph: Graph, node: Node) -> int:
 
 def macs(graph: Graph, node: Node) -> int:
     """Multiply-accumulates of one node for a hardware batch; 0 where the operator has none."""
+    if node.op == "Host":
+        return int(node.attr("macs", 0))
     if node.op == "MMA":
         return graph.type(node.output).count() * graph.type(node.inputs[0]).sizes()[-1]
     if node.op not in ("Conv", "MatMul", "MVM"):

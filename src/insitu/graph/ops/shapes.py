@@ -20,6 +20,8 @@ WINDOWED = ("Conv", "MaxPool", "AveragePool")
 
 def infer(node: Node, types: Mapping[str, TensorType], constants: Mapping[str, Array]) -> tuple[TensorType, ...]:
     """The types of a node's outputs; ModelError names the node and what does not fit."""
+    if node.op == "Host":
+        return tuple(types[v] for v in node.outputs)
     rule = RULES.get(node.op)
     if rule is None:
         raise _fault(node, "the operator is not supported", f"one of {', '.join(sorted(RULES))}")
@@ -29,9 +31,9 @@ def infer(node: Node, types: Mapping[str, TensorType], constants: Mapping[str, A
     call = _Call(node, types, constants)
     if len(call.shapes) < LEAST_INPUTS.get(node.op, 1):
         raise _fault(node, f"{len(call.shapes)} inputs", f"at least {LEAST_INPUTS.get(node.op, 1)}")
-    dtype = _common_dtype(call)
+    dtype = call.types[node.inputs[0]].dtype if node.op == "Gather" else _common_dtype(call)
     shape = rule(call)
-    _check_size(node, shape)
+    check_size(node, shape)
     return (TensorType(shape, dtype),) * len(node.outputs)
 
 
@@ -75,7 +77,8 @@ def _common_dtype(call: _Call) -> str:
     return dtypes[0]
 
 
-def _check_size(node: Node, shape: Shape) -> None:
+def check_size(node: Node, shape: Shape) -> None:
+    """ModelError for a result without elements, or with more than anybody holds."""
     known = prod(d for d in shape if isinstance(d, int))
     if any(isinstance(d, int) and d < 1 for d in shape):
         raise _fault(node, f"its result would have the shape {text(shape)}", "every size at least 1")
@@ -232,6 +235,17 @@ def _reduce(call: _Call) -> Shape:
     return tuple(d for i, d in enumerate(call.x) if i not in axes)
 
 
+def _gather(call: _Call) -> Shape:
+    axis = _axis(call, call.node.attr("axis", 0))
+    return (*call.x[:axis], *call.shapes[1], *call.x[axis + 1 :])
+
+
+def _norm(call: _Call) -> Shape:
+    for axis in call.ints("axes"):
+        _axis(call, axis)
+    return call.x
+
+
 def _axis(call: _Call, axis: object, *, rank: int | None = None) -> int:
     rank = len(call.x) if rank is None else rank
     if not isinstance(axis, int) or not -rank <= axis < rank:
@@ -379,10 +393,21 @@ def _unsqueeze(call: _Call) -> Shape:
 Rule = Callable[[_Call], Shape]
 RULES: dict[str, Rule] = {
     "Conv": _conv, "Gemm": _gemm, "MatMul": _matmul, "BatchNormalization": _batch_norm,
-    "Relu": _same, "Clip": _same, "Requantize": _same, "Curve": _same, "Lut": _same, "Softmax": _softmax,
-    "Add": _broadcast, "Mul": _broadcast,
+    "Relu": _same, "Clip": _same, "Requantize": _same, "Lut": _same, "Softmax": _softmax, "Curve": _same,
+    "Add": _broadcast, "Sub": _broadcast, "Mul": _broadcast, "Norm": _norm, "Gather": _gather,
+    "ReduceSum": _reduce, "ReduceMax": _reduce,
     "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool, "ReduceMean": _reduce,
     "Concat": _concat, "Slice": _slice, "Pad": _pad, "Flatten": _flatten, "Reshape": _reshape,
     "Transpose": _transpose, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze,
 }  # fmt: skip
-LEAST_INPUTS = {"Lut": 2, "Conv": 2, "Gemm": 2, "MatMul": 2, "Add": 2, "Mul": 2, "BatchNormalization": 5}
+LEAST_INPUTS = {
+    "Lut": 2,
+    "Conv": 2,
+    "Gemm": 2,
+    "MatMul": 2,
+    "Add": 2,
+    "Sub": 2,
+    "Gather": 2,
+    "Mul": 2,
+    "BatchNormalization": 5,
+}
