@@ -107,7 +107,7 @@ def halved(layer: LayerPlan) -> LayerPlan:
 
 def built(graph: Graph, chip: Any, plan: QuantPlan) -> tuple[Graph, Session]:
     made = verify(precision.apply_plan(graph, chip, plan=plan))
-    program = compile_graph(made, chip)
+    program = compile_graph(made, chip, objective="cells")
     check_program(program)
     return made, Session(program, graph=made)
 
