@@ -61,7 +61,7 @@ MODELS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "NaN weights": (with_weights(np.full((ROWS, 8), np.nan, np.float32)), ("NaN",)),
     "infinite weights": (with_weights(np.full((ROWS, 8), np.inf, np.float32)), ("inf",)),
     "missing initializer": (model_proto(nodes=[node("Gemm", ["x", "lost"], ["y"])], tensors=[]), ("lost",)),
-    "unknown operator": (model_proto(nodes=UNKNOWN), ("Frobnicate", "Det")),
+    "unknown operator": (model_proto(nodes=UNKNOWN), ("Frobnicate (no such operator)", "behind them")),
     "cycle": (model_proto(nodes=CYCLE, tensors=[W]), ("cycle",)),
     "open sizes": (model_proto(dims=("N", "width"), nodes=[node("Relu", ["x"], ["y"])]), ("width", "--shape x=")),
 }

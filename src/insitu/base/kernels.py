@@ -11,6 +11,7 @@ float64 ones by less than 1e-6 (tests/base/test_kernels.py).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -34,8 +35,7 @@ S0, S1, S2, S3, S4, S5 = (F(c) for c in (
 ))  # fmt: skip
 
 
-@intrinsic
-def _as_int(typing_context, value):
+def _to_int(typing_context, value):
     """The bits of a float32 as an int32."""
 
     def generate(context, builder, signature, args):
@@ -44,14 +44,17 @@ def _as_int(typing_context, value):
     return types.int32(types.float32), generate
 
 
-@intrinsic
-def _as_float(typing_context, value):
+def _to_float(typing_context, value):
     """The float32 of an int32's bits."""
 
     def generate(context, builder, signature, args):
         return builder.bitcast(args[0], context.get_value_type(types.float32))
 
     return types.float32(types.int32), generate
+
+
+_as_int: Any = intrinsic(_to_int)
+_as_float: Any = intrinsic(_to_float)
 
 
 @nb.njit(cache=True, inline="always")

@@ -77,7 +77,7 @@ class Lowering:
             hosted(self.builder, self.elements, node, proto, self.opsets)
         except UnloweredError as error:
             label = f"{domain}::{node.op}" if domain else node.op or "no operator"
-            reason = str(error)
+            reason = str(error) if _exists(node, proto, self.opsets) else "no such operator"
             self.faults.setdefault(f"{label} ({reason})" if reason else label, []).append(node.name)
             self.lost.update(v for v in node.outputs if v)
 
