@@ -27,6 +27,7 @@ from insitu.frontend.lower_elementwise import ELEMENTWISE, divided
 from insitu.frontend.lower_layers import LAYERS
 from insitu.frontend.lower_moves import MOVES
 from insitu.frontend.lower_recurrent import RECURRENT
+from insitu.frontend.onnx_file import as_text
 from insitu.frontend.qdq import QDQ, followed
 from insitu.graph.graph import Node, const_type
 from insitu.graph.rewrite import Builder
@@ -356,7 +357,7 @@ def _exists(node: Node, proto: onnx.NodeProto, opsets: Mapping[str, int]) -> boo
     if domain == "com.microsoft" or (domain in OWN and node.op in RULES):
         return True
     try:
-        onnx.defs.get_schema(proto.op_type, opsets.get(domain, 1), domain)
+        onnx.defs.get_schema(node.op, opsets.get(domain, 1), as_text(domain))
     except onnx.defs.SchemaError:
         return False
     return True
