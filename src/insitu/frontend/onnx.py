@@ -36,8 +36,8 @@ PASSED_ON = ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "
 LEAST_INPUTS: Mapping[str, int] = {**dict.fromkeys(("Conv", "Gemm", "MatMul", "Add", "Mul", "Sub", "Div"), 2), **LEAST}
 LONGEST_NAME = 60
 MOST_NAMED = 200  # nodes of one operator named in one message
-MOST_NODES = 100_000  # what can be read in seconds; the largest real networks have some 10,000
-MOST_ENDS = 4096  # inputs, or outputs
+MOST_NODES = 50_000  # what can be read in seconds; the largest real networks have some 10,000
+MOST_ENDS = 4096  # inputs, or outputs, of the network or of a node
 LONGEST_WORD = 120  # of a message: files may hold names of any length
 
 
@@ -152,7 +152,8 @@ def _import(
 
 def _check_counts(graph: onnx.GraphProto, where: str) -> None:
     counts = (("nodes", len(graph.node), MOST_NODES), ("inputs", len(graph.input), MOST_ENDS + len(graph.initializer)),
-              ("outputs", len(graph.output), MOST_ENDS))  # fmt: skip
+              ("outputs", len(graph.output), MOST_ENDS),
+              ("inputs of one node", max((len(n.input) for n in graph.node), default=0), MOST_ENDS))  # fmt: skip
     for kind, count, most in counts:
         if count > most:
             ways = ("cut the network in parts (onnx.utils.extract_model)",)
