@@ -43,7 +43,7 @@ def test_a_broken_file_ends_in_a_message(name: str, tmp_path: Path, capsys: pyte
     refused(name, tmp_path, capsys)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", SLOW)
 def test_a_large_or_sound_file_ends_in_a_message(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(name, tmp_path, capsys)

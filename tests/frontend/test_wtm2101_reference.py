@@ -26,7 +26,8 @@ def test_every_integer_is_the_references(kind: str, seed: int) -> None:
     wanted = Reference(proto, inputs).outputs
     got = stepped(verify(import_model(proto)), inputs)
     for name, array in wanted.items():
-        assert len(np.unique(array)) > 2, "a network that says something"
+        few = min(2, array.shape[-1])  # of one column two values say something
+        assert len(np.unique(array)) > few, "a network that says something"
         assert np.array_equal(got[name].reshape(array.shape), array)
 
 

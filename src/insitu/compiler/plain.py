@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from insitu.graph.graph import Graph, Node
 
 MOVES = ("Reshape", "Transpose", "Slice", "Pad", "Concat", "Flatten", "Squeeze", "Unsqueeze")
@@ -32,7 +34,7 @@ def plain_values(graph: Graph) -> frozenset[str]:
         found -= wrong
 
 
-def _stays(graph: Graph, value: str, found: set[str], readers: dict[str, list[Node]]) -> bool:
+def _stays(graph: Graph, value: str, found: set[str], readers: Mapping[str, Sequence[Node]]) -> bool:
     made = graph.producer(value)
     mine = readers.get(value, [])
     fine = all(n.op == "Host" or (n.op in MOVES and n.output in found) for n in mine)

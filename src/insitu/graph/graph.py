@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -69,14 +70,22 @@ class Graph:
 
     def producer(self, value: str) -> Node | None:
         """The node that writes a value; none for inputs and constants."""
-        return next((n for n in self.nodes if value in n.outputs), None)
+        return self._producers.get(value)
 
     def producers(self) -> dict[str, Node]:
         """Value name -> the node that writes it."""
+        return dict(self._producers)
+
+    def consumers(self) -> Mapping[str, Sequence[Node]]:
+        """Value name -> the nodes that read it, in order; found once, for passes ask for each value."""
+        return self._consumers
+
+    @cached_property
+    def _producers(self) -> dict[str, Node]:
         return {o: n for n in self.nodes for o in n.outputs if o}
 
-    def consumers(self) -> dict[str, list[Node]]:
-        """Value name -> the nodes that read it, in order."""
+    @cached_property
+    def _consumers(self) -> dict[str, list[Node]]:
         readers: dict[str, list[Node]] = {}
         for node in self.nodes:
             for value in dict.fromkeys(v for v in node.inputs if v):
