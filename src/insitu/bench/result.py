@@ -64,7 +64,7 @@ class BenchResult:
         for case in self.cases:
             limit = case.most if case.most is not None else case.least
             bar = "" if limit is None else f", bar {limit:,.6g}"
-            peer = "" if case.baseline is None else f", peer {case.baseline:,.6g}"
+            peer = "" if case.baseline is None else f", baseline {case.baseline:,.6g}"
             miss = "" if case.holds else f"  <- {case.miss}"
             rows.append(f"  {case.case}: {case.value:,.4g} {case.unit}{bar}{peer}{miss}")
         return rows

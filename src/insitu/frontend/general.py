@@ -24,6 +24,7 @@ from insitu.frontend.general_moves import MOVES
 from insitu.frontend.general_ops import LOWERINGS, TYPES, Op, Rule, UnloweredError
 from insitu.frontend.general_resize import RESIZING
 from insitu.frontend.general_scatter import SCATTERS
+from insitu.frontend.host_nodes import with_attributes
 from insitu.frontend.net import Net
 from insitu.frontend.onnx import clean
 from insitu.frontend.recurrent import RECURRENT
@@ -382,29 +383,8 @@ def _inline(scope: _Scope, node: onnx.NodeProto, function: onnx.FunctionProto) -
     inner = replace(scope, names=names, opsets={**scope.opsets, **opsets}, declared={})
     given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in node.attribute}
     for each in function.node:
-        lower_node(inner, _with_attributes(each, given))
+        lower_node(inner, with_attributes(each, given))
     scope.names.update((v, inner.names[o]) for v, o in zip(node.output, function.output, strict=False) if v)
-
-
-def _with_attributes(node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto]) -> onnx.NodeProto:
-    """The node of a function body with the caller's attributes in it, subgraphs included."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    del copy.attribute[:]
-    for a in node.attribute:
-        if a.ref_attr_name:
-            if a.ref_attr_name in given:
-                new = copy.attribute.add()
-                new.CopyFrom(given[a.ref_attr_name])
-                new.name = a.name
-            continue
-        new = copy.attribute.add()
-        new.CopyFrom(a)
-        if a.type == onnx.AttributeProto.GRAPH:
-            bodies = [_with_attributes(n, given) for n in a.g.node]
-            del new.g.node[:]
-            new.g.node.extend(bodies)
-    return copy
 
 
 # the host
