@@ -61,7 +61,7 @@ def test_a_quantized_model_needs_no_data(insitu: Insitu, tmp_path: Path) -> None
     result = done.json()
     assert result["calibration"] == "model"
     assert result["bit_exact"]["mismatches"] == 0
-    assert set(result["onnx_agreement"]) == {"equal_fraction", "max_difference", "operators"}
+    assert {"equal_fraction", "max_difference", "operators"} <= set(result["onnx_agreement"])
     assert result["onnx_agreement"]["equal_fraction"] >= 0.9999
     assert result["onnx_agreement"]["max_difference"] <= 1
 

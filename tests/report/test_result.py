@@ -21,7 +21,9 @@ def test_json_has_exactly_the_keys_of_the_contract(keyword):
     assert list(shown["model"]) == ["name", "parameters", "macs"]
     assert list(shown["bit_exact"]) == ["checked_values", "mismatches", "excluded_values", "first"]
     assert list(shown["coverage"]) == ["array_macs_fraction", "host_ops"]
-    assert list(shown["onnx_agreement"]) == ["equal_fraction", "max_difference", "operators"]
+    assert list(shown["onnx_agreement"]) == [
+        "equal_fraction", "max_difference", "operators", "tie_fraction", "equal_fraction_all",
+    ]  # fmt: skip
     assert list(shown["accuracy_over"][0]) == ["time_s", "mean", "std", "min", "instances"]
     assert list(shown["layers"][0]) == [
         "name", "op", "unit", "sqnr_db", "sqnr_local_db", "cosine", "macs", "latency_s", "energy_j", "readout",

@@ -3,7 +3,8 @@
 Each runs as DequantizeLinear -> operator -> QuantizeLinear in float, optimizations off.  Compared are operators whose
 codes the model fixes on all sides and which compute: what only moves codes cannot differ.  A weight layer behind a
 converter that rounds (`adc`) means something else by design and is left out.  Results that lie exactly between two
-codes (averages that keep their input's scale have many) are not counted: there ONNX Runtime's code is float noise.
+codes (averages that keep their input's scale have many) do not count for `equal_fraction`, because ONNX Runtime's code
+is float noise there; `tie_fraction` says how many they are and `equal_fraction_all` what they change (decision 0023).
 """
 
 from __future__ import annotations
@@ -49,14 +50,16 @@ def agreement(
         return None
     few = {n: c[:samples] for n, c in codes.items()}
     values = {**few, **reference(quantized, few)}
-    total, equal, most = 0, 0, 0
+    results, clear, equal, equal_clear, most = 0, 0, 0, 0, 0
     for node in nodes:
-        wanted = by_onnx(captured, quantized, node, values)
-        apart = np.abs(wanted - values[node.output])
-        counted = apart[~between(quantized, node.output, values)]
-        total, equal = total + counted.size, equal + int((counted == 0).sum())
+        apart = np.abs(by_onnx(captured, quantized, node, values) - values[node.output])
+        apart_clear = apart[~between(quantized, node.output, values)]
+        results, clear = results + apart.size, clear + apart_clear.size
+        equal, equal_clear = equal + int((apart == 0).sum()), equal_clear + int((apart_clear == 0).sum())
         most = max(most, int(apart.max(initial=0)))
-    return OnnxAgreement(equal / max(total, 1), most, len(nodes)) if total else None
+    if not clear:
+        return None
+    return OnnxAgreement(equal_clear / clear, most, len(nodes), 1 - clear / results, equal / results)
 
 
 def between(quantized: Graph, value: str, values: Mapping[str, Array]) -> npt.NDArray[np.bool_]:

@@ -35,11 +35,17 @@ class BitExact:
 
 @dataclass(frozen=True)
 class OnnxAgreement:
-    """Operators on identical integer inputs against ONNX Runtime, which rounds in float."""
+    """Operators on identical integer inputs against ONNX Runtime, which rounds in float.
+
+    `equal_fraction` leaves out results exactly between two codes, `tie_fraction` of all; with them it is
+    `equal_fraction_all`.  `max_difference` is over all.
+    """
 
     equal_fraction: float
     max_difference: int
     operators: int
+    tie_fraction: float = 0.0
+    equal_fraction_all: float = 1.0
 
 
 @dataclass(frozen=True)
