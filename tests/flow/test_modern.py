@@ -24,6 +24,7 @@ from insitu.graph.verify import verify
 from insitu.isa.check import check_program
 from insitu.runtime.session import Session
 from tests.flow import modern
+from tests.graph.networks import model, node
 
 SMALL: dict[str, Callable[[], Any]] = {
     "bert": lambda: modern.bert(2, 32, 2, 8, 50), "vit": lambda: modern.vit(1, 32, 2, 16, 8, 10),
@@ -101,3 +102,20 @@ def test_steps_of_a_recurrent_layer_share_their_cells() -> None:
     assert len(names) == 2 * 2 + 1
     cells = sum(int(np.prod(session.graph.constants[v].shape)) for v in names)
     assert session.program.meta["cells_used"] == cells
+
+
+def siamese() -> Any:
+    """One convolution, with its ReLU, on two inputs: its outputs share codes but meet in no sum."""
+    rng = np.random.default_rng(0)
+    w, b = (rng.standard_normal(s).astype(np.float32) for s in ((8, 3, 3), (8,)))
+    nodes = [node("Conv", [x, "w", "b"], [f"a_{x}"]) for x in ("x", "z")]
+    nodes += [node("Relu", [f"a_{x}"], [f"r_{x}"]) for x in ("x", "z")]
+    nodes += [node("ReduceMax", [f"r_{x}"], [f"y_{x}"], axes=[2], keepdims=0) for x in ("x", "z")]
+    shapes = {"x": (1, 3, 10), "z": (1, 3, 10)}
+    return model(nodes, inputs=shapes, outputs=["y_x", "y_z"], tensors={"w": w, "b": b}, opset=17)
+
+
+@pytest.mark.parametrize("chip", list(LEAST))
+def test_a_layer_shared_by_two_branches(chip: str) -> None:
+    session, data, _ = built(siamese(), chip)
+    assert compare(session, session.codes(data)).mismatches == 0

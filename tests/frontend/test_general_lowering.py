@@ -19,6 +19,7 @@ from tests.graph.networks import model, node, run_onnx
 
 RNG = np.random.default_rng(0)
 IMAGE = (1, 4, 6, 6)
+VOLUME = (1, 4, 5, 6, 6)
 
 
 def real(*shape: int) -> np.ndarray[Any, Any]:
@@ -151,6 +152,10 @@ CASES: dict[str, onnx.ModelProto] = {
     "groups": one("GroupNormalization", real(4), real(4), num_groups=2, opset=21),
     "rms": one("RMSNormalization", real(6), opset=23), "unit": one("LpNormalization", axis=1),
     "mvn": one("MeanVarianceNormalization"), "lrn": one("LRN", size=3, alpha=0.3, bias=2.0),
+    "volume-groups": one("Conv", real(6, 2, 2, 3, 3), real(6), shape=VOLUME, group=2, strides=[1, 2, 1]),
+    "volume-same": one("Conv", real(3, 4, 2, 3, 3), shape=VOLUME, auto_pad="SAME_LOWER", strides=[2, 1, 2]),
+    "volume-up": one("ConvTranspose", real(4, 3, 2, 3, 2), real(3), shape=VOLUME, strides=[2, 2, 1], pads=[0, 1, 0] * 2),
+    "volume-up-groups": one("ConvTranspose", real(4, 3, 3, 2, 2), shape=VOLUME, strides=[1, 2, 2], group=2),
     "turned": one("Gemm", real(6, 3), real(3), transA=1, shape=(6, 4)),
 }  # fmt: skip
 

@@ -184,10 +184,15 @@ def _plan(columns: Columns, sy: Floats, gain: Ints) -> LayerPlan:
 
 def _errors(columns: Columns, sy: Floats, steps: Steps | None) -> Floats:
     """Error of every gain and column, [gains, columns]."""
-    own = (
-        sy**2 / 12 if steps is None else np.broadcast_to(steps.cost(np.broadcast_to(sy, steps.natural.shape)), sy.shape)
-    )
+    own = sy**2 / 12 if steps is None else _stepped(steps, sy)
     return np.stack([columns.error(sy, g) for g in columns.gains]) + own
+
+
+def _stepped(steps: Steps, sy: Floats) -> Floats:
+    """What the output's own step costs each column; the mean where its channels are not the columns."""
+    if len(steps.natural) == len(sy):
+        return steps.cost(sy)
+    return np.full(len(sy), steps.cost(np.full(len(steps.natural), sy.max())).mean())
 
 
 def _blocks(errors: Floats, gains: tuple[int, ...]) -> tuple[float, Ints]:

@@ -28,7 +28,7 @@ def _transposed(call: Call) -> None:
     w, bias = call.constant(1), call.constant(2)
     sizes = call.known_sizes()
     n = len(sizes) - 2
-    need(w is not None and n in (1, 2) and (bias is not None or not call.has(2)))
+    need(w is not None and n in (1, 2, 3) and (bias is not None or not call.has(2)))
     assert w is not None
     group = int(call.attrs.get("group", 1))
     strides, dilations, more = (
@@ -39,13 +39,13 @@ def _transposed(call: Call) -> None:
     weights, reach = _phases(taps, strides, group)
     pads = tuple(r - 1 for r in reach)
     each = prod(strides)
-    table = call.table("phases", weights)
-    names = [call.node.inputs[0], table]
-    if bias is not None:
-        names.append(call.table("bias", np.repeat(bias.astype(np.float32), each)))
+    more_names = [] if bias is None else [call.table("bias", np.repeat(bias.astype(np.float32), each))]
     ones = (1,) * n
-    attrs = {"strides": ones, "dilations": ones, "pads": (*pads, *pads), "group": group}
-    y = call.helper("Conv", names, attrs)
+    if n == 3:
+        y = _by_slices(call, weights, more_names, ones, ones, (*pads, *pads), group)
+    else:
+        attrs = {"strides": ones, "dilations": ones, "pads": (*pads, *pads), "group": group}
+        y = call.helper("Conv", [call.node.inputs[0], call.table("phases", weights), *more_names], attrs)
     channels, space = w.shape[1] * group, [s + r - 1 for s, r in zip(sizes[2:], reach, strict=True)]
     if each > 1:
         y = call.reshaped(y, (sizes[0], channels, *strides, *space))
@@ -126,12 +126,33 @@ def _conv(call: Call) -> None:
 
 
 def _conv_3d(call: Call, w: Array) -> None:
-    n, c, depth, height, width = call.known_sizes()
-    group = int(call.attrs.get("group", 1))
-    need(call.attrs.get("auto_pad", "NOTSET") in ("NOTSET", "VALID") and group in (1,))
     strides, dilations, pads = (_numbers(call, k, m, d) for k, m, d in (
         ("strides", 3, 1), ("dilations", 3, 1), ("pads", 6, 0)))  # fmt: skip
-    pads = [0] * 6 if call.attrs.get("auto_pad") == "VALID" else pads
+    pads = _auto_pads(call, w.shape[2:], strides, dilations) or pads
+    y = _by_slices(call, w, call.node.inputs[2:3], strides, dilations, pads, int(call.attrs.get("group", 1)))
+    call.write({"shape": call.builder.types[y].shape}, op="Reshape", inputs=[y])
+
+
+def _auto_pads(call: Call, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> list[int]:
+    """What auto_pad stands for; empty where it says that `pads` do."""
+    auto = call.attrs.get("auto_pad", "NOTSET")
+    if auto == "NOTSET":
+        return []
+    if auto == "VALID":
+        return [0] * (2 * len(kernel))
+    space = call.known_sizes()[2:]
+    full = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    totals = [max((-(-s // t) - 1) * t + f - s, 0) for s, t, f in zip(space, strides, full, strict=True)]
+    less, rest = [t // 2 for t in totals], [t - t // 2 for t in totals]
+    return [*less, *rest] if auto == "SAME_UPPER" else [*rest, *less]
+
+
+def _by_slices(
+    call: Call, w: Array, bias: Sequence[str], strides: Sequence[int], dilations: Sequence[int], pads: Sequence[int],
+    group: int,
+) -> str:  # fmt: skip
+    """A 3-D convolution of the first input [n, c, depth, height, width] with w [out, c / group, k, kh, kw]."""
+    n, c, depth, height, width = call.known_sizes()
     x = call.node.inputs[0]
     if pads[0] or pads[3]:
         x = call.helper("Pad", [x], {"pads": (0, 0, pads[0], 0, 0, 0, 0, pads[3], 0, 0), "value": 0.0})
@@ -140,16 +161,17 @@ def _conv_3d(call: Call, w: Array) -> None:
     slices = [
         call.cut(x, 2, i * dilations[0], i * dilations[0] + (out - 1) * strides[0] + 1, strides[0]) for i in range(k)
     ]
-    wide = call.helper("Concat", slices, {"axis": 1}) if k > 1 else slices[0]
-    wide = call.reshaped(call.turned(wide, (0, 2, 1, 3, 4)), (n * out, k * c, height, width))
-    weights = np.ascontiguousarray(w.transpose(0, 2, 1, 3, 4).reshape(w.shape[0], k * c, *w.shape[3:]))
-    names = [wide, call.table("slices", weights), *([call.node.inputs[2]] if call.has(2) else [])]
-    attrs = {"strides": tuple(strides[1:]), "dilations": tuple(dilations[1:]), "group": 1,
+    wide = call.turned(call.helper("Concat", slices, {"axis": 1}) if k > 1 else slices[0], (0, 2, 1, 3, 4))
+    if group > 1 and k > 1:  # slices of a group's channels side by side
+        wide = call.reshaped(wide, (n * out, k, group, c // group, height * width))
+        wide = call.turned(wide, (0, 2, 1, 3, 4))
+    wide = call.reshaped(wide, (n * out, k * c, height, width))
+    weights = np.ascontiguousarray(w.transpose(0, 2, 1, 3, 4).reshape(w.shape[0], -1, *w.shape[3:]))
+    attrs = {"strides": tuple(strides[1:]), "dilations": tuple(dilations[1:]), "group": group,
              "pads": (pads[1], pads[2], pads[4], pads[5])}  # fmt: skip
-    y = call.helper("Conv", names, attrs)
+    y = call.helper("Conv", [wide, call.table("slices", weights), *bias], attrs)
     shape = call.builder.types[y].shape
-    y = call.turned(call.reshaped(y, (n, out, *shape[1:])), (0, 2, 1, 3, 4))
-    call.write({"shape": call.builder.types[y].shape}, op="Reshape", inputs=[y])
+    return call.turned(call.reshaped(y, (n, out, *shape[1:])), (0, 2, 1, 3, 4))
 
 
 # sums over letters
