@@ -154,7 +154,7 @@ CASES: dict[str, onnx.ModelProto] = {
     "mvn": one("MeanVarianceNormalization"), "lrn": one("LRN", size=3, alpha=0.3, bias=2.0),
     "volume-groups": one("Conv", real(6, 2, 2, 3, 3), real(6), shape=VOLUME, group=2, strides=[1, 2, 1]),
     "volume-same": one("Conv", real(3, 4, 2, 3, 3), shape=VOLUME, auto_pad="SAME_LOWER", strides=[2, 1, 2]),
-    "volume-up": one("ConvTranspose", real(4, 3, 2, 3, 2), real(3), shape=VOLUME, strides=[2, 2, 1], pads=[0, 1, 0] * 2),
+    "volume-up": one("ConvTranspose", real(4, 3, 2, 3, 2), real(3), shape=VOLUME, strides=[2, 2, 1], pads=[0, 1] * 3),
     "volume-up-groups": one("ConvTranspose", real(4, 3, 3, 2, 2), shape=VOLUME, strides=[1, 2, 2], group=2),
     "turned": one("Gemm", real(6, 3), real(3), transA=1, shape=(6, 4)),
 }  # fmt: skip
@@ -187,6 +187,16 @@ def test_einsum(equation: str) -> None:
         outputs=["y"],
         tensors={} if constant is None else {"w": constant},
     )
+    assert not hosted(same(proto))
+
+
+@pytest.mark.parametrize("equation", ["bcij,jk,bcik->bci", "bcij,cd,bcik->bdjk", "bcij,bcik,kl->bcjl"])
+def test_einsum_of_three(equation: str) -> None:
+    tensors = {"jk": real(6, 6), "cd": real(4, 3), "kl": real(6, 2)}
+    terms = equation.split("->")[0].split(",")
+    names = [t if t in tensors else "x" for t in terms]
+    used = {t: tensors[t] for t in terms if t in tensors}
+    proto = model([node("Einsum", names, ["y"], equation=equation)], inputs={"x": IMAGE}, outputs=["y"], tensors=used)
     assert not hosted(same(proto))
 
 

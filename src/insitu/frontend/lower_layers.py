@@ -178,11 +178,11 @@ def _by_slices(
 
 
 def _einsum(call: Call) -> None:
-    """One or two operands without repeated letters, as Transposes and one MatMul."""
+    """Operands without repeated letters: Transposes and a MatMul for each after the first, from left to right."""
     text = str(call.attrs["equation"]).replace(" ", "")
     left, arrow, out = text.partition("->")
     terms, names = left.split(","), list(call.node.inputs)
-    need(len(terms) == len(names) and len(terms) in (1, 2))
+    need(len(terms) == len(names))
     spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in text]
     ranks = [len(call.shape(i)) for i in range(len(names))]
     dots = max((r - len(t.replace("...", "")) for r, t in zip(ranks, terms, strict=True) if "..." in t), default=0)
@@ -192,10 +192,12 @@ def _einsum(call: Call) -> None:
     out = out.replace("...", "".join(spare[:dots]))
     need(all(len(set(t)) == len(t) == r for t, r in zip(terms, ranks, strict=True)))
     parts = [
-        _summed(call, v, t, [*out, *(terms[1 - i] if len(terms) == 2 else "")])
+        _summed(call, v, t, [*out, *(c for j, o in enumerate(terms) if j != i for c in o)])
         for i, (v, t) in enumerate(zip(names, terms, strict=True))
     ]
-    value, letters = parts[0] if len(parts) == 1 else _contracted(call, parts, out)
+    value, letters = parts[0]
+    for i, part in enumerate(parts[1:], 2):
+        value, letters = _contracted(call, [(value, letters), part], out + "".join(t for _, t in parts[i:]))
     perm = [letters.index(c) for c in out]
     call.write({"perm": tuple(perm)}, op="Transpose", inputs=[value])
 
