@@ -107,6 +107,7 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
             **unseen,
             "by_quantity": {name: summary(rows, name) for name in names},
             "constants": constants_json(rows),
+            "chips_on_energy": counts["calibration"]["chips"] + counts["holdout"]["chips"],
             "chips_on_time": sum(1 for row in rows if row.entry.measured and {"tops", "latency_s"} & set(row.figures)),
             "sweeps": {"worst_chip": max(by_chip(inside).values())},
         },
