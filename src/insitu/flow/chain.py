@@ -14,7 +14,6 @@ from insitu.algo import ptq
 from insitu.algo.expected import expected_codes, expected_inputs
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
-from insitu.arch.thermal import junction
 from insitu.base.errors import ConfigError, InfeasibleError, ModelError
 from insitu.base.metrics import Metric
 from insitu.circuit.effects import Physics
@@ -291,8 +290,7 @@ class _Measured:
         exact = self._bit_exact()
         metrics, codes, floats = self._accuracy()
         cost = figures.cost(self.session.program, self.chip)
-        watts = cost.metrics["power_w"].value
-        heat = junction(self.chip, None if watts is None else watts / self.session.program.chips)
+        heat = figures.heat(cost, self.session.program, self.chip)
         self = replace(self, effects=replace(self.effects, temperature=heat.value))
         metrics["junction_k"] = heat
         course = self._physics(codes)

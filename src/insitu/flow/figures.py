@@ -12,6 +12,7 @@ import numpy.typing as npt
 from insitu.arch import cost as arch_cost
 from insitu.arch.describe import capacity_text
 from insitu.arch.spec import Chip
+from insitu.arch.thermal import junction
 from insitu.base.metrics import Metric
 from insitu.flow.quality import Closeness, LayerQuality
 from insitu.flow.sensitivity import weighed
@@ -97,6 +98,12 @@ def cost(program: Program, chip: Chip) -> Cost:
     return Cost(
         timing, spent, metrics, {**extra, "constants": weighed(extra["constants"], program, chip, timing, spent)}
     )
+
+
+def heat(cost: Cost, program: Program, chip: Chip) -> Metric:
+    """Kelvin of the cells at the power that the program takes of each chip."""
+    watts = cost.metrics["power_w"].value
+    return junction(chip, None if watts is None else watts / program.chips)
 
 
 def _throughput(program: Program, chip: Chip, timing: Timing) -> dict[str, Metric]:

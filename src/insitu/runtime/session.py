@@ -18,6 +18,7 @@ from insitu.graph.text import parse_graph
 from insitu.isa.check_data import BANKS
 from insitu.isa.program import Program, Section, chip_of_space
 from insitu.numeric.affine import QuantSpec, dequantize, quantize
+from insitu.runtime.heat import warmed
 from insitu.runtime.parallel import ranges, spread
 from insitu.sim.functional import Machine, load, run
 from insitu.sim.macro import MacroModel
@@ -42,13 +43,14 @@ class Session:
     ) -> None:  # fmt: skip
         """Raises UsageError for physics the chip does not have, DataError for a size it was not compiled for.
 
+        Cells are as warm as the program's mean power makes them, unless `physics` states a temperature.
         Sizes that are bound at run time and not given here follow from the shapes of each call's inputs.
         """
         chip = chip_from_json(program.chip)
         effects = Physics.parse(physics, chip, calibrated=calibrated) if isinstance(physics, str) else physics
-        self.model = MacroModel(chip, effects, seed, instance)
-        self.states: dict[str, Array] = {}
         self._given = _checked_sizes(program, sizes or {})
+        self.model = MacroModel(chip, warmed(effects, program, chip, sizes=self._given), seed, instance)
+        self.states: dict[str, Array] = {}
         known = all(n in self._given for n in program.sizes)
         self.program = program.bind(self._given) if known else program
         self.graph = (graph or parse_graph(program.graph)).bind(self._given)
