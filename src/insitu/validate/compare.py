@@ -10,6 +10,7 @@ from typing import Any
 
 from insitu.arch.spec import Chip
 from insitu.circuit.model import constants
+from insitu.validate.described import described
 from insitu.validate.entries import Entry, entries
 from insitu.validate.given import given_point
 from insitu.validate.model import Point, modelled, point_of
@@ -152,6 +153,7 @@ def _unfitted(entry: Entry, chip: Chip | None) -> bool:
 
 
 def _row(entry: Entry, chip: Chip | None) -> Row:
+    entry = described(entry) if chip is None and entry.fields else entry
     figures: dict[str, Figure] = {}
     missing, defaults = list(entry.missing), list[str]()
     for name, points in entry.published.items():
