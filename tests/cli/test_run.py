@@ -20,7 +20,7 @@ from tests.flow.qdq import qdq_model
 CHIPS = ("dcim-28nm", "wtm2101", "parametric-reram-adc8")
 FIRST = {
     "schema", "model", "chip", "fits", "seed", "calibration", "bit_exact", "onnx_agreement", "coverage", "metrics",
-    "accuracy_over", "layers", "constants", "run_dir",
+    "accuracy_over", "sqnr_over", "layers", "constants", "run_dir",
 }  # fmt: skip
 FILES = {
     "audio", "host.json", "insitu-run.json", "plan.json", "program.insitu", "quantized.graph", "report.html",

@@ -16,7 +16,7 @@ def test_json_has_exactly_the_keys_of_the_contract(keyword):
     shown = keyword.to_json()
     assert list(shown) == [
         "schema", "model", "chip", "fits", "seed", "calibration", "bit_exact", "onnx_agreement", "coverage",
-        "metrics", "accuracy_over", "layers", "constants", "run_dir",
+        "metrics", "accuracy_over", "sqnr_over", "layers", "constants", "run_dir",
     ]  # fmt: skip
     assert list(shown["model"]) == ["name", "parameters", "macs"]
     assert list(shown["bit_exact"]) == ["checked_values", "mismatches", "excluded_values", "first"]

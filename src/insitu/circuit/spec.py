@@ -117,6 +117,10 @@ class ColumnGain(Config):
 
     mean: float = Field(default=1.0, gt=0)
     bank_sd: float = Field(default=0.0, ge=0)
+    bank_shape: Literal["normal", "uniform"] = Field(
+        default="normal",
+        description="of the common part; uniform (mean +- sqrt(3) bank_sd) where only limits are known",
+    )
     bank_columns: int = Field(default=1, ge=1)
     sd: float = Field(default=0.0, ge=0)
     refine: float = Field(default=1.0, ge=0, le=1, description="share of (gain - 1) that one refine pass leaves")

@@ -6,6 +6,7 @@ into tiles finds the same cells and columns there.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from insitu.base import random
 from insitu.base.arrays import namespace
 from insitu.circuit.converter import inl_table
 from insitu.circuit.effects import CELL_EFFECTS, Physics
-from insitu.circuit.held import held_levels, level_noise, noise_variance, through_wires
+from insitu.circuit.held import held_levels, level_noise, noise_variance, normal_share, through_wires
 from insitu.circuit.spec import AdcNoise, ColumnOffset, MacroChip
 from insitu.device.laws import compensation
 from insitu.device.noise import read_variance
@@ -222,6 +223,8 @@ def _gain(
         return np.ones(cols)
     banks = np.arange(first, first + cols) // spec.bank_columns
     common = random.normal_at(seed, "column_gain_bank", banks, instance=instance, macro=macro)
+    if spec.bank_shape == "uniform":
+        common = math.sqrt(3.0) * (2.0 * normal_share(common) - 1.0)
     own = random.normal(seed, "column_gain", cols, instance=instance, macro=macro, offset=first)
     raw = spec.mean + spec.bank_sd * common + spec.sd * own
     return 1.0 + (raw - 1.0) * spec.refine ** physics.calibration(chip).refine_passes

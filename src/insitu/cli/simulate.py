@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,13 +58,15 @@ def run(request: Request) -> int:
     sizes = _sizes(program, graph, request.data) if program.sizes else {}
     samples = load_samples(request.data, graph.bind(sizes))
     with blamed(program, request.program):
+        cost = figures.cost(program.bind(sizes), chip)
+        heat = figures.heat(cost, program, chip)
+        effects = replace(effects, temperature=heat.value)
         sessions = [
             session_of(program, graph, physics=effects.after(t), instance=i, seed=request.seed, sizes=sizes)
             for t in times
             for i in range(request.instances)
         ]
         found = _simulated(sessions, samples, steps=request.steps)
-        cost = figures.cost(program.bind(sizes), chip)
     if request.outputs is not None:
         write_npz(request.outputs, _arrays(sessions[0], found, times=len(times)))
     if request.dump is not None:
@@ -72,7 +74,8 @@ def run(request: Request) -> int:
         dump_layers(sessions[0].graph, sessions[0].codes(samples.inputs), request.dump, stream=stream)
     if request.trace is not None:
         write_trace(request.trace, program.bind(sizes), cost.timing)
-    facts = _facts(request, sessions[0], samples, found, times) | {"metrics": cost.metrics}
+    metrics = cost.metrics | {"junction_k": heat}
+    facts = _facts(request, sessions[0], samples, found, times) | {"metrics": metrics}
     if len(times) > 1 and (why := still(effects, chip)):
         facts["note"] = why
     console.put_json({"schema": 1, **facts}) if request.json else console.put(_text(request, facts))

@@ -7,9 +7,9 @@ from insitu.base.errors import UsageError
 from insitu.base.store import write_text
 from insitu.cli import console
 from insitu.validate.compare import compare, report
-from insitu.validate.entries import read_published
 from insitu.validate.page import html
 from insitu.validate.table import table
+from insitu.validate.unseen import read_published
 
 
 def run(chip: str | None, published: str | None, out: str | None, *, json: bool) -> int:
@@ -20,7 +20,10 @@ def run(chip: str | None, published: str | None, out: str | None, *, json: bool)
         raise UsageError(f"--out {out}", "not the name of a page", "a name ending in .html")
     rows = compare()
     if published is not None:
-        rows = (*compare(read_published(published), chip=load_chip(chip) if chip else None), *rows)
+        rows = (
+            *compare(read_published(published), chip=load_chip(chip) if chip else None),
+            *rows,
+        )
     if out is not None:
         write_text(out, html(rows))
     if json:

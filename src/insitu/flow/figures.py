@@ -12,6 +12,7 @@ import numpy.typing as npt
 from insitu.arch import cost as arch_cost
 from insitu.arch.describe import capacity_text
 from insitu.arch.spec import Chip
+from insitu.arch.thermal import junction
 from insitu.base.metrics import Metric
 from insitu.flow.quality import Closeness, LayerQuality
 from insitu.flow.sensitivity import weighed
@@ -73,6 +74,16 @@ def chip_accuracy(points: tuple[AccuracyPoint, ...], note: str, *, digital: bool
     return {f"accuracy_chip_{k}": Metric(f"accuracy_chip_{k}", v, "1", "modelled", text) for k, v in values.items()}
 
 
+def chip_closeness(points: tuple[AccuracyPoint, ...], samples: int) -> dict[str, Metric]:
+    """Mean, spread and worst of the chip instances' outputs against the ideal chip's, at the first time point."""
+    if not points or not points[0].values:
+        return {}
+    point = points[0]
+    text = f"{samples} samples on {len(point.values)} chip instances under the chip's physics, against the ideal chip"
+    values = {"mean": point.mean, "std": point.std, "min": point.min}
+    return {f"sqnr_chip_{k}_db": Metric(f"sqnr_chip_{k}_db", v, "dB", "modelled", text) for k, v in values.items()}
+
+
 def cost(program: Program, chip: Chip) -> Cost:
     """Run the timing simulator and count energy; derive rates and use of the chip."""
     timing = simulate_time(program, chip, trace=True)
@@ -97,6 +108,12 @@ def cost(program: Program, chip: Chip) -> Cost:
     return Cost(
         timing, spent, metrics, {**extra, "constants": weighed(extra["constants"], program, chip, timing, spent)}
     )
+
+
+def heat(cost: Cost, program: Program, chip: Chip) -> Metric:
+    """Kelvin of the cells at the power that the program takes of each chip."""
+    watts = cost.metrics["power_w"].value
+    return junction(chip, None if watts is None else watts / program.chips)
 
 
 def _throughput(program: Program, chip: Chip, timing: Timing) -> dict[str, Metric]:

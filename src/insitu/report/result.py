@@ -58,7 +58,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class AccuracyPoint:
-    """Accuracy `time_s` seconds after programming, one value per chip instance (fractions).
+    """Accuracy `time_s` seconds after programming, one value per chip instance (fractions; without labels, SQNR in dB).
 
     `note` says why a time shows what an earlier one does: nothing moves, or how it moves is not known.
     """
@@ -129,6 +129,7 @@ class Result:
     coverage: Coverage | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict[str, Metric])
     accuracy_over: tuple[AccuracyPoint, ...] = ()
+    sqnr_over: tuple[AccuracyPoint, ...] = ()  # without labels: outputs against the ideal chip's, in dB
     layers: tuple[LayerResult, ...] = ()
     infeasible: tuple[Infeasible, ...] = ()
     run_dir: str | None = None
@@ -154,6 +155,7 @@ class Result:
             "coverage": vars(self.coverage) if self.coverage else None,
             "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
             "accuracy_over": [point.to_json() for point in self.accuracy_over],
+            "sqnr_over": [point.to_json() for point in self.sqnr_over],
             "layers": [layer.to_json() for layer in self.layers],
             "constants": [c for c in self.extra.get("constants", ()) if any(c.get("elasticity", {}).values())][:TEN],
             "run_dir": self.run_dir,

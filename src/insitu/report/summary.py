@@ -22,7 +22,8 @@ def _what(result: Result) -> str:
     chips = result.value("chips") or 1
     several = f"{chips:.0f} x " if chips > 1 else ""
     line = f"{model.name} on {several}{result.chip}: {count(model.parameters)} parameters, {count(model.macs)} MACs"
-    instances = len(result.accuracy_over[0].values) if result.accuracy_over else 0
+    over = result.accuracy_over or result.sqnr_over
+    instances = len(over[0].values) if over else 0
     return f"{line}; seed {result.seed}" + (f", {instances} chip instances" if instances else "")
 
 
@@ -76,14 +77,27 @@ def same_numbers(result: Result) -> str:
 def _accuracy(result: Result) -> list[str]:
     known = [f"{word} {percent(value)}" for word, value in _stages(result) if value is not None]
     if not known:
-        value = result.value("sqnr_db")
-        return [] if value is None else [f"Fidelity      {quantity(value, 'dB')} signal to quantization noise"]
+        return _fidelity(result)
     note = f" ({result.data_note})" if result.data_note else ""
     return [
         f"Accuracy      {', '.join(known)}{_spread(result)}{note}",
         *_raw(result),
         *_aged(result.accuracy_over, note),
     ]
+
+
+def _fidelity(result: Result) -> list[str]:
+    """Without labels: signal over noise, of quantization and of the chips' physics, and how the latter moves."""
+    value, near = result.value("sqnr_db"), result.value("sqnr_chip_mean_db")
+    words = [] if value is None else [f"{quantity(value, 'dB')} signal to quantization noise"]
+    if near is not None:
+        worst = quantity(result.value("sqnr_chip_min_db"), "dB")
+        words.append(f"{quantity(near, 'dB')} to the noise of the chips, worst chip {worst}")
+    points = result.sqnr_over
+    known = [f"{time_label(p.time_s)} {quantity(p.mean, 'dB')}" for p in points if p.values]
+    why = next((point.note for point in points if point.note), "")
+    moves = ", ".join(known) + (f" ({why})" if why else "") if len(known) > 1 else why
+    return [*([f"Fidelity      {', '.join(words)}"] if words else []), *([f"Over time     {moves}"] if moves else [])]
 
 
 def _stages(result: Result) -> list[tuple[str, float | None]]:

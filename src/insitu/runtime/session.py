@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.arch.load import chip_from_json
+from insitu.arch.spec import Chip
 from insitu.base.errors import DataError
 from insitu.circuit.effects import Physics
 from insitu.graph.graph import Graph
@@ -18,6 +19,7 @@ from insitu.graph.text import parse_graph
 from insitu.isa.check_data import BANKS
 from insitu.isa.program import Program, Section, chip_of_space
 from insitu.numeric.affine import QuantSpec, dequantize, quantize
+from insitu.runtime.heat import warmed
 from insitu.runtime.parallel import ranges, spread
 from insitu.sim.functional import Machine, load, run
 from insitu.sim.macro import MacroModel
@@ -38,17 +40,19 @@ class Session:
     def __init__(
         self, program: Program, *, physics: str | Physics = "ideal", instance: int = 0, seed: int = 0,
         sizes: Mapping[str, int] | None = None,
-        graph: Graph | None = None, calibrated: bool = True,
+        graph: Graph | None = None, calibrated: bool = True, chip: Chip | None = None,
     ) -> None:  # fmt: skip
         """Raises UsageError for physics the chip does not have, DataError for a size it was not compiled for.
 
+        `chip` stands in for the one the program was compiled for, with other constants of its physics.
+        Cells are as warm as the program's mean power makes them, unless `physics` states a temperature.
         Sizes that are bound at run time and not given here follow from the shapes of each call's inputs.
         """
-        chip = chip_from_json(program.chip)
+        chip = chip or chip_from_json(program.chip)
         effects = Physics.parse(physics, chip, calibrated=calibrated) if isinstance(physics, str) else physics
-        self.model = MacroModel(chip, effects, seed, instance)
-        self.states: dict[str, Array] = {}
         self._given = _checked_sizes(program, sizes or {})
+        self.model = MacroModel(chip, warmed(effects, program, chip, sizes=self._given), seed, instance)
+        self.states: dict[str, Array] = {}
         known = all(n in self._given for n in program.sizes)
         self.program = program.bind(self._given) if known else program
         self.graph = (graph or parse_graph(program.graph)).bind(self._given)

@@ -10,6 +10,7 @@ from typing import Any
 
 from insitu.arch.spec import Chip
 from insitu.circuit.model import constants
+from insitu.validate.described import described
 from insitu.validate.entries import Entry, entries
 from insitu.validate.given import given_point
 from insitu.validate.model import Point, modelled, point_of
@@ -107,6 +108,7 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
             **unseen,
             "by_quantity": {name: summary(rows, name) for name in names},
             "constants": constants_json(rows),
+            "chips_on_energy": counts["calibration"]["chips"] + counts["holdout"]["chips"],
             "chips_on_time": sum(1 for row in rows if row.entry.measured and {"tops", "latency_s"} & set(row.figures)),
             "sweeps": {"worst_chip": max(by_chip(inside).values())},
         },
@@ -151,6 +153,7 @@ def _unfitted(entry: Entry, chip: Chip | None) -> bool:
 
 
 def _row(entry: Entry, chip: Chip | None) -> Row:
+    entry = described(entry) if chip is None and entry.fields else entry
     figures: dict[str, Figure] = {}
     missing, defaults = list(entry.missing), list[str]()
     for name, points in entry.published.items():

@@ -1,4 +1,4 @@
-"""The table of published chips, its split, and a user's file of the same form."""
+"""The table of published chips and its split."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal
 
-from insitu.base.errors import ConfigError
 from insitu.base.schema import load_yaml
 from insitu.base.units import parse_quantity
 
@@ -45,6 +43,9 @@ class Entry:
     preset: str | None = None
     missing: tuple[str, ...] = ()
     note: str = ""
+    fields: Mapping[str, Any] = field(
+        default_factory=dict[str, Any]
+    )  # of silicon.yaml, where nothing else describes it
 
 
 def split_of(name: str) -> Split:
@@ -56,7 +57,7 @@ def split_of(name: str) -> Split:
 def entries() -> tuple[Entry, ...]:
     """The published chips that ship, then the banks of which only times are used."""
     described = [*_data("published.yaml")["chips"], *(_bank(row) for row in _data("banks.yaml")["chips"])]
-    return tuple(_entry(row, split_of(str(row["name"]))) for row in described)
+    return tuple(entry_of(row, split_of(str(row["name"]))) for row in described)
 
 
 def _bank(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,54 +87,12 @@ def _bank_point(point: Mapping[str, Any]) -> dict[str, Any]:
     return known | ({"cols": point["cols"]} if point["cols"] else {})
 
 
-def read_published(path: str) -> tuple[Entry, ...]:
-    """Entries of a user's file: one entry, a list of them, or `chips:` with a list; all are unseen."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(path, "cannot be read", "a YAML text file with published figures") from None
-    data = load_yaml(path, text=text).data
-    rows = data.get("chips", [data]) if isinstance(data, dict) else data
-    if not isinstance(rows, list) or not rows:
-        raise ConfigError(path, "no entries", "an entry with `name` and at least one quantity")
-    return tuple(_entry(_plain(path, row, alone=len(rows) == 1), "unseen") for row in rows)
-
-
-def _plain(path: str, row: Any, *, alone: bool) -> dict[str, Any]:
-    """An entry as silicon.yaml writes it (quantities at the top) in the form of published.yaml."""
-    if not isinstance(row, dict) or not isinstance(row.get("name"), str):
-        raise ConfigError(path, "an entry without a name", "`name: ...` and quantities such as tops_per_w")
-    known = {key: ALIASES.get(key, (key, 1.0)) for key in row if key in QUANTITIES or key in ALIASES}
-    figures = {
-        q: _figures(path, key, row[key], scale)
-        for key, (q, scale) in known.items()
-        if isinstance(row[key], int | float | str | dict)
-    }
-    figures.update({q: _figures(path, q, v, 1.0) for q, v in dict(row.get("published") or {}).items()})
-    if not figures and not alone:  # one of many: listed, not refused
-        return {**row, "published": {}, "missing": ["an energy, throughput or latency"]}
-    if not figures:
-        raise ConfigError(
-            f"{path}: {row['name']}", "no figure to compare", f"one of {', '.join((*QUANTITIES, *ALIASES))}"
-        )
-    return {**row, "published": figures}
-
-
-def _figures(path: str, key: str, value: Any, scale: float) -> dict[str, float]:
-    if key not in QUANTITIES and key not in ALIASES:
-        raise ConfigError(f"{path}: {key}", "unknown quantity", f"one of {', '.join((*QUANTITIES, *ALIASES))}")
-    points = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else {"": value}
-    for point, number in points.items():
-        if not isinstance(number, int | float) or isinstance(number, bool) or not number > 0:
-            raise ConfigError(f"{path}: {key}.{point}".rstrip("."), repr(number), "a number above zero")
-    return {str(point): float(number) * scale for point, number in points.items()}
-
-
-def _entry(row: Mapping[str, Any], split: Split) -> Entry:
+def entry_of(row: Mapping[str, Any], split: Split) -> Entry:
+    """A row of published.yaml, or of that form, as an entry."""
     return Entry(
         name=str(row["name"]),
         kind=str(row.get("kind") or "unknown"),
-        measured=row.get("measured", split == "unseen" or None),
+        measured=True if split == "unseen" and row.get("measured") is None else row.get("measured"),
         split=split,
         source=str(row.get("source") or ""),
         published=row.get("published") or {},

@@ -23,6 +23,8 @@ def given_point(entry: Entry, label: str, chip: Chip) -> Point | tuple[str, ...]
     A name that speaks of other bits than the chip has lacks its description: what the weights are then is not known.
     """
     given = {**_named_supply(label), **entry.points.get(label, {})}
+    if given.get("supply") == "0 V":
+        return ("supply (0 V in the point's name)",)
     if strange := [key for key in given if key not in KNOWN]:
         return (f"{strange[0]} is not known of a point; one of {', '.join(KNOWN)}",)
     bits = BITS.search(SUPPLY.sub("_", label))
@@ -35,7 +37,7 @@ def given_point(entry: Entry, label: str, chip: Chip) -> Point | tuple[str, ...]
 
 def _named_supply(label: str) -> dict[str, Any]:
     named = SUPPLY.search(label)
-    return {"supply": f"{named[1]} V"} if named else {}
+    return {"supply": f"{float(named[1]):g} V"} if named else {}
 
 
 def _at(chip: Chip, given: Mapping[str, Any]) -> Chip:

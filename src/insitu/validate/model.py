@@ -41,7 +41,7 @@ def point_of(entry: Entry, name: str) -> Point | tuple[str, ...]:
     if name not in entry.points:
         return ("description of the point",)
     given = {**entry.chip, **entry.points[name]}
-    absent = (*map(str, given.pop("missing", ())), *(key for key in REQUIRED if key not in given))
+    absent = tuple(map(str, given.pop("missing", ()))) or tuple(key for key in REQUIRED if key not in given)
     return absent or _point(given, entry.name)
 
 
