@@ -185,7 +185,10 @@ def _widths(graph: Graph) -> Graph:
     ends = {*graph.outputs, *(v for s in graph.states for v in (s.input, s.output))}
     for node in reversed(graph.nodes):
         own = int(node.attr("bits", 0))
-        if own:
+        if node.attr("wide"):  # an output that is wanted finely
+            bits[node.output] = WIDE_BITS
+            node = replace(node, attrs={**node.attrs, "bits": WIDE_BITS})
+        elif own:
             bits[node.output] = own
         else:
             mine = readers.get(node.output, [])

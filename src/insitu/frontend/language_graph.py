@@ -92,12 +92,12 @@ class _Writer:
     def op(self, op: str, name: str, inputs: Sequence[str], **attrs: Attr) -> str:
         return self.b.emit(op, inputs, name=name, attrs=attrs)
 
-    def linear(self, x: str, name: str) -> str:
+    def linear(self, x: str, name: str, **attrs: Attr) -> str:
         """A product with constant weights, with its bias."""
         matrix = self.model.weights[f"{name}.w"]
         bias = self.model.weights.get(f"{name}.b")
         table = self.table(f"{name}.b", np.zeros(matrix.shape[1]) if bias is None else bias)
-        return self.op("MatMul", name, (x, self.weight(f"{name}.w"), table))
+        return self.op("MatMul", name, (x, self.weight(f"{name}.w"), table), **attrs)
 
     def norm(self, x: str, name: str, *, center: bool | None = None) -> str:
         """A norm over the last axis with its scale and shift; none where the model has no such norm."""
@@ -269,7 +269,7 @@ class _Writer:
         x = self.norm(x, "norm") if self.arch.final_norm else x
         if "head.w" not in self.model.weights:
             return x
-        y = self.linear(x, "head")
+        y = self.linear(x, "head", wide=1)
         if self.arch.caps[1]:
             return self.capped(y, "logits", self.arch.caps[1])
         return self.shaped(y, "logits", 1, self.tokens, self.arch.vocab)
