@@ -27,7 +27,7 @@ from insitu.compiler.draft import MOVES, follow, is_weight_layer
 from insitu.compiler.given import complete, given, given_weights
 from insitu.compiler.plain import plain_values
 from insitu.compiler.plan import LayerPlan, QuantPlan
-from insitu.compiler.quantize import SOFTMAX_SPEC, window_counts
+from insitu.compiler.quantize import SOFTMAX_SPEC, softmax_spec, window_counts
 from insitu.compiler.quantize_layers import weight_limit
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph, Node
@@ -182,8 +182,10 @@ def _spec(choice: _Choice, node: Node) -> QuantSpec:
     picks = node.op == "Gather" and node.inputs[0] not in choice.graph.constants
     if picks:
         return choice.values[node.inputs[0]]
+    if node.op == "Scatter":
+        return choice.values[node.inputs[0]]
     if node.op == "Softmax":
-        return SOFTMAX_SPEC
+        return softmax_spec(node)
     if node.op in MOVES:
         moved = follow(choice.graph, node, choice.values[node.inputs[0]])
         assert moved is not None

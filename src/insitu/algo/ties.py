@@ -38,6 +38,8 @@ def groups(graph: Graph) -> list[tuple[frozenset[str], bool]]:
         values = [v for v in (*node.inputs, node.output) if v and v not in graph.constants]
         if node.op == "Gather":
             _join(parent, [v for v in (node.inputs[0], node.output) if v not in graph.constants])
+        if node.op == "Scatter":
+            _join(parent, (node.inputs[0], node.inputs[2], node.output))
         if node.op in TYING or node.op in MOVES:
             _join(parent, values)
         if node.op in TYING:

@@ -37,6 +37,11 @@ def put(text: str) -> None:
     _write(sys.stdout, clean(text if text.endswith("\n") else f"{text}\n"))
 
 
+def stream(text: str) -> None:
+    """A piece of a line on standard output, at once."""
+    _write(sys.stdout, clean(text))
+
+
 def put_json(value: Any) -> None:
     """One JSON object on standard output: finite numbers, null for what is not known."""
     _write(sys.stdout, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")

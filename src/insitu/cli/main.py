@@ -141,6 +141,19 @@ def run(
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", help="the run folder; by default one in insitu-runs/")
     ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", metavar="TEXT", help='a language model goes on from here ("ids:1,403": tokens)')
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="tokens to generate")] = 64,
+    temperature: Annotated[
+        float, typer.Option("--temperature", metavar="T", min=0.0, max=10.0, help="0: the likeliest token; else drawn")
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", metavar="P", min=0.01, max=1.0, help="draw among the likeliest of this share")
+    ] = 1.0,
+    context: Annotated[
+        int, typer.Option("--context", metavar="N", min=2, max=1 << 20, help="tokens that the caches hold")
+    ] = 256,
     json: AsJson = False,
 ) -> int:
     """Take a model to a chip and back, and write a report."""
@@ -154,6 +167,16 @@ def run(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
         objective=objective, search=search, check=check, calibrated=calibration, out=out, json=json,
     )  # fmt: skip
+    from insitu.frontend.load import is_language_model
+
+    if is_language_model(model):
+        from insitu.cli.language import Prompt, run_language
+
+        return run_language(request, Prompt(prompt or "", tokens, temperature, top_p, context))
+    if prompt is not None:
+        from insitu.base.errors import UsageError
+
+        raise UsageError("--prompt", f"{model} is no language model", "a folder with config.json and safetensors")
     return command.run(request)
 
 

@@ -26,10 +26,11 @@ from insitu.graph.graph import Attr, Graph, Node, const_type
 from insitu.graph.rewrite import Builder
 
 SPREAD_BITS, TABLE_BITS, WIDE_BITS, SOFTMAX_BITS = 14, 14, 16, 12
+CURVE_BITS = 12  # of what a table is looked up with
 SUM_BITS = 30  # of a sum over codes, sign aside
 MASKED = -128.0  # a number that no softmax sees beside others: exp(-128)
 WIDE = ("Add", "Sub", "Mul", "Relu", "Clip")
-GROWING = (*WIDE, "MatMul", "Curve", "ReduceMean", "ReduceSum")
+GROWING = (*WIDE, "MatMul", "Curve", "ReduceMean", "ReduceSum", "Softmax", "Concat")
 
 
 def run(graph: Graph, chip: Chip) -> Graph:
@@ -184,8 +185,9 @@ def _widths(graph: Graph) -> Graph:
     ends = {*graph.outputs, *(v for s in graph.states for v in (s.input, s.output))}
     for node in reversed(graph.nodes):
         own = int(node.attr("bits", 0))
-        if node.op == "MatMul" and is_weight_layer(graph, node):
-            bits[node.output] = 8
+        if node.attr("wide"):  # an output that is wanted finely
+            bits[node.output] = WIDE_BITS
+            node = replace(node, attrs={**node.attrs, "bits": WIDE_BITS})
         elif own:
             bits[node.output] = own
         else:
@@ -194,7 +196,8 @@ def _widths(graph: Graph) -> Graph:
             bits[node.output] = min(wanted, default=8)
             if node.output in normed and wanted and all(r.op in WIDE for r in mine):
                 bits[node.output] = WIDE_BITS
-            if node.op in GROWING and bits[node.output] > 8:
+            picked = node.op == "Gather" and node.inputs[0] in graph.constants
+            if (node.op in GROWING or picked) and bits[node.output] > 8:
                 node = replace(node, attrs={**node.attrs, "bits": bits[node.output]})
         nodes.append(node)
     return graph.with_nodes(reversed(nodes))
@@ -214,11 +217,22 @@ def _reads(graph: Graph, reader: Node, value: str, bits: dict[str, int]) -> int:
     """Bits that a reader can take."""
     if reader.op == "Softmax":
         return SOFTMAX_BITS
+    if reader.attr("normed"):  # a norm's own product takes what its sums take, whatever it writes
+        return WIDE_BITS
     if reader.op in ("ReduceMean", "ReduceSum"):
         shape = graph.type(value).shape
         count = prod(d for d in (shape[a] for a in reader.attr("axes")) if isinstance(d, int))
         return min(WIDE_BITS, SUM_BITS - count.bit_length()) if bits.get(reader.output, 8) > 8 else 8
-    if reader.op in MOVES or reader.op in WIDE:
-        after = bits.get(reader.output, 8)
-        return WIDE_BITS if after > 8 and reader.op in WIDE else after
-    return 8
+    if reader.op == "MatMul" and not is_weight_layer(graph, reader):
+        return _left_bits(graph, reader) if value == reader.inputs[0] != reader.inputs[1] else 8
+    if reader.op in WIDE:
+        return WIDE_BITS
+    if reader.op == "Curve":
+        return CURVE_BITS
+    return bits.get(reader.output, 8) if reader.op in (*MOVES, "Concat") else 8
+
+
+def _left_bits(graph: Graph, product: Node) -> int:
+    """Bits of the left operand of a run-time product whose right one has 8: sums stay in SUM_BITS."""
+    inner = graph.type(product.inputs[1]).shape[-2]
+    return min(WIDE_BITS, SUM_BITS - 8 - inner.bit_length()) if isinstance(inner, int) else 8

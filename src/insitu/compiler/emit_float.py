@@ -245,8 +245,9 @@ def _scattered(emitter: Emitter, node: Node) -> None:
     out = Descriptor(y.symbol, y.offset, (outer, size, inner), (size * inner, inner, 1))
     source = Descriptor(new.symbol, new.offset, (outer, count, inner), (count * inner, inner, 1))
     places = Descriptor(index.symbol, index.offset, (count,), (1,))
-    copy = _copy(y, _stored(emitter, node.inputs[0]))
-    _task(emitter, node, [*before, *more, copy, Op("SCATTER", (out, source, places))])
+    x = _stored(emitter, node.inputs[0])
+    copy = [] if x == y else [_copy(y, x)]
+    _task(emitter, node, [*before, *more, *copy, Op("SCATTER", (out, source, places))])
 
 
 def _placed(emitter: Emitter, node: Node) -> None:

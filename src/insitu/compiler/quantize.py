@@ -24,6 +24,14 @@ from insitu.numeric.curves import evaluate
 from insitu.numeric.functions import SOFTMAX_ONE, softmax_table
 
 SOFTMAX_SPEC = QuantSpec(8, signed=False, scale=(1 / 256,))
+
+
+def softmax_spec(node: Node) -> QuantSpec:
+    """Shares of 1 in as many bits as a Softmax writes."""
+    bits = int(node.attr("bits", 8))
+    return QuantSpec(bits, signed=False, scale=(2.0**-bits,))
+
+
 CONSTANT_BITS = 16  # constants of elementwise operators
 FACTOR_BITS = 15  # integer factors of an Add
 GIVEN_CONSTANT = 20  # the first where the scales are a model's, whose float arithmetic has 24 bits
@@ -40,7 +48,7 @@ def quantize(graph: Graph, chip: Chip, *, plan: QuantPlan) -> Graph:
         else:
             draft.types[name] = graph.types[name]
     for node in graph.nodes:
-        plain = node.op not in ("Host", "Gather") and node.outputs and node.output not in plan.values
+        plain = node.op not in ("Host", "Gather", "Scatter") and node.outputs and node.output not in plan.values
         rule = general.plain if plain else RULES.get(node.op)
         if rule is None:
             raise InternalError(node.name, f"operator {node.op}", "an operator with a quantization rule")
@@ -162,6 +170,7 @@ def _softmax(draft: Draft, node: Node) -> None:
     spec, source, fine = draft.plan.values[node.output], draft.specs[node.inputs[0]], _given(draft, node)
     draft.value(node.output, spec)
     ratio = 1 / (256 * spec.scale[0])  # of the table's own step to the output's
+    fine = fine or spec.bits > 8
     bits = _softmax_bits(draft.graph.type(node.inputs[0]).shape[-1], ratio)
     one = 1 << bits if fine else SOFTMAX_ONE
     table = draft.constant(f"{node.name}.table", softmax_table(source.scale[0], 1 << source.bits, one=one))
@@ -259,6 +268,15 @@ def _concat(draft: Draft, node: Node) -> None:
     draft.add(node, inputs=names, attrs=dict(node.attrs))
 
 
+def _scatter(draft: Draft, node: Node) -> None:
+    """Entries of an axis replaced by new ones, which are brought into the codes of the rest."""
+    x, index, new = node.inputs
+    spec = draft.specs[x]
+    draft.value(node.output, spec)
+    names = [x, index, _aligned(draft, new, spec, f"{node.name}.new")]
+    draft.add(node, inputs=names, attrs={"axis": node.attr("axis", 0)})
+
+
 def _constant(draft: Draft, name: str, real: npt.NDArray[np.generic], spec: QuantSpec) -> str:
     kind = {"i8": np.int8, "u8": np.uint8, "i16": np.int16, "u16": np.uint16}
     dtype = kind.get(integer_dtype(spec.bits, signed=spec.signed), np.int32)
@@ -280,7 +298,7 @@ Rule = Callable[[Draft, Node], None]
 RULES: dict[str, Rule] = {
     "Conv": weight_layer, "MatMul": weight_layer, "Add": _add, "Sub": _add, "Mul": _mul, "Relu": _rescale,
     "Clip": _rescale, "Requantize": _rescale, "Curve": _curve, "AveragePool": _average, "ReduceMean": _average,
-    "Softmax": _softmax, "Concat": _concat, "Gather": general.gather, "ReduceSum": general.reduce_sum,
+    "Softmax": _softmax, "Concat": _concat, "Scatter": _scatter, "Gather": general.gather, "ReduceSum": general.reduce_sum,
     "Host": general.host,
     **dict.fromkeys(MOVES, _move),
 }  # fmt: skip

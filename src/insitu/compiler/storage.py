@@ -56,7 +56,11 @@ def lay_out(graph: Graph, sizes: Mapping[str, int]) -> Storage:
     for value in (*graph.inputs, *graph.state_inputs, *_operand_constants(graph)):
         if graph.type(value).dtype != HOST:
             own(value)
+    inside = in_place(graph)
     for node in graph.nodes:
+        if node.name in inside:
+            locations[node.output] = locations[node.inputs[0]]
+            continue
         if is_plain(graph, node):
             _lay_out_plain(graph, node, locations, views, own)
             continue
@@ -67,6 +71,16 @@ def lay_out(graph: Graph, sizes: Mapping[str, int]) -> Storage:
             locations[node.output] = view
             views.add(node.output)
     return Storage(locations, halos, counts, frozenset(views), {v: _fill(graph, v, kinds[v]) for v in need})
+
+
+def in_place(graph: Graph) -> frozenset[str]:
+    """Scatters that write into a state, where nobody wants the old one any more: the cache of a decoder."""
+    states, readers = {s.input: s.output for s in graph.states}, graph.consumers()
+    return frozenset(
+        n.name
+        for n in graph.nodes
+        if n.op == "Scatter" and states.get(n.inputs[0]) == n.output and len(readers[n.inputs[0]]) == 1
+    )
 
 
 def _lay_out_plain(

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from insitu.base.errors import ModelError, did_you_mean
+from insitu.frontend.checkpoint import is_checkpoint
 from insitu.frontend.inputs import Shapes
+from insitu.frontend.language import LanguageModel
 from insitu.frontend.onnx import import_onnx
 from insitu.frontend.wtm2101 import Reading
 from insitu.graph.graph import Graph
@@ -33,6 +35,27 @@ def load_model(
 
         return import_pt2(path, shapes=shapes)
     return import_onnx(path, shapes=shapes, reading=reading)
+
+
+def load_language_model(spec: str | Path) -> LanguageModel:
+    """The language model of a folder (config.json and safetensors, llama2.c's too) or a llama2.c .bin file."""
+    path = Path(spec)
+    if _is_folder(path):
+        from insitu.frontend.huggingface import read_language_model
+
+        return read_language_model(path)
+    if _is_file(path) and path.suffix.lower() == ".bin":
+        from insitu.frontend.llama2c import read_llama2c_file
+
+        return read_llama2c_file(path)
+    need = "a folder with config.json and safetensors, or a llama2.c .bin file"
+    raise ModelError(str(spec), "no language model", need)
+
+
+def is_language_model(spec: str | Path) -> bool:
+    """Whether a path looks like a language model's."""
+    path = Path(spec)
+    return (_is_folder(path) and is_checkpoint(path)) or (_is_file(path) and path.suffix.lower() == ".bin")
 
 
 def model_path(spec: str | Path, *, tasks: TaskModels | None = None) -> Path:

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from insitu.base.errors import DataError, ModelError
 from insitu.graph.batch import batch_axes
-from insitu.graph.export_nodes import export_curve, export_norm
+from insitu.graph.export_nodes import export_curve, export_norm, export_scatter
 from insitu.graph.graph import Graph, Node
 from insitu.graph.ops.float import numpy_type
 from insitu.graph.ops.hosted import ELEMENTS
@@ -196,6 +196,9 @@ class _Writer:
             return export_curve(self.put, self.tensor, str(node.attr("expr")), names[0], output)
         if node.op == "Norm":
             return export_norm(self.put, self.tensor, node, names[0], output)
+        if node.op == "Scatter":
+            rank = len(self.graph.type(node.inputs[0]).shape)
+            return export_scatter(self.put, self.tensor, int(node.attr("axis")), rank, names, output)
         if node.op in ("Host", "Lut"):
             need = "operators of ONNX; the captured graph, or its ONNX file, has them all"
             raise ModelError(f"node {node.name!r} ({node.op})", "no form in ONNX", need)

@@ -57,3 +57,14 @@ def export_norm(put: Put, tensor: Tensor, node: Node, source: str, output: str) 
     put("Add", [f"{output}#variance", epsilon], f"{output}#more", None)
     put("Sqrt", [f"{output}#more"], f"{output}#spread", None)
     put("Div", [middle, f"{output}#spread"], output, None)
+
+
+def export_scatter(put: Put, tensor: Tensor, axis: int, rank: int, names: Sequence[str], output: str) -> None:
+    """Entries of one axis replaced: ScatterND along the first axis, the scattered one moved there and back."""
+    data, index, new = names
+    perm = [axis, *(i for i in range(rank) if i != axis)]
+    put("Transpose", [data], f"{output}#data", {"perm": perm})
+    put("Transpose", [new], f"{output}#new", {"perm": perm})
+    put("Unsqueeze", [index, tensor(f"{output}#last", np.asarray([-1], np.int64))], f"{output}#index", None)
+    put("ScatterND", [f"{output}#data", f"{output}#index", f"{output}#new"], f"{output}#moved", None)
+    put("Transpose", [f"{output}#moved"], output, {"perm": [perm.index(i) for i in range(rank)]})

@@ -31,7 +31,7 @@ def infer(node: Node, types: Mapping[str, TensorType], constants: Mapping[str, A
     call = _Call(node, types, constants)
     if len(call.shapes) < LEAST_INPUTS.get(node.op, 1):
         raise _fault(node, f"{len(call.shapes)} inputs", f"at least {LEAST_INPUTS.get(node.op, 1)}")
-    dtype = call.types[node.inputs[0]].dtype if node.op == "Gather" else _common_dtype(call)
+    dtype = call.types[node.inputs[0]].dtype if node.op in ("Gather", "Scatter") else _common_dtype(call)
     shape = rule(call)
     check_size(node, shape)
     return (TensorType(shape, dtype),) * len(node.outputs)
@@ -240,6 +240,15 @@ def _gather(call: _Call) -> Shape:
     return (*call.x[:axis], *call.shapes[1], *call.x[axis + 1 :])
 
 
+def _scatter(call: _Call) -> Shape:
+    """(x, index, new): entries of one axis replaced."""
+    axis, (x, index, new) = _axis(call, call.node.attr("axis", 0)), call.shapes[:3]
+    if new != (*x[:axis], *index, *x[axis + 1 :]):
+        got = f"entries {text(new)} at {text(index)} places of {text(x)}"
+        raise call.fault(got, f"entries {text((*x[:axis], *index, *x[axis + 1 :]))}")
+    return x
+
+
 def _norm(call: _Call) -> Shape:
     for axis in call.ints("axes"):
         _axis(call, axis)
@@ -394,7 +403,7 @@ Rule = Callable[[_Call], Shape]
 RULES: dict[str, Rule] = {
     "Conv": _conv, "Gemm": _gemm, "MatMul": _matmul, "BatchNormalization": _batch_norm,
     "Relu": _same, "Clip": _same, "Requantize": _same, "Lut": _same, "Softmax": _softmax, "Curve": _same,
-    "Add": _broadcast, "Sub": _broadcast, "Mul": _broadcast, "Norm": _norm, "Gather": _gather,
+    "Add": _broadcast, "Sub": _broadcast, "Mul": _broadcast, "Norm": _norm, "Gather": _gather, "Scatter": _scatter,
     "ReduceSum": _reduce, "ReduceMax": _reduce,
     "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool, "ReduceMean": _reduce,
     "Concat": _concat, "Slice": _slice, "Pad": _pad, "Flatten": _flatten, "Reshape": _reshape,
@@ -408,6 +417,7 @@ LEAST_INPUTS = {
     "Add": 2,
     "Sub": 2,
     "Gather": 2,
+    "Scatter": 3,
     "Mul": 2,
     "BatchNormalization": 5,
 }

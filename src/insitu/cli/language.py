@@ -1,0 +1,133 @@
+"""`insitu run` of a language model: tokens as they come, then what they cost."""
+
+from __future__ import annotations
+
+import json as json_
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import insitu
+from insitu.arch.load import chip_json, load_chip
+from insitu.base.errors import InfeasibleError, UsageError
+from insitu.base.store import RunFolder, hash_file
+from insitu.cli import console
+from insitu.cli.run import INFEASIBLE, OURS, Request
+from insitu.flow.chain import Deployment
+from insitu.flow.folder import default_folder, fill_run
+from insitu.flow.language import (
+    LanguageDeployment,
+    LanguageOptions,
+    deploy_language,
+    infeasible_result,
+    result_of,
+    scored,
+)
+from insitu.frontend.load import load_language_model
+from insitu.llm.generate import Sampling
+from insitu.llm.tokens import Numbers, prompt_tokens, text_tokens
+from insitu.report.result import Result
+from insitu.report.summary import same_numbers, summary_lines
+from insitu.report.text import percent, quantity
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is asked of a language model, as typed."""
+
+    text: str = ""
+    tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    context: int = 256
+
+
+def run_language(request: Request, prompt: Prompt) -> int:
+    """Deploy, speak, score, report; returns the exit code."""
+    given = request.inputs
+    assert given.chip is not None
+    options = LanguageOptions(
+        context=prompt.context, tokens=prompt.tokens, physics=request.physics, seed=given.seed,
+        sampling=Sampling(prompt.temperature, prompt.top_p, given.seed), max_chips=request.max_chips,
+        samples=None if request.samples == "all" else int(request.samples), calibrated=request.calibrated,
+    )  # fmt: skip
+    chip = load_chip(given.chip, overrides=given.sets or ())
+    model = load_language_model(given.model)
+    if "head.w" not in model.weights:
+        raise UsageError(given.model, "an encoder, which has no next token", "a decoder")
+    place = Path(request.out) if request.out else _place(request, prompt, json_.dumps(chip_json(chip), sort_keys=True))
+    progress, start = console.Progress(), time.time()
+    with RunFolder.create(place) as folder:
+        try:
+            deployed = deploy_language(given.model, chip, calib=given.calib, options=options, progress=progress)
+        except InfeasibleError as error:
+            return _say(replace(infeasible_result(model, chip, error, options), run_dir=str(place)), request.json, {})
+        progress.end()
+        ids = prompt_tokens(deployed.tokenizer, prompt.text, model.arch.vocab) if prompt.text else [1]
+        spoken = _speak(deployed, ids, quiet=request.json)
+        texts = text_tokens(deployed.tokenizer, Path(given.data), model.arch.vocab) if given.data else []
+        scores = scored(deployed, texts, progress=progress) if texts else {}
+        result = result_of(deployed, prompt=ids, scores=scores, progress=progress)
+        progress.end()
+        result = replace(result, extra={**result.extra, "language": spoken})
+        step = Deployment(result, chip, deployed.step_graph, deployed.prepared.plan, deployed.step, deployed.session)
+        fill_run(folder, step, host={"started_s": start, "simulated_tokens_per_s": spoken.pop("rate")})
+        folder.write_json("tokens.json", spoken)
+    return _say(replace(result, run_dir=str(place)), request.json, spoken)
+
+
+def _place(request: Request, prompt: Prompt, chip: str) -> Path:
+    folder = Path(request.inputs.model)
+    files = sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else [folder]
+    parts = [insitu.__version__, chip, repr(prompt), repr(replace(request, out=None, json=False))]
+    return default_folder(folder.stem, str(request.inputs.chip), [*parts, *(hash_file(p) for p in files)])
+
+
+def _speak(deployed: LanguageDeployment, ids: Sequence[int], *, quiet: bool) -> dict[str, Any]:
+    """Generate, shown as it grows; the rate is the simulator's own."""
+    pieces: list[str] = [deployed.tokenizer.piece(i) for i in ids]
+    if not quiet:
+        console.stream("".join(pieces))
+    start, tokens = time.perf_counter(), list[int]()
+    for token in deployed.generate(ids):
+        tokens.append(token.id)
+        pieces.append(deployed.tokenizer.piece(token.id))
+        if not quiet:
+            console.stream(pieces[-1])
+    spent = time.perf_counter() - start
+    if not quiet:
+        console.put("")
+    numbered = isinstance(deployed.tokenizer, Numbers)
+    text = None if numbered else "".join(pieces)
+    return {"prompt": list(ids), "tokens": tokens, "text": text, "rate": round((len(ids) + len(tokens)) / spent, 1)}
+
+
+def _language_lines(result: Result) -> list[str]:
+    """Tokens a second, energy per token, and how near the float model it is."""
+    value = result.value
+    rate, energy, first = (value(n) for n in ("tokens_per_s", "energy_per_token_j", "ttft_s"))
+    shown = [quantity(v, unit) for v, unit in ((rate, "tokens/s"), (energy, "J"), (first, "s")) if v is not None]
+    lines = [f"Tokens        {shown[0]}, {shown[1]} each, the first after {shown[2]} (modelled)"]
+    for name, who in (("quantized", "ideal chip"), ("chip", "chip under physics")):
+        perplexity = value(f"perplexity_{name}")
+        if perplexity is not None:
+            agreement, far, base = (value(n) for n in (f"top1_agreement_{name}", f"kl_divergence_{name}", "perplexity_float"))
+            more = f"{perplexity:.4g} (float {base:.4g}), top-1 as float {percent(agreement)}, KL {far:.4f}"
+            lines.append(f"Perplexity    {who} {more}")
+    return lines
+
+
+def _say(result: Result, as_json: bool, spoken: dict[str, Any]) -> int:
+    if as_json:
+        console.put_json({**result.to_json(), "generated": spoken or None})
+    else:
+        lines = summary_lines(result)
+        console.put("\n".join([*lines[:2], *_language_lines(result), *lines[2:]] if result.fits else lines))
+    if not result.fits:
+        return INFEASIBLE
+    if result.bit_exact is not None and result.bit_exact.mismatches:
+        console.note(f"A fault of ours: {same_numbers(result)}")
+        return OURS
+    return 0

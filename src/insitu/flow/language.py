@@ -1,0 +1,268 @@
+"""A language model on a chip: chosen numbers, two programs (whole texts, one token), checks, scores, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.arch.load import load_chip
+from insitu.arch.spec import Chip
+from insitu.base.errors import InfeasibleError, UsageError
+from insitu.base.metrics import Metric
+from insitu.circuit.effects import Physics
+from insitu.compiler.pipeline import compile_graph
+from insitu.flow import check, figures
+from insitu.frontend.language import LanguageModel
+from insitu.frontend.language_graph import text_graph
+from insitu.frontend.load import load_language_model
+from insitu.graph.export import float_session
+from insitu.graph.graph import Graph
+from insitu.graph.ops.macs import macs
+from insitu.isa.check import check_program
+from insitu.isa.program import Program
+from insitu.llm.build import Prepared, prepare
+from insitu.llm.generate import Sampling, Token, generate, generate_batch
+from insitu.llm.samples import written
+from insitu.llm.score import Score, score
+from insitu.llm.tokens import Tokenizer, prompt_tokens, read_tokenizer, text_tokens, windows
+from insitu.report.result import BitExact, Coverage, ModelFacts, Result
+from insitu.runtime.session import Session
+
+Array = npt.NDArray[Any]
+Progress = Callable[[str, int, int], None]
+CALIBRATION_TEXTS, TEXT_LENGTH = 16, 128
+CHECKED_STEPS = 8
+
+
+@dataclass(frozen=True)
+class LanguageOptions:
+    """What a language model is asked for; the defaults are those of `insitu run --prompt`."""
+
+    context: int = 256
+    tokens: int = 64
+    sampling: Sampling = Sampling()
+    physics: str = "ideal"
+    instance: int = 0
+    seed: int = 0
+    max_chips: int = 1
+    samples: int | None = None  # texts that are scored
+    calibrated: bool = True
+
+
+@dataclass(frozen=True)
+class LanguageDeployment:
+    """A language model on a chip: programs of both forms, and what is known of them."""
+
+    prepared: Prepared
+    tokenizer: Tokenizer
+    calibration: str
+    options: LanguageOptions
+    step: Program
+    step_graph: Graph
+    session: Session  # of the step program, ideal
+    programs: dict[int, tuple[Program, Graph]] = field(default_factory=dict[int, tuple[Program, Graph]])
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model as it was read."""
+        return self.prepared.source
+
+    @property
+    def chip(self) -> Chip:
+        """The chip it runs on."""
+        return self.prepared.chip
+
+    def text(self, tokens: int) -> tuple[Program, Graph]:
+        """Program and graph of whole texts of so many tokens."""
+        if tokens not in self.programs:
+            graph = self.prepared.text(tokens)
+            program = compile_graph(graph, self.chip, max_chips=self.options.max_chips)
+            check_program(program)
+            self.programs[tokens] = program, graph
+        return self.programs[tokens]
+
+    def session_of(self, physics: str = "", instance: int = 0) -> Session:
+        """A step session on a chip instance."""
+        return self._session(self.step, self.step_graph, physics or self.options.physics, instance)
+
+    def _session(self, program: Program, graph: Graph, physics: str, instance: int) -> Session:
+        effects = Physics.parse(physics, self.chip, calibrated=self.options.calibrated)
+        return Session(program, graph=graph, physics=effects, instance=instance, seed=self.options.seed)
+
+    def generate(
+        self, prompt: str | Sequence[int], *, count: int = 0, sampling: Sampling | None = None, physics: str = "",
+        instance: int = 0, stop: Sequence[int] = (),
+    ) -> Iterator[Token]:  # fmt: skip
+        """Tokens from the compiled step program, one at a time."""
+        ids = prompt_tokens(self.tokenizer, prompt, self.model.arch.vocab) if isinstance(prompt, str) else list(prompt)
+        session = self.session_of(physics, instance)
+        count = count or self.options.tokens
+        return generate(session, ids, count=count, sampling=sampling or self.options.sampling, stop=stop)
+
+    def generate_batch(
+        self, prompts: Sequence[Sequence[int]], *, count: int = 0, sampling: Sampling | None = None, physics: str = ""
+    ) -> Iterator[list[Token]]:
+        """Tokens after several prompts of one length."""
+        return generate_batch(
+            self.session_of(physics), prompts, count=count or self.options.tokens, sampling=sampling
+        )  # fmt: skip
+
+    def logits(self, tokens: int, *, physics: str = "ideal", instance: int = 0) -> Callable[[Array], Array]:
+        """ids (texts, tokens) -> logits of the compiled text program, one text a sample."""
+        program, graph = self.text(tokens)
+        session = self._session(program, graph, physics, instance)
+        name = graph.outputs[0]
+        return lambda ids: session.real(name, session.run_codes({"ids": ids[:, None, :]})[name])[:, 0]
+
+    def reference(self, tokens: int) -> Callable[[Array], Array]:
+        """The float model's logits."""
+        graph = text_graph(self.model, tokens)
+        run = float_session(graph)
+        return lambda ids: run({"ids": ids[:, None, :]})[graph.outputs[0]][:, 0]
+
+    def score(
+        self, texts: Sequence[Sequence[int]], *, physics: str = "ideal", instance: int = 0, length: int = TEXT_LENGTH,
+        done: Callable[[int, int], None] | None = None,
+    ) -> Score:  # fmt: skip
+        """Teacher-forced: this chip against the float model."""
+        pieces = windows(texts, min(length, self.model.arch.context))
+        if not pieces:
+            raise UsageError("texts", "none with two tokens", "some text")
+        longest = max(len(p) for p in pieces)
+        chip = self.logits(longest, physics=physics, instance=instance)
+        return score(pieces, longest, self.reference(longest), chip, done=done)
+
+    def check(self, tokens: Sequence[int]) -> BitExact:
+        """Interpreter against simulator: every value of the first steps, with their state."""
+        ids = np.asarray(tokens, np.int64)[:, None, None]
+        codes: dict[str, Array] = {"ids": ids}
+        if "position" in self.session.inputs:
+            codes["position"] = np.arange(len(tokens), dtype=np.int64)[:, None]
+        return check.compare(self.session, codes)
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def deploy_language(
+    model: str | Path | LanguageModel,
+    chip: str | Path | Chip,
+    *,
+    calib: str | Path | Sequence[Sequence[int]] | None = None,
+    options: LanguageOptions | None = None,
+    progress: Progress = silent,
+) -> LanguageDeployment:
+    """Read, quantize and compile a language model; `calib` holds texts, without it the model writes its own.
+
+    Raises InfeasibleError where it does not fit, ModelError for a folder that is no language model.
+    """
+    options = options or LanguageOptions()
+    source = model if isinstance(model, LanguageModel) else load_language_model(model)
+    chip = chip if isinstance(chip, Chip) else load_chip(chip)
+    tokenizer = read_tokenizer(Path("" if isinstance(model, LanguageModel) else model), source.arch.vocab)
+    progress("calibrate", 0, 1)
+    ids, origin = calibration_texts(source, tokenizer, calib, seed=options.seed)
+    prepared = prepare(source, chip, ids)
+    progress("quantize and compile", 0, 1)
+    graph = prepared.step(min(options.context, source.arch.context))
+    program = compile_graph(graph, chip, max_chips=options.max_chips)
+    check_program(program)
+    return LanguageDeployment(
+        prepared, tokenizer, origin, options, program, graph, Session(program, graph=graph)
+    )  # fmt: skip
+
+
+def calibration_texts(
+    model: LanguageModel, tokenizer: Tokenizer, calib: str | Path | Sequence[Sequence[int]] | None, *, seed: int
+) -> tuple[Array, str]:
+    """Texts of one length (samples, tokens), and where they are from: "file", or "model" where it wrote them itself."""
+    if calib is None:
+        return written(model, seed=seed, texts=CALIBRATION_TEXTS, length=TEXT_LENGTH), "model"
+    texts = text_tokens(tokenizer, Path(calib), model.arch.vocab) if isinstance(calib, str | Path) else calib
+    pieces = windows(texts, min(TEXT_LENGTH, model.arch.context))
+    longest = max((len(p) for p in pieces), default=0)
+    full = [p for p in pieces if len(p) == longest]
+    if longest < 2:
+        raise UsageError("calibration texts", "none with two tokens", "some text")
+    chosen = np.random.default_rng(seed).permutation(len(full))[:CALIBRATION_TEXTS]
+    return np.asarray([full[i] for i in sorted(chosen)], np.int64), "file"
+
+
+def result_of(
+    deployed: LanguageDeployment, *, prompt: Sequence[int], scores: Mapping[str, Score] | None = None,
+    progress: Progress = silent,
+) -> Result:  # fmt: skip
+    """Everything known of the run, in the form of `insitu run --json`."""
+    step, graph, chip = deployed.step, deployed.step_graph, deployed.chip
+    progress("check bit by bit", 0, 1)
+    wanted = check.samples_needed(graph)
+    tokens = [*prompt, *(int(t) for t in np.random.default_rng(0).integers(0, deployed.model.arch.vocab, wanted))]
+    exact = deployed.check(tokens[: max(wanted, min(len(prompt), CHECKED_STEPS))])
+    cost = figures.cost(step, chip)
+    metrics = {**cost.metrics, **_rates(deployed, cost, len(prompt)), **_scores(scores or {})}
+    steps = sum(macs(graph, n) for n in graph.nodes)
+    facts = ModelFacts(deployed.model.name, deployed.model.parameters, steps)
+    return Result(
+        model=facts, chip=chip.name, seed=deployed.options.seed, calibration=deployed.calibration, bit_exact=exact,
+        coverage=Coverage(figures.array_share(graph), step.meta.get("host_ops", {})), metrics=metrics,
+        layers=figures.layers(graph, {}, cost), extra=cost.extra,
+    )  # fmt: skip
+
+
+def _rates(deployed: LanguageDeployment, cost: figures.Cost, prompt: int) -> dict[str, Metric]:
+    room = deployed.step_graph.type(deployed.step_graph.states[0].input).sizes()[2]
+    spent = cost.metrics["energy_j"]
+    note = f"one token after the other, attention over a cache of {room} tokens"
+    rate = 1 / cost.timing.latency if cost.timing.latency else None
+    first = deployed.text(prompt)[0]
+    timed = figures.cost(first, deployed.chip).timing.latency
+    held = sum(deployed.step_graph.type(s.input).count() for s in deployed.step_graph.states)
+    return {
+        "tokens_per_s": Metric("tokens_per_s", rate, "1/s", "modelled", note),
+        "energy_per_token_j": Metric("energy_per_token_j", spent.value, "J", "modelled", note),
+        "ttft_s": Metric("ttft_s", timed, "s", "modelled", f"a prompt of {prompt} tokens as one text"),
+        "kv_cache_bytes": Metric("kv_cache_bytes", float(held), "B", "measured", f"8-bit keys and values, {room} tokens"),
+    }
+
+
+def _scores(scores: Mapping[str, Score]) -> dict[str, Metric]:
+    """Scores of "quantized" (the ideal chip) and "chip" (under physics)."""
+    out: dict[str, Metric] = {}
+    for name, found in scores.items():
+        note = f"{found.tokens} tokens, teacher-forced"
+        out["perplexity_float"] = Metric("perplexity_float", found.perplexity_float, "1", "measured", note)
+        kind = "modelled" if name == "chip" else "measured"
+        for word, value in (("perplexity", found.perplexity), ("top1_agreement", found.agreement),
+                            ("kl_divergence", found.divergence)):  # fmt: skip
+            out[f"{word}_{name}"] = Metric(f"{word}_{name}", value, "1", kind, note)
+    return out
+
+
+def scored(
+    deployed: LanguageDeployment, texts: Sequence[Sequence[int]], *, progress: Progress = silent
+) -> dict[str, Score]:
+    """The ideal chip, and one chip instance under the physics asked for."""
+    texts = texts[: deployed.options.samples] if deployed.options.samples else texts
+    found = {"quantized": deployed.score(texts, done=lambda n, t: progress("score on the ideal chip", n, t))}
+    physics = deployed.options.physics
+    if physics != "ideal" and not Physics.parse(physics, deployed.chip, calibrated=True).ideal:
+        instance = deployed.options.instance
+        found["chip"] = deployed.score(
+            texts, physics=physics, instance=instance, done=lambda n, t: progress("score with physics", n, t)
+        )
+    return found
+
+
+def infeasible_result(model: LanguageModel, chip: Chip, error: InfeasibleError, options: LanguageOptions) -> Result:
+    """A model that does not fit, as a result."""
+    facts = ModelFacts(model.name, model.parameters, None)
+    return Result(facts, chip.name, options.seed, "model", fits=False, infeasible=tuple(error.items))
+
+
+

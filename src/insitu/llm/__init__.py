@@ -1,0 +1,1 @@
+"""Language models: real tokens from compiled programs, and shapes without weights."""

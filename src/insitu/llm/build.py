@@ -1,0 +1,92 @@
+"""A language model as integers for a chip: one plan, decided on whole texts, for the text form and the step form.
+
+The step form picks rows of tables by position that the text form holds as constants, and keeps keys and values as
+states.  With the text form's scales for both, every integer of a step equals the text's at that token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from insitu.algo import ptq
+from insitu.arch.spec import Chip
+from insitu.base.errors import InternalError
+from insitu.compiler import adapt, canonicalize, fuse
+from insitu.compiler.plan import LayerPlan, QuantPlan
+from insitu.compiler.quantize import CONSTANT_BITS, quantize
+from insitu.frontend.language import Array, LanguageModel
+from insitu.frontend.language_graph import TABLES, step_graph, text_graph
+from insitu.graph.graph import Graph
+from insitu.graph.verify import verify
+from insitu.llm.smooth import smoothed
+from insitu.numeric.affine import QuantSpec
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model with its plan; graphs of any length follow from them.
+
+    `model` has even channels, `source` is what was read.
+    """
+
+    source: LanguageModel
+    model: LanguageModel
+    chip: Chip
+    plan: QuantPlan
+
+    def text(self, tokens: int) -> Graph:
+        """The quantized graph of whole texts."""
+        return _quantized(captured(text_graph(self.model, tokens), self.chip), self.chip, self.plan)
+
+    def step(self, context: int) -> Graph:
+        """The quantized graph of one token after at most context - 1 others."""
+        graph = captured(step_graph(self.model, context), self.chip)
+        return _quantized(graph, self.chip, step_plan(self.plan, graph))
+
+
+def prepare(model: LanguageModel, chip: Chip, ids: Array, *, even: bool = True) -> Prepared:
+    """Choose all numbers on calibration texts `ids` (samples, tokens)."""
+    ready = smoothed(model, ids) if even else model
+    graph = captured(text_graph(ready, ids.shape[1]), chip)
+    plan = ptq.plan(graph, chip, data={"ids": ids[:, None, :].astype(np.int64)})
+    return Prepared(model, ready, chip, plan)
+
+
+def captured(graph: Graph, chip: Chip) -> Graph:
+    """The canonical graph as this chip computes it."""
+    return verify(adapt.run(fuse.run(canonicalize.run(graph)), chip))
+
+
+def _quantized(graph: Graph, chip: Chip, plan: QuantPlan) -> Graph:
+    known = {v for n in graph.nodes for v in n.outputs} | set(graph.inputs) | set(graph.state_inputs)
+    values = {v: s for v, s in plan.values.items() if v in known}
+    missing = [
+        n.output for n in graph.nodes if n.output and graph.types[n.output].dtype == "f32" and n.output not in values
+    ]
+    if missing:
+        raise InternalError(missing[0], "no scale in the plan of whole texts", "the same values in both forms")
+    layers: Mapping[str, LayerPlan] = {n.name: plan.layers[n.name] for n in graph.nodes if n.name in plan.layers}
+    return verify(quantize(graph, chip, plan=QuantPlan(values, layers, plan.notes)))
+
+
+def step_plan(plan: QuantPlan, graph: Graph) -> QuantPlan:
+    """The plan for a step: picked rows have the codes of the text form's constants, caches those of what they keep."""
+    values = dict(plan.values)
+    for node in graph.nodes:
+        if node.op == "Gather" and node.inputs[0] in TABLES:
+            spec = constant_spec(graph.constants[node.inputs[0]])
+            values[node.output] = spec
+        elif node.op == "Reshape" and node.inputs[0] in values and node.output not in values:
+            values[node.output] = values[node.inputs[0]]
+        elif node.op == "Scatter":
+            values[node.output] = values[node.inputs[0]] = values[node.inputs[2]]
+    return QuantPlan(values, plan.layers, plan.notes)
+
+
+def constant_spec(table: Array) -> QuantSpec:
+    """The codes that quantize.py gives a constant operand."""
+    step = (float(np.abs(np.asarray(table, np.float64)).max(initial=0.0)) or 1.0) / ((1 << (CONSTANT_BITS - 1)) - 1)
+    return QuantSpec(CONSTANT_BITS, signed=True, scale=(float(step),))

@@ -1,0 +1,106 @@
+"""Channels of a language model brought to one size where that costs nothing: the float network stays what it is.
+
+Keys, values and the product in a gated feed-forward have one scale for all channels on a chip.  Dividing a channel in
+the weights in front and multiplying it in those behind evens their ranges out: keys against queries (both elements of
+a rotated pair alike, for rotation mixes them), values against the output projection, `up` against `down`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.frontend.language import Array, Architecture, LanguageModel
+from insitu.frontend.language_graph import text_graph
+from insitu.graph.export import float_session
+
+Floats = npt.NDArray[np.float64]
+LEAST = 1e-3  # of a group's largest channel: fainter ones are not raised further
+SHARE = 0.5  # of the ranges' spread that weights behind a product take over
+
+
+def smoothed(model: LanguageModel, ids: Array) -> LanguageModel:
+    """The model with even channels, as texts `ids` (samples, tokens) show them."""
+    arch, peaks = model.arch, _peaks(model, ids)
+    weights = dict(model.weights)
+    for layer in range(arch.layers):
+        at = f"{layer}."
+        _even_keys(weights, arch, at, peaks[f"{at}k"])
+        _even_values(weights, arch, at, peaks[f"{at}v"])
+        for part in _gated(arch, at):
+            _even_product(weights, part, peaks[f"{part}gated"])
+    return replace(model, weights=weights)
+
+
+def _gated(arch: Architecture, at: str) -> list[str]:
+    if not arch.gated:
+        return []
+    return [f"{at}{e}." for e in range(arch.experts)] or [at]
+
+
+def _peaks(model: LanguageModel, ids: Array) -> dict[str, Floats]:
+    """Largest magnitude of each channel of keys, values and products."""
+    graph, arch = text_graph(model, ids.shape[1]), model.arch
+    values = {n.name: n.output for n in graph.nodes}
+    wanted: dict[str, str] = {}
+    for layer in range(arch.layers):
+        at = f"{layer}."
+        rotated = f"{at}k_joined" if f"{at}k_joined" in values else f"{at}k_rotated"
+        plain = f"{at}k_norm.scaled" if arch.qk_norm else f"{at}k_heads"
+        wanted[f"{at}k"] = values[rotated if arch.rotary else plain]
+        wanted[f"{at}v"] = values[f"{at}v_heads"]
+        wanted |= {f"{part}gated": values[f"{part}gated"] for part in _gated(arch, at)}
+    seen = float_session(graph, expose=sorted(set(wanted.values())))({"ids": ids[:, None, :].astype(np.int64)})
+    return {name: _peak(seen[value]) for name, value in wanted.items()}
+
+
+def _peak(value: Array) -> Floats:
+    """Over samples, batch and tokens."""
+    return np.abs(value.astype(np.float64)).max(axis=(0, 1, 2))
+
+
+def _factors(peak: Floats) -> Floats:
+    """Factors that bring channels to the largest one's size."""
+    top = peak.max()
+    return np.maximum(peak, LEAST * top) / top if top > 0 else np.ones_like(peak)
+
+
+def _even_keys(weights: dict[str, Array], arch: Architecture, at: str, peak: Floats) -> None:
+    """`peak` [kv heads, size]; one factor for a rotated pair, and for all heads where a norm's scale is shared."""
+    half = arch.rotary // 2
+    if half:
+        pair = np.maximum(peak[:, :half], peak[:, half : 2 * half])
+        peak = np.concatenate([pair, pair, peak[:, 2 * half :]], axis=1)
+    if arch.qk_norm:
+        shared = _factors(peak.max(axis=0))
+        _scale(weights, f"{at}k_norm.w", 1 / shared)
+        _scale(weights, f"{at}q_norm.w", shared)
+        return
+    keys = _factors(peak)
+    for end in ("w", "b"):
+        _scale(weights, f"{at}k.{end}", 1 / keys.reshape(-1))
+        _scale(weights, f"{at}q.{end}", np.repeat(keys, arch.groups, axis=0).reshape(-1))
+
+
+def _even_values(weights: dict[str, Array], arch: Architecture, at: str, peak: Floats) -> None:
+    values = _factors(peak)
+    for end in ("w", "b"):
+        _scale(weights, f"{at}v.{end}", 1 / values.reshape(-1))
+    _scale(weights, f"{at}o.w", np.repeat(values, arch.groups, axis=0).reshape(-1)[:, None])
+
+
+def _even_product(weights: dict[str, Array], at: str, peak: Floats) -> None:
+    """Products get even to SHARE, so that single rows of the weights behind do not grow too far."""
+    rows = np.abs(weights[f"{at}down.w"]).max(axis=1)
+    factors = _factors(peak) ** SHARE / np.maximum(_factors(rows.astype(np.float64)), LEAST) ** (1 - SHARE)
+    for end in ("w", "b"):
+        _scale(weights, f"{at}up.{end}", 1 / factors)
+    _scale(weights, f"{at}down.w", factors[:, None])
+
+
+def _scale(weights: Mapping[str, Array] | dict[str, Array], name: str, factors: Floats) -> None:
+    if name in weights:
+        weights[name] = (weights[name] * factors).astype(np.float32)  # pyright: ignore[reportIndexIssue]
