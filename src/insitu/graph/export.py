@@ -197,7 +197,7 @@ class _Writer:
         if node.op == "Norm":
             return export_norm(self.put, self.tensor, node, names[0], output)
         if node.op == "Scatter":
-            rank = len(self.graph.type(node.inputs[0]).shape)
+            rank = len(self.graph.type(node.output).shape)
             return export_scatter(self.put, self.tensor, int(node.attr("axis")), rank, names, output)
         if node.op in ("Host", "Lut"):
             need = "operators of ONNX; the captured graph, or its ONNX file, has them all"
@@ -229,7 +229,7 @@ class _Writer:
 
     def cuts(self, node: Node) -> dict[str, Array]:
         """Arguments of a Slice without the batch axis, which stays whole."""
-        rank = len(self.graph.type(node.inputs[0]).shape)
+        rank = len(self.graph.type(node.output).shape)
         batch = self.axes.get(node.inputs[0])
         keep = [i for i, axis in enumerate(node.attr("axes")) if axis % rank != batch]
         return {k: _ints([node.attr(k)[i] for i in keep]) for k in ("starts", "ends", "axes", "steps")}

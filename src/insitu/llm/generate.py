@@ -75,7 +75,7 @@ def room_of(session: Session) -> int:
 
 def fed(session: Session, tokens: Sequence[int], position: int) -> Array:
     """Logits (prompts, vocab) after one more token of each."""
-    codes = {"ids": np.asarray(tokens, np.int64).reshape(-1, 1, 1)}
+    codes: dict[str, npt.NDArray[np.int64]] = {"ids": np.asarray(tokens, np.int64).reshape(-1, 1, 1)}
     if "position" in session.inputs:
         codes["position"] = np.full((len(tokens), 1), position, np.int64)
     name = session.outputs[0]
