@@ -206,8 +206,21 @@ def _blocks(errors: Floats, gains: tuple[int, ...]) -> tuple[float, Ints]:
     return best, np.asarray(gains, np.int64)[chosen]
 
 
+def _one_or_two(errors: Floats, count: int) -> tuple[float, Ints]:
+    """As `_segments`: the best gain before and after every column."""
+    columns = errors.shape[1]
+    before = np.zeros((errors.shape[0], columns + 1))
+    np.cumsum(errors, axis=1, out=before[:, 1:])
+    after = before[:, -1:] - before
+    at = int(np.argmin(before.min(axis=0) + after.min(axis=0))) if count == 2 else 0
+    first, second = int(np.argmin(before[:, at])), int(np.argmin(after[:, at]))
+    return float(before[first, at] + after[second, at]), np.where(np.arange(columns) < at, first, second)
+
+
 def _segments(errors: Floats, count: int) -> tuple[float, Ints]:
     """(error, gain index per column) with at most `count` blocks."""
+    if count <= 2:  # nearly always where the search ends, and there sums up to a column say all
+        return _one_or_two(errors, count)
     kinds, columns = errors.shape
     cost = np.full((count, kinds), np.inf)  # of the columns so far, by blocks used and gain of the last
     came: list[Ints] = []
