@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from insitu.runtime.session import Session
 
 Array = npt.NDArray[Any]
 ENOUGH = 100_000
-BLOCK = 4
+BLOCK = 4  # samples at once, at least; of small networks as many as make AT_ONCE values, at most MOST
+AT_ONCE, MOST = 20_000, 1024
 STEPS = 8  # of a network with state, at least
+LEAST_STEPS = 64  # of each of several streams
 
 
 def values_per_sample(graph: Graph) -> int:
@@ -33,19 +36,21 @@ def samples_needed(graph: Graph, *, least: int = 1) -> int:
 def compare(session: Session, codes: Mapping[str, Array], *, done: Callable[[int], None] | None = None) -> BitExact:
     """Every value the program writes against the interpreter, on all samples of `codes`.
 
-    The samples of a network with state are steps of one stream: each starts from the state that the last one left.
+    The samples of a network with state are steps: each starts from the state that the last one left.  Many steps are
+    several streams side by side, of LEAST_STEPS or more.
     """
     total, mismatches, excluded, first = 0, 0, 0, None
-    samples = len(next(iter(codes.values())))
     graph = session.graph
     hosted = hosted_values(graph)
-    size, states = (1, start_states(graph, 1)) if graph.states else (BLOCK, None)
-    session.reset()
-    for start in range(0, samples, size):
-        block = {n: c[start : start + size] for n, c in codes.items()}
-        wanted = reference(graph, block, states=states)
+    states: dict[str, Array] = {}
+    for taken in _blocks(graph, len(next(iter(codes.values())))):
+        if taken.begins:
+            session.reset()
+            states = start_states(graph, len(taken.rows))
+        block = {n: c[taken.rows] for n, c in codes.items()}
+        wanted = reference(graph, block, states=states or None)
         got = observed(session, block)
-        states = {s.input: wanted[s.output] for s in graph.states if s.output in wanted} if graph.states else None
+        states = {s.input: wanted[s.output] for s in graph.states if s.output in wanted}
         excluded += sum(np.size(wanted[v]) for v in hosted if v in wanted)
         for node, value in ((n, v) for n in graph.nodes for v in n.outputs if v and v not in hosted):
             mine = got.get(value, wanted[value] if _is_view_of_input(graph, value) else None)
@@ -56,11 +61,36 @@ def compare(session: Session, codes: Mapping[str, Array], *, done: Callable[[int
             total += bad.size if mask is None else bad[mask].size
             if bad.any():
                 mismatches += int(bad.sum())
-                first = first or _first(value, bad, wanted[value], mine, start)
+                first = first or _first(value, bad, wanted[value], mine, taken.rows)
         if done is not None:
-            done(min(samples, start + size))
+            done(taken.done)
     session.reset()
     return BitExact(total, mismatches, excluded, first)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Samples that are run at once; `done` counts them and those before."""
+
+    rows: npt.NDArray[np.int64]
+    done: int
+    begins: bool  # from the states of a first step
+
+
+def _blocks(graph: Graph, samples: int) -> Iterator[_Block]:
+    """All samples, in order; those of a network with state step by step, in streams side by side, then the rest."""
+    if not graph.states:
+        size = min(max(BLOCK, AT_ONCE // max(1, values_per_sample(graph))), MOST)
+        for start in range(0, samples, size):
+            end = min(samples, start + size)
+            yield _Block(np.arange(start, end), end, start == 0)
+        return
+    streams = max(1, min(MOST, samples // LEAST_STEPS, AT_ONCE // max(1, values_per_sample(graph))))
+    steps = samples // streams
+    for step in range(steps):
+        yield _Block(np.arange(streams) * steps + step, (step + 1) * streams, step == 0)
+    for at in range(streams * steps, samples):
+        yield _Block(np.arange(at, at + 1), at + 1, at == streams * steps)
 
 
 def hosted_values(graph: Graph) -> frozenset[str]:
@@ -112,7 +142,7 @@ def _is_view_of_input(graph: Graph, value: str) -> bool:
     return node is None
 
 
-def _first(value: str, bad: Array, wanted: Array, mine: Array | None, start: int) -> dict[str, Any]:
+def _first(value: str, bad: Array, wanted: Array, mine: Array | None, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
     index = tuple(int(i) for i in np.argwhere(bad)[0])
-    at = {"layer": value, "index": [start + index[0], *index[1:]], "interpreter": int(wanted[index])}
+    at = {"layer": value, "index": [int(rows[index[0]]), *index[1:]], "interpreter": int(wanted[index])}
     return {**at, "simulator": int(mine[index]) if mine is not None else None}
