@@ -7,7 +7,7 @@ quarter larger, or, where a published law stands for the constants, without the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
@@ -18,10 +18,12 @@ import numpy.typing as npt
 from insitu.arch import cost as arch_cost
 from insitu.arch.spec import Chip
 from insitu.circuit.effects import Physics
+from insitu.flow.physics import Course, course, still
+from insitu.report.result import AccuracyPoint
 from insitu.runtime.session import Session
 
 Array = npt.NDArray[Any]
-INSTANCES = 2
+INSTANCES, SAMPLES = 2, 32
 NO_ERROR = 300.0  # dB, beyond what float64 resolves
 STEP = 1.25  # a constant is this much larger: less would drown in the rounding of codes
 MOST_CELLS = 3e7  # weights times runs; a larger network is run without each effect only, a far larger one not at all
@@ -60,6 +62,16 @@ class Trial:
     chip: Chip
     seed: int
 
+    @property
+    def samples(self) -> int:
+        """How many samples run."""
+        return len(next(iter(self.codes.values())))
+
+    @property
+    def weights(self) -> int:
+        """Weights that arrays hold."""
+        return int(self.session.program.meta.get("weights", 0))
+
     @cached_property
     def ideal(self) -> dict[str, Array]:
         """What the ideal chip puts out."""
@@ -91,11 +103,37 @@ class Trial:
         return {n: np.asarray(session.real(n, c), np.float64) for n, c in found.items()}
 
 
-def owed(trial: Trial, effects: Physics, *, weights: int) -> list[dict[str, Any]]:
+def trial_of(session: Session, inputs: Mapping[str, Array], chip: Chip, *, seed: int) -> Trial:
+    """The first samples of a run's inputs on a session of the ideal chip."""
+    return Trial(session, session.codes({name: array[:SAMPLES] for name, array in inputs.items()}), chip, seed)
+
+
+def closeness_course(
+    trial: Trial, effects: Physics, *, times: Sequence[float], instances: int,
+    done: Callable[[int, int], None] = lambda n, of: None,
+) -> Course:  # fmt: skip
+    """Outputs of instances against the ideal chip's, in dB, at each time; of an ideal chip only why nothing moves."""
+    if effects.ideal:
+        why = still(effects, trial.chip)
+        return Course(tuple(AccuracyPoint(time, (), why) for time in times[1:]))
+    instances = max(1, min(instances, int(MOST_CELLS / max(trial.weights, 1))))
+    scored = 0
+
+    def score(physics: Physics, instance: int) -> float:
+        nonlocal scored
+        scored += 1
+        done(scored, max(scored, instances))
+        return trial.sqnr_db(physics, instance=instance)
+
+    return course(score, effects, trial.chip, times=times, instances=instances)
+
+
+def owed(trial: Trial, effects: Physics) -> list[dict[str, Any]]:
     """Rows of constants with `elasticity.error`: percent that the error grows for one percent of the constant.
 
     Empty for ideal physics, for an error of nothing, and for networks of more weights than a few runs can take.
     """
+    weights = trial.weights
     parts = [(effect, paths(effect, trial.chip)) for effect in effects.effects]
     runs = INSTANCES * (1 + sum(max(1, len(found)) for _, found in parts))
     if effects.ideal or weights * INSTANCES * (1 + len(parts)) > 10 * MOST_CELLS:
