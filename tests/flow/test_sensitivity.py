@@ -11,7 +11,7 @@ import pytest
 from insitu.arch.load import load_chip
 from insitu.circuit.effects import EFFECTS, Physics
 from insitu.flow.chain import Deployment, deploy
-from insitu.flow.owed import CONSTANTS, Trial, owed, paths, scaled, value_at
+from insitu.flow.owed import CONSTANTS, Trial, closeness_course, owed, paths, scaled, value_at
 from insitu.runtime.session import Session
 from tests.flow.line import build, captured, inputs_of
 from tests.flow.test_operators import NETS
@@ -71,6 +71,11 @@ def test_ideal_chips_and_huge_networks_are_not_run() -> None:
     facts = {**large.session.program.meta, "weights": 10**9}
     large.session.program = replace(large.session.program, meta=facts)
     assert owed(large, Physics(("adc_noise",))) == []
+    slow = replace(trial(), work=1e12)
+    assert owed(slow, Physics(("adc_noise",))) == []
+    assert closeness_course(slow, Physics(("adc_noise",)), times=[0.0], instances=2).points == ()
+    fewer = replace(trial(), work=2e10)
+    assert len(closeness_course(fewer, Physics(("adc_noise",)), times=[0.0], instances=8).points[0].values) == 1
 
 
 def test_scaling_leaves_the_chip_as_it_is() -> None:

@@ -80,7 +80,7 @@ def chip_closeness(points: tuple[AccuracyPoint, ...], samples: int) -> dict[str,
     if not points or not points[0].values:
         return {}
     point = points[0]
-    text = f"{samples} samples on {len(point.values)} chip instances under the chip's physics, against the ideal chip"
+    text = f"at most {samples} samples on {len(point.values)} chip instances with physics, against the ideal chip"
     values = {"mean": point.mean, "std": point.std, "min": point.min}
     return {f"sqnr_chip_{k}_db": Metric(f"sqnr_chip_{k}_db", v, "dB", "modelled", text) for k, v in values.items()}
 

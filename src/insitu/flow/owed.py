@@ -18,11 +18,14 @@ import numpy.typing as npt
 from insitu.arch import cost as arch_cost
 from insitu.arch.spec import Chip
 from insitu.circuit.effects import Physics
+from insitu.circuit.spec import Calibration
 from insitu.flow.physics import Course, course, still
+from insitu.graph.ops.macs import macs
 from insitu.report.result import AccuracyPoint
 from insitu.runtime.session import Session
 
 Array = npt.NDArray[Any]
+MOST_WORK = 1e11  # products of slices and planes: about half a minute
 INSTANCES, SAMPLES = 2, 32
 NO_ERROR = 300.0  # dB, beyond what float64 resolves
 STEP = 1.25  # a constant is this much larger: less would drown in the rounding of codes
@@ -61,6 +64,11 @@ class Trial:
     codes: Mapping[str, Array]
     chip: Chip
     seed: int
+    work: float = 0.0  # products of one sample, of all slices and input planes
+
+    def take(self, samples: float) -> Trial:
+        """The same with fewer samples."""
+        return replace(self, codes={name: array[: max(1, int(samples))] for name, array in self.codes.items()})
 
     @property
     def samples(self) -> int:
@@ -105,7 +113,10 @@ class Trial:
 
 def trial_of(session: Session, inputs: Mapping[str, Array], chip: Chip, *, seed: int) -> Trial:
     """The first samples of a run's inputs on a session of the ideal chip."""
-    return Trial(session, session.codes({name: array[:SAMPLES] for name, array in inputs.items()}), chip, seed)
+    graph, macro = session.graph, chip.macro
+    work = float(sum(macs(graph, node) for node in graph.nodes)) * macro.passes * macro.weights.slices
+    codes = session.codes({name: array[:SAMPLES] for name, array in inputs.items()})
+    return Trial(session, codes, chip, seed, work)
 
 
 def closeness_course(
@@ -116,8 +127,12 @@ def closeness_course(
     if effects.ideal:
         why = still(effects, trial.chip)
         return Course(tuple(AccuracyPoint(time, (), why) for time in times[1:]))
-    instances = max(1, min(instances, int(MOST_CELLS / max(trial.weights, 1))))
-    scored = 0
+    each = trial.work * len(times) * (2 if effects.calibration(trial.chip) != Calibration() else 1)
+    if each > MOST_WORK:
+        return Course(())
+    fitting = min(MOST_CELLS / max(trial.weights, 1), MOST_WORK / (4.0 * max(each, 1.0)))
+    instances = max(1, min(instances, int(fitting)))
+    trial, scored = trial.take(min(SAMPLES, MOST_WORK / max(each * instances, 1.0))), 0
 
     def score(physics: Physics, instance: int) -> float:
         nonlocal scored
@@ -131,17 +146,21 @@ def closeness_course(
 def owed(trial: Trial, effects: Physics) -> list[dict[str, Any]]:
     """Rows of constants with `elasticity.error`: percent that the error grows for one percent of the constant.
 
-    Empty for ideal physics, for an error of nothing, and for networks of more weights than a few runs can take.
+    Empty for ideal physics, for an error of nothing, and for networks that a few runs would take minutes for.
     """
     weights = trial.weights
     parts = [(effect, paths(effect, trial.chip)) for effect in effects.effects]
     runs = INSTANCES * (1 + sum(max(1, len(found)) for _, found in parts))
     if effects.ideal or weights * INSTANCES * (1 + len(parts)) > 10 * MOST_CELLS:
         return []
+    whole = weights * runs > MOST_CELLS or trial.work * runs > MOST_WORK
+    work = trial.work * (INSTANCES * (1 + len(parts)) if whole else runs)
+    if work > MOST_WORK:
+        return []
+    trial = trial.take(min(SAMPLES, MOST_WORK / max(work, 1.0)))
     base = trial.mean_error(effects)
     if not base:
         return []
-    whole = weights * runs > MOST_CELLS
     rows: list[dict[str, Any]] = []
     for effect, found in parts:
         if whole or not found:
