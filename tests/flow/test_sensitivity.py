@@ -74,7 +74,7 @@ def test_ideal_chips_and_huge_networks_are_not_run() -> None:
     slow = replace(trial(), work=1e12)
     assert owed(slow, Physics(("adc_noise",))) == []
     assert closeness_course(slow, Physics(("adc_noise",)), times=[0.0], instances=2).points == ()
-    fewer = replace(trial(), work=2e10)
+    fewer = replace(trial(), work=4e9)
     assert len(closeness_course(fewer, Physics(("adc_noise",)), times=[0.0], instances=8).points[0].values) == 1
 
 

@@ -25,8 +25,8 @@ from insitu.report.result import AccuracyPoint
 from insitu.runtime.session import Session
 
 Array = npt.NDArray[Any]
-MOST_WORK = 1e11  # products of slices and planes: about half a minute
-INSTANCES, SAMPLES = 2, 32
+MOST_WORK = 2e10  # products of slices and planes: about twenty seconds of a core
+INSTANCES, SAMPLES, FEW = 2, 32, 4
 NO_ERROR = 300.0  # dB, beyond what float64 resolves
 STEP = 1.25  # a constant is this much larger: less would drown in the rounding of codes
 MOST_CELLS = 3e7  # weights times runs; a larger network is run without each effect only, a far larger one not at all
@@ -130,7 +130,7 @@ def closeness_course(
     each = trial.work * len(times) * (2 if effects.calibration(trial.chip) != Calibration() else 1)
     if each > MOST_WORK:
         return Course(())
-    fitting = min(MOST_CELLS / max(trial.weights, 1), MOST_WORK / (4.0 * max(each, 1.0)))
+    fitting = min(MOST_CELLS / max(trial.weights, 1), MOST_WORK / (FEW * max(each, 1.0)))
     instances = max(1, min(instances, int(fitting)))
     trial, scored = trial.take(min(SAMPLES, MOST_WORK / max(each * instances, 1.0))), 0
 
@@ -153,7 +153,7 @@ def owed(trial: Trial, effects: Physics) -> list[dict[str, Any]]:
     runs = INSTANCES * (1 + sum(max(1, len(found)) for _, found in parts))
     if effects.ideal or weights * INSTANCES * (1 + len(parts)) > 10 * MOST_CELLS:
         return []
-    whole = weights * runs > MOST_CELLS or trial.work * runs > MOST_WORK
+    whole = weights * runs > MOST_CELLS or FEW * trial.work * runs > MOST_WORK
     work = trial.work * (INSTANCES * (1 + len(parts)) if whole else runs)
     if work > MOST_WORK:
         return []
