@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -132,6 +133,27 @@ def test_an_acceptance_range_is_kept_and_a_bad_one_is_an_error() -> None:
     for bad in ("0", "1.5", "half"):
         with pytest.raises(InsituError, match="accept"):
             load_chip("parametric-reram-adc8", overrides=[*INLINE, f"cell.write.accept={bad}"])
+
+
+def test_a_law_of_another_acceptance_range_is_refused() -> None:
+    """Statistics of CMO/HfOx differ tenfold between acceptance at 0.2 and 2 %; neither stands in for the other."""
+    fine = load_cell("reram-cmo").model_dump(mode="json", exclude_none=True)
+    with pytest.raises(ValueError, match="reram-cmo-2pct"):
+        CellSpec.model_validate_json(json.dumps({**fine, "write": {"accept": 0.02}}))
+    coarse = CellSpec.model_validate_json(json.dumps({**fine, "write": {"accept": 0.02}, "law": "reram-cmo-2pct"}))
+    assert LAWS[coarse.law or ""].sd(np.array([50.0]))[0] == pytest.approx(0.01129 * 50 + 0.01122)
+
+
+@pytest.mark.parametrize("name", ["reram-wan", "pcm-nandakumar"])
+def test_a_published_law_rescales_to_another_range(name: str) -> None:
+    """Errors of a law are shares of its range, so a chip whose conductances are twice as large has the same weights."""
+    plain = load_chip("parametric-reram-adc8", overrides=[f"cell={name}"])
+    wide = [2.0 * g for g in plain.cell.conductance or ()]
+    other = plain.model_copy(update={"cell": plain.cell.model_copy(update={"conductance": tuple(wide)})})
+    w = np.random.default_rng(8).integers(-3, 4, (64, 32))
+    a, b = (effective_weights(w, chip=c, physics=Physics(("programming_noise",)), **PLACE) for c in (plain, other))
+    assert np.array_equal(a, b)
+    assert abs(a - w).max() > 0
 
 
 @pytest.mark.parametrize("name", ["pcm-nandakumar", "reram-wan", "reram-1t1r-2b"])

@@ -1,4 +1,4 @@
-"""Defects of peers that concern cost, each with its test; docs/design/validation.md lists them."""
+"""Defects of peers that concern cost, each with its test; docs/design/defects.md lists them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 from insitu.arch.load import load_chip
 from insitu.circuit.bottom_up import driver_energy
 from insitu.circuit.cost import energy_scale
-from insitu.circuit.model import pitch
+from insitu.circuit.memories import access_time, dram_time
+from insitu.circuit.model import Operands, measured_operands, pitch
+from insitu.circuit.spec import Technology
 from insitu.circuit.times import fo4
 from insitu.cost.designs import designs, sweep
 from insitu.cost.layers import convolution, stack
@@ -90,3 +92,24 @@ def test_a_smaller_memory_makes_nothing_faster() -> None:
         times.append(simulate_time(program, chip).latency_ps)
     assert all(smaller >= larger for smaller, larger in pairwise(times))
     assert times[0] > times[-1]
+
+
+def test_operands_are_not_written_out_as_text() -> None:
+    """NeuroSim reads its vectors from 183 MB of text: a layer's data here is two numbers, or the arrays themselves."""
+    rng = np.random.default_rng(3)
+    codes, weights = rng.integers(0, 256, (1000, 1152)), rng.integers(-128, 128, (1152, 128))
+    found = measured_operands(codes, weights, input_bits=8, weight_bits=8)
+    layer = stack([convolution("c", channels=(128, 128), kernel=(3, 3), size=(32, 32))])
+    moved, default = (cost(layer, designs([RERAM], operands=o)).energy[0, 0] for o in (found, Operands()))
+    assert moved == pytest.approx(default, rel=0.02)  # uniform codes are half ones, which is the default
+    sparse = measured_operands(codes * (rng.random(codes.shape) < 0.1), weights, input_bits=8, weight_bits=8)
+    assert cost(layer, designs([RERAM], operands=sparse)).energy[0, 0] < 0.9 * default
+
+
+def test_no_memory_answers_in_no_time() -> None:
+    """hwcomponents: an eDRAM latency near 1e-16 s.  Light crosses a tenth of a millimetre in 0.3 ps."""
+    for size in (1 << 10, 1 << 16, 1 << 20, 1 << 24):
+        for process in (7e-9, 32e-9, 130e-9):
+            seconds = access_time(size, 1e-7, Technology(node=process, supply=0.9))
+            assert 1e-11 < seconds < 1e-6
+    assert 1e-9 < dram_time(1.0) < dram_time(0.0) < 1e-6

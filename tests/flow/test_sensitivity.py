@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from insitu.arch.load import load_chip
 from insitu.circuit.effects import EFFECTS, Physics
 from insitu.flow.chain import Deployment, deploy
-from insitu.flow.owed import CONSTANTS, Trial, owed, paths, scaled, value_at
+from insitu.flow.owed import CONSTANTS, Trial, closeness_course, owed, paths, scaled, value_at
 from insitu.runtime.session import Session
 from tests.flow.line import build, captured, inputs_of
 from tests.flow.test_operators import NETS
@@ -43,13 +44,13 @@ def test_every_effect_names_its_constants() -> None:
 
 
 def test_the_only_noise_is_all_of_the_error() -> None:
-    found = error_of(owed(trial(), Physics(("adc_noise",)), weights=1000))
+    found = error_of(owed(trial(), Physics(("adc_noise",))))
     assert found == {"physics.adc_noise.sd": pytest.approx(1.0, abs=0.1)}
 
 
 def test_shares_of_independent_errors_add_up() -> None:
     effects = Physics.parse("programming_noise,read_noise,adc_noise", CHIP)
-    found = error_of(owed(trial(), effects, weights=1000))
+    found = error_of(owed(trial(), effects))
     assert set(found) == {"cell.programming.sd", "cell.read_sd", "physics.adc_noise.sd"}
     assert all(share > 0 for share in found.values())
     assert sum(found.values()) == pytest.approx(1.0, abs=0.2)
@@ -58,15 +59,23 @@ def test_shares_of_independent_errors_add_up() -> None:
 
 def test_a_law_is_one_row_an_effect_with_its_paper() -> None:
     effects = Physics.parse("programming_noise,drift,read_noise", PCM, time=86400.0)
-    rows = owed(trial(PCM), effects, weights=1000)
+    rows = owed(trial(PCM), effects)
     assert [row["name"] for row in rows] == [f"cell.law ({w})" for w in ("programming noise", "drift", "read noise")]
     assert all("Nandakumar" in row["source"] for row in rows)
     assert max(rows, key=lambda row: row["elasticity"]["error"])["name"] == "cell.law (drift)"
 
 
 def test_ideal_chips_and_huge_networks_are_not_run() -> None:
-    assert owed(trial(), Physics(()), weights=1000) == []
-    assert owed(trial(), Physics(("adc_noise",)), weights=10**9) == []
+    assert owed(trial(), Physics(())) == []
+    large = trial()
+    facts = {**large.session.program.meta, "weights": 10**9}
+    large.session.program = replace(large.session.program, meta=facts)
+    assert owed(large, Physics(("adc_noise",))) == []
+    slow = replace(trial(), work=1e12)
+    assert owed(slow, Physics(("adc_noise",))) == []
+    assert closeness_course(slow, Physics(("adc_noise",)), times=[0.0], instances=2).points == ()
+    fewer = replace(trial(), work=4e9)
+    assert len(closeness_course(fewer, Physics(("adc_noise",)), times=[0.0], instances=8).points[0].values) == 1
 
 
 def test_scaling_leaves_the_chip_as_it_is() -> None:
@@ -104,3 +113,11 @@ def test_without_labels_an_exact_chip_says_that_nothing_moves() -> None:
     graph = captured(NETS["residual"](np.random.default_rng(0)))
     over = deploy(graph, "dcim-28nm", time="0s,1d").result.to_json()["sqnr_over"]
     assert [(p["time_s"], p["instances"], "exact bits" in p["note"]) for p in over] == [(86400.0, 0, True)]
+
+
+def test_energy_has_bounds_where_converters_are_modelled(unlabeled: Deployment) -> None:
+    low, middle, high = (unlabeled.metrics[f"energy_{name}j"].value or 0 for name in ("floor_", "", "pessimistic_"))
+    assert low < middle < high
+    adc = unlabeled.metrics["energy_breakdown.adc_j"].value or 0
+    assert (high - middle) / adc == pytest.approx(3.3501, rel=1e-3)
+    assert (middle - low) / adc == pytest.approx(1 - 0.22988, rel=1e-3)

@@ -9,6 +9,13 @@ from insitu.device.cell import CellSpec
 from insitu.device.laws import law_of
 
 UNKNOWN = "not known"
+REASONS = ("not known", "none", "does not apply", "not counted")  # how a source begins that says why there is no value
+# property -> its key among the sources
+KEYS = {
+    "conductance": "conductance", "read voltage": "read_voltage", "read pulse": "read_pulse", "write": "write",
+    "residual error": "programming", "endurance": "endurance", "drift": "drift", "retention": "retention",
+    "temperature": "activation", "read noise": "read_sd", "stuck cells": "stuck",
+}  # fmt: skip
 
 
 def describe_cell(cell: CellSpec) -> str:
@@ -22,7 +29,13 @@ def describe_cell(cell: CellSpec) -> str:
 
 
 def cell_rows(cell: CellSpec) -> Iterator[tuple[str, str]]:
-    """Every property that a cell can have, and its value or "not known"."""
+    """Every property that a cell can have, and its value, or what its sources say of why there is none."""
+    for name, value in _rows(cell):
+        said = cell.sources.get(KEYS.get(name, ""), "")
+        yield name, said if value == UNKNOWN and said.startswith(REASONS) else value
+
+
+def _rows(cell: CellSpec) -> Iterator[tuple[str, str]]:
     law = law_of(cell.law) if cell.law else None
     yield "levels", f"{cell.levels + 1} ({cell.bits} bits)"
     yield "area", f"{cell.area_f2:g} F2"
@@ -103,4 +116,7 @@ def _noise(cell: CellSpec) -> str:
 
 
 def _stuck(cell: CellSpec) -> str:
-    return UNKNOWN if cell.stuck is None else f"{100 * cell.stuck.off:g} % off, {100 * cell.stuck.on:g} % on"
+    given = cell.stuck
+    if given is None:
+        return UNKNOWN
+    return f"{100 * given.off:g} % off, {100 * given.on:g} % on, {100 * given.open:g} % open"

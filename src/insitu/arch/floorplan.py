@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 from insitu.arch.cost import area, area_breakdown, peak_power, source_of
@@ -53,7 +54,7 @@ def plan_text(chip: Chip) -> str:
 
 
 def plan_svg(chip: Chip) -> str:
-    """The floorplan as an SVG drawing; macros as a grid, every block with its area as a title."""
+    """The floorplan as an SVG drawing: blocks with areas, a grid of macros, cores or tiles; power and errors below."""
     shares = _shares(area_breakdown(chip))
     side, top = 640.0, 40.0
     parts = [f'<text x="10" y="24">{escape(chip.name)}: {escape(_die(chip))}</text>']
@@ -64,13 +65,28 @@ def plan_svg(chip: Chip) -> str:
         parts.append(_rect(x, top, width, side * 0.6, color, words))
         if metric.name == "macros":
             parts += _grid(chip, x, top, width, side * 0.6)
-        parts.append(f'<text x="10" y="{top + side * 0.6 + 24 + 18 * i:.0f}" fill="{color}">{escape(words)}</text>')
+        parts.append(_text(i, words, top + side * 0.6, color))
         x += width
-    height = top + side * 0.6 + 24 + 18 * len(shares)
+    said = _said(chip)
+    parts += [_text(len(shares) + 1 + i, words, top + side * 0.6) for i, words in enumerate(said)]
+    height = top + side * 0.6 + 36 + 18 * (len(shares) + len(said))
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side + 20:.0f} {height:.0f}" font-family="sans-serif"'
     )
     return f'{head} font-size="13">\n' + "\n".join(parts) + "\n</svg>\n"
+
+
+def _text(line: int, words: str, top: float, color: str = "#555") -> str:
+    return f'<text x="10" y="{top + 24 + 18 * line:.0f}" fill="{color}">{escape(words)}</text>'
+
+
+def _said(chip: Chip) -> list[str]:
+    """Beneath the drawing: where power and errors come from."""
+    watts = peak_watts(chip)
+    parts = [f"{m.name} {100 * share:.0f} %" for m, share in _shares(peak_power(chip))[:6]]
+    errors = ", ".join(name.replace("_", " ") for name in chip_effects(chip)) or "none, digital"
+    lines = [f"power at the peak rate: {format_quantity(watts, 'W')}, of it {', '.join(parts)}", f"errors: {errors}"]
+    return [line for text in lines for line in wrap(text, 92)]
 
 
 def effect_source(chip: Chip, effect: str) -> str:
@@ -143,11 +159,13 @@ def _rect(x: float, y: float, width: float, height: float, color: str, title: st
 
 
 def _grid(chip: Chip, x: float, y: float, width: float, height: float) -> list[str]:
-    """One line between neighbouring macros, where they are few enough to see."""
-    if not 1 < chip.macros <= MOST_MACROS or width < 8:
+    """Lines between macros, or between cores or tiles where macros are too many to see; arrays of a single one."""
+    counts = (chip.macros, chip.cores, chip.chip.tiles)
+    count = next((n for n in counts if n <= MOST_MACROS), 1)
+    if width < 8:
         return []
-    across = max(1, round(math.sqrt(chip.macros * width / height)))
-    down = -(-chip.macros // across)
+    across = max(1, round(math.sqrt(count * width / height)))
+    down = -(-count // across) * (chip.macro.arrays if chip.macros == 1 else 1)
     lines = [(x + width * i / across, y, x + width * i / across, y + height) for i in range(1, across)]
     lines += [(x, y + height * i / down, x + width, y + height * i / down) for i in range(1, down)]
     return [

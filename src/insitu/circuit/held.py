@@ -37,7 +37,9 @@ def held_levels(value: Floats, draws: Draws, *, chip: MacroChip, physics: Physic
     sign = np.where(value < 0, -1.0, 1.0)  # a signed cell is a level and a sign
     if physics.has("stuck_cells") and cell.stuck is not None:
         share = normal_share(draws("stuck_cells", plane))
-        held = sign * stick(sign * held, share, cell.stuck, full_scale=full_scale)
+        law = law_of(cell.law) if cell.law is not None else None
+        off = law.g_min / law.g_max if law is not None else cell.off_ratio
+        held = sign * stick(sign * held, share, cell.stuck, full_scale=full_scale, off_ratio=off)
     if age > 0 and physics.has("drift") and cell.drift is not None and cell.law is None:
         nu = np.maximum(cell.drift.nu + cell.drift.nu_sd * draws("drift", plane), 0.0)
         change = partial(drift, t=age, nu=nu, t0=cell.drift.t0)
@@ -108,8 +110,9 @@ def through_wires(level: Floats, chip: MacroChip) -> Floats:
     off, on = conductance
     step = (on - off) / float((1 << chip.array.bits_per_cell) - 1)
     wires = Wires(spec.row, spec.column)
-    sign = np.where(level < 0, -1.0, 1.0)
-    seen = (transfer if spec.exact else approximate)(off + abs(level) * step, wires)
+    signed = chip.macro.weights.encoding in ("signed_cell", "twos_complement")  # else below 0 is below level 0
+    sign = np.where(level < 0, -1.0, 1.0) if signed else 1.0
+    seen = (transfer if spec.exact else approximate)(np.maximum(off + sign * level * step, 0.0), wires)
     return np.asarray(sign * (seen - off) / step, np.float64)
 
 

@@ -6,11 +6,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from insitu.base.errors import ChipError, did_you_mean
 from insitu.base.schema import Amperes, Config, Joules, Seconds, Siemens, Volts, load_config
-from insitu.device.laws import law_of
+from insitu.device.laws import LAWS, law_of
 
 CellKind = Literal["nor_flash", "sonos", "nand", "reram", "pcm", "mram", "fefet", "sram", "dram", "gain_cell"]
 
@@ -76,10 +76,17 @@ class Write(Config):
 
 
 class Stuck(Config):
-    """Shares of cells that keep the lowest or the highest level whatever is programmed."""
+    """Shares of cells that keep the lowest or the highest level, or conduct nothing, whatever is programmed."""
 
     off: float = Field(default=0.0, ge=0, le=1)
     on: float = Field(default=0.0, ge=0, le=1)
+    open: float = Field(default=0.0, ge=0, le=1, description="broken contacts: no current at all")
+
+    @model_validator(mode="after")
+    def _shares(self) -> Stuck:
+        if self.off + self.on + self.open > 1.0:
+            raise ValueError("shares that add up to at most 1")
+        return self
 
 
 class CellSpec(Config):
@@ -110,6 +117,17 @@ class CellSpec(Config):
     stuck: Stuck | None = None
     activation: float | None = Field(default=None, gt=0, description="eV by which heat speeds up drift and retention")
     sources: dict[str, str] = Field(default_factory=dict[str, str])
+
+    @model_validator(mode="after")
+    def _accepted(self) -> CellSpec:
+        """A law that was measured with one acceptance range stands for no other: nothing falls back in silence."""
+        asked = self.write.accept if self.write else None
+        known = LAWS[self.law].accept if self.law is not None and self.law in LAWS else None
+        if asked is not None and known is not None and asked != known:
+            other = next((name for name, law in LAWS.items() if law.accept == asked), None)
+            way = f"; law {other} has {100 * asked:g} %" if other else ""
+            raise ValueError(f"write.accept {known:g}, at which law {self.law} was measured{way}")
+        return self
 
     @property
     def levels(self) -> int:

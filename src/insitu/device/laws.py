@@ -38,6 +38,7 @@ class Law:
     sd: Spread  # of a programmed level, by target
     later: Later = _stays
     read_sd: Callable[[Any, Any, float], Any] = _silent  # (level at that time, target, seconds)
+    accept: float | None = None  # what verify accepted where the spread was measured, share of full scale
     redraws: bool = False  # `later` does not continue the programmed level but draws anew around the target
     unit: str = "uS"
 
@@ -236,7 +237,11 @@ _LAWS = (
     ),
     Law(
         "reram-cmo", 9.0, 88.19, "CMO/HfOx: Falcone et al. (0.2 % acceptance, as coded); read noise Lombardo, DRC 2024",
-        clipped_polynomial((0.00081107, 0.00106879)), _cmo_later, _cmo_read,
+        clipped_polynomial((0.00081107, 0.00106879)), _cmo_later, _cmo_read, accept=0.002,
+    ),
+    Law(
+        "reram-cmo-2pct", 9.0, 88.19, "CMO/HfOx: Falcone et al. (2 % acceptance); read noise Lombardo, DRC 2024",
+        clipped_polynomial((0.01122, 0.01129)), _cmo_later, _cmo_read, accept=0.02,
     ),
     Law(
         "sonos-agrawal", 0.0, 3200.0, "Agrawal et al., IEDM 2022 21.7; its mean shift (Fig. 10b) is left out",

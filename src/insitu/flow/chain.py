@@ -25,7 +25,7 @@ from insitu.flow import data as data_
 from insitu.flow import physics as physics_
 from insitu.flow.agreement import agreement
 from insitu.flow.objective import best_program, objective_of
-from insitu.flow.owed import MOST_CELLS, Trial, owed
+from insitu.flow.owed import Trial, closeness_course, owed, trial_of
 from insitu.flow.precision import PrecisionFile, Wanted, read_precision, requested
 from insitu.flow.sensitivity import by_weight
 from insitu.frontend.inputs import Shapes
@@ -43,7 +43,6 @@ from insitu.tasks.registry import calibration_data, evaluation_data, named_task,
 
 Array = npt.NDArray[Any]
 Source = str | Path | Mapping[str, Array]
-SAMPLES = 32  # that tell what an error owes to a constant, and how it moves where there are no labels
 FEW = 4  # samples whose operators are compared with ONNX Runtime's
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -296,10 +295,11 @@ class _Measured:
         heat = figures.heat(cost, self.session.program, self.chip)
         self = replace(self, effects=replace(self.effects, temperature=heat.value))
         metrics["junction_k"] = heat
-        course, near = self._physics(codes), self._without_labels()
+        trial = trial_of(self.session, self._inputs(), self.chip, seed=self.options.seed)
+        course, near = self._physics(codes), self._without_labels(trial)
         over = course.points
         metrics |= figures.chip_accuracy(over, self.options.note, digital=self.effects.ideal)
-        metrics |= figures.chip_closeness(near.points, len(self._few()[1]))
+        metrics |= figures.chip_closeness(near.points, trial.samples)
         metrics |= cost.metrics
         layers = self._layers(cost)
         agreed = agreement(self.captured, self.session.graph, self._codes())
@@ -318,7 +318,7 @@ class _Measured:
             layers=layers,
             data_note=self.options.note,
             extra=cost.extra
-            | {"constants": by_weight([*cost.extra["constants"], *self._owed()])}
+            | {"constants": by_weight([*cost.extra["constants"], *owed(trial, self.effects.after(self.times[0]))])}
             | ({"scales": dict(self.scales)} if self.scales else {})
             | {"uncalibrated": course.extra(), "sqnr_uncalibrated": near.extra(), "physics": self._described()}
             | self._confusion(codes),
@@ -409,39 +409,18 @@ class _Measured:
 
         return physics_.course(score, self.effects, self.chip, times=self.times, instances=self.options.instances)
 
-    def _few(self) -> tuple[dict[str, Array], tuple[int, ...]]:
-        """Input codes of a few samples, and their numbers."""
-        samples = self.prepared.evaluation
-        inputs = samples.inputs if samples is not None else self.prepared.calibration
-        few = {n: a[:SAMPLES] for n, a in inputs.items()}
-        return self.session.codes(few), tuple(range(len(next(iter(few.values())))))
-
-    def _trial(self) -> Trial:
-        return Trial(self.session, self._few()[0], self.chip, self.options.seed)
-
-    def _owed(self) -> list[dict[str, Any]]:
-        """The constants of the physics, and what the error owes to each at the first time."""
-        effects = self.effects.after(self.times[0])
-        return owed(self._trial(), effects, weights=int(self.session.program.meta.get("weights", 0)))
-
-    def _without_labels(self) -> physics_.Course:
+    def _without_labels(self, trial: Trial) -> physics_.Course:
         """Without labels: how close the outputs of each chip instance come to the ideal chip's, at each time."""
         if self._labels() is not None:
             return physics_.Course(())
-        if self.effects.ideal:
-            why = physics_.still(self.effects, self.chip)
-            return physics_.Course(tuple(AccuracyPoint(t, (), why) for t in self.times[1:]))
-        trial, weights = self._trial(), int(self.session.program.meta.get("weights", 0)) or 1
-        instances = max(1, min(self.options.instances, int(MOST_CELLS / weights)))
-        done = 0
+        return closeness_course(
+            trial, self.effects, times=self.times, instances=self.options.instances,
+            done=lambda n, of: self.progress("run with physics", n, of),
+        )  # fmt: skip
 
-        def score(effects: Physics, instance: int) -> float:
-            nonlocal done
-            done += 1
-            self.progress("run with physics", done, max(done, instances))
-            return trial.sqnr_db(effects, instance=instance)
-
-        return physics_.course(score, self.effects, self.chip, times=self.times, instances=instances)
+    def _inputs(self) -> Mapping[str, Array]:
+        samples = self.prepared.evaluation
+        return samples.inputs if samples is not None else self.prepared.calibration
 
     def _layers(self, cost: figures.Cost) -> tuple[LayerResult, ...]:
         samples = self.prepared.evaluation

@@ -14,6 +14,7 @@ from insitu.arch.describe import capacity_text
 from insitu.arch.spec import Chip
 from insitu.arch.thermal import junction
 from insitu.base.metrics import Metric
+from insitu.cost.designs import spread
 from insitu.flow.quality import Closeness, LayerQuality
 from insitu.flow.sensitivity import weighed
 from insitu.graph.graph import Graph, Node
@@ -79,7 +80,7 @@ def chip_closeness(points: tuple[AccuracyPoint, ...], samples: int) -> dict[str,
     if not points or not points[0].values:
         return {}
     point = points[0]
-    text = f"{samples} samples on {len(point.values)} chip instances under the chip's physics, against the ideal chip"
+    text = f"at most {samples} samples on {len(point.values)} chip instances with physics, against the ideal chip"
     values = {"mean": point.mean, "std": point.std, "min": point.min}
     return {f"sqnr_chip_{k}_db": Metric(f"sqnr_chip_{k}_db", v, "dB", "modelled", text) for k, v in values.items()}
 
@@ -94,6 +95,7 @@ def cost(program: Program, chip: Chip) -> Cost:
         "latency_s": Metric("latency_s", latency, "s", "modelled", "event-driven timing of the program, one inference"),
         **_throughput(program, chip, timing),
         **spent.metrics(),
+        **_energy_bounds(spent),
         "area_mm2": _square_millimetres(_times(arch_cost.area(chip), program.chips)),
         "peak_tops": _times(arch_cost.peak_tops(chip), program.chips),
         "array_utilization": Metric(
@@ -114,6 +116,19 @@ def heat(cost: Cost, program: Program, chip: Chip) -> Metric:
     """Kelvin of the cells at the power that the program takes of each chip."""
     watts = cost.metrics["power_w"].value
     return junction(chip, None if watts is None else watts / program.chips)
+
+
+def _energy_bounds(spent: Energy) -> dict[str, Metric]:
+    """Energy with converters among the best and the worst published ones, where the chip's are not measured."""
+    total, adc = spent.total.value, spent.components["adc"]
+    if total is None or not adc.value or adc.source == "measured":
+        return {}
+    note = "converters at the {} fifth of published ones: residual of the ADC survey's regression; energy_j is typical"
+    words = (("energy_floor_j", "best"), ("energy_pessimistic_j", "worst"))
+    return {
+        name: Metric(name, total + (factor - 1.0) * adc.value, "J", spent.total.source, note.format(which))
+        for (name, which), factor in zip(words, spread(), strict=True)
+    }
 
 
 def _throughput(program: Program, chip: Chip, timing: Timing) -> dict[str, Metric]:

@@ -7,7 +7,7 @@ quarter larger, or, where a published law stands for the constants, without the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
@@ -18,10 +18,15 @@ import numpy.typing as npt
 from insitu.arch import cost as arch_cost
 from insitu.arch.spec import Chip
 from insitu.circuit.effects import Physics
+from insitu.circuit.spec import Calibration
+from insitu.flow.physics import Course, course, still
+from insitu.graph.ops.macs import macs
+from insitu.report.result import AccuracyPoint
 from insitu.runtime.session import Session
 
 Array = npt.NDArray[Any]
-INSTANCES = 2
+MOST_WORK = 2e10  # products of slices and planes: about twenty seconds of a core
+INSTANCES, SAMPLES, FEW = 2, 32, 4
 NO_ERROR = 300.0  # dB, beyond what float64 resolves
 STEP = 1.25  # a constant is this much larger: less would drown in the rounding of codes
 MOST_CELLS = 3e7  # weights times runs; a larger network is run without each effect only, a far larger one not at all
@@ -59,6 +64,21 @@ class Trial:
     codes: Mapping[str, Array]
     chip: Chip
     seed: int
+    work: float = 0.0  # products of one sample, of all slices and input planes
+
+    def take(self, samples: float) -> Trial:
+        """The same with fewer samples."""
+        return replace(self, codes={name: array[: max(1, int(samples))] for name, array in self.codes.items()})
+
+    @property
+    def samples(self) -> int:
+        """How many samples run."""
+        return len(next(iter(self.codes.values())))
+
+    @property
+    def weights(self) -> int:
+        """Weights that arrays hold."""
+        return int(self.session.program.meta.get("weights", 0))
 
     @cached_property
     def ideal(self) -> dict[str, Array]:
@@ -91,19 +111,56 @@ class Trial:
         return {n: np.asarray(session.real(n, c), np.float64) for n, c in found.items()}
 
 
-def owed(trial: Trial, effects: Physics, *, weights: int) -> list[dict[str, Any]]:
+def trial_of(session: Session, inputs: Mapping[str, Array], chip: Chip, *, seed: int) -> Trial:
+    """The first samples of a run's inputs on a session of the ideal chip."""
+    graph, macro = session.graph, chip.macro
+    work = float(sum(macs(graph, node) for node in graph.nodes)) * macro.passes * macro.weights.slices
+    codes = session.codes({name: array[:SAMPLES] for name, array in inputs.items()})
+    return Trial(session, codes, chip, seed, work)
+
+
+def closeness_course(
+    trial: Trial, effects: Physics, *, times: Sequence[float], instances: int,
+    done: Callable[[int, int], None] = lambda n, of: None,
+) -> Course:  # fmt: skip
+    """Outputs of instances against the ideal chip's, in dB, at each time; of an ideal chip only why nothing moves."""
+    if effects.ideal:
+        why = still(effects, trial.chip)
+        return Course(tuple(AccuracyPoint(time, (), why) for time in times[1:]))
+    each = trial.work * len(times) * (2 if effects.calibration(trial.chip) != Calibration() else 1)
+    if each > MOST_WORK:
+        return Course(())
+    fitting = min(MOST_CELLS / max(trial.weights, 1), MOST_WORK / (FEW * max(each, 1.0)))
+    instances = max(1, min(instances, int(fitting)))
+    trial, scored = trial.take(min(SAMPLES, MOST_WORK / max(each * instances, 1.0))), 0
+
+    def score(physics: Physics, instance: int) -> float:
+        nonlocal scored
+        scored += 1
+        done(scored, max(scored, instances))
+        return trial.sqnr_db(physics, instance=instance)
+
+    return course(score, effects, trial.chip, times=times, instances=instances)
+
+
+def owed(trial: Trial, effects: Physics) -> list[dict[str, Any]]:
     """Rows of constants with `elasticity.error`: percent that the error grows for one percent of the constant.
 
-    Empty for ideal physics, for an error of nothing, and for networks of more weights than a few runs can take.
+    Empty for ideal physics, for an error of nothing, and for networks that a few runs would take minutes for.
     """
+    weights = trial.weights
     parts = [(effect, paths(effect, trial.chip)) for effect in effects.effects]
     runs = INSTANCES * (1 + sum(max(1, len(found)) for _, found in parts))
     if effects.ideal or weights * INSTANCES * (1 + len(parts)) > 10 * MOST_CELLS:
         return []
+    whole = weights * runs > MOST_CELLS or FEW * trial.work * runs > MOST_WORK
+    work = trial.work * (INSTANCES * (1 + len(parts)) if whole else runs)
+    if work > MOST_WORK:
+        return []
+    trial = trial.take(min(SAMPLES, MOST_WORK / max(work, 1.0)))
     base = trial.mean_error(effects)
     if not base:
         return []
-    whole = weights * runs > MOST_CELLS
     rows: list[dict[str, Any]] = []
     for effect, found in parts:
         if whole or not found:

@@ -154,6 +154,9 @@ def _speed(result: Result) -> list[str]:
 def _energy(result: Result) -> list[str]:
     metrics = result.metrics
     line = f"Energy        {metric_text('energy_j', metrics.get('energy_j'))} per inference"
+    low, high = (metrics.get(name) for name in ("energy_floor_j", "energy_pessimistic_j"))
+    if low and high:
+        line += f" ({metric_text('energy_j', low)} to {metric_text('energy_j', high)} by converter)"
     power = metrics.get("power_w")
     line += f", {metric_text('power_w', power)}" if power else ""
     shares = energy_shares(result)[:4]

@@ -19,6 +19,7 @@ _TITLES = {
     "accuracy_chip_min": "Accuracy on the chip, worst instance", "sqnr_db": "Signal to quantization noise",
     "cosine": "Cosine to the float outputs",
     "latency_s": "Time of one inference", "energy_j": "Energy of one inference",
+    "energy_floor_j": "Energy with the best converters", "energy_pessimistic_j": "Energy with the worst converters",
     "throughput_per_s": "Inferences per second", "power_w": "Mean power", "area_mm2": "Chip area",
     "peak_tops": "Peak rate", "tops_per_w": "Efficiency", "array_utilization": "Array cells in use",
     "program_bytes": "Program size", "chips": "Chips", "segments": "Loads of the macros",
