@@ -17,7 +17,8 @@ from insitu.base.errors import DataError, ProgramError
 from insitu.isa.elements import Element, element
 from insitu.isa.fault import command_name, core_name
 from insitu.isa.program import Descriptor, Location, Program, Section, Symbol
-from insitu.isa.semantics_ops import EXECUTE, Machine, Operand
+from insitu.isa.semantics_machine import Machine, Operand
+from insitu.isa.semantics_ops import EXECUTE
 from insitu.isa.walk import blocks
 
 Arrays = Mapping[str, npt.NDArray[Any]]
