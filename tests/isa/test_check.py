@@ -172,11 +172,20 @@ def verifying(text: str) -> Program:
 def setting_up(text: str, **on: Any) -> Program:
     """A matrix in macro 0, and tables of a unit with two places."""
     made = reloading("MVM d1, d0, b0\nHALT", core={"vector": {"luts": 2}}, capabilities={"dual_mode": True}, **on)
-    text = "d0 = x +0 [4:1]\nd1 = y +0 [3:1]\nd2 = x +0 [3:1]\ncode\n" + text
+    text = "d0 = x +0 [4:1]\nd1 = y +0 [3:1]\nd2 = x +0 [3:1]\nd3 = x +0 [1:1]\ncode\n" + text
     settings = tuple(Vector(post=Post(lo=0, hi=1), lut=name) for name in ("t", "u", ""))
     section = replace(parse_section(text), bindings=made.sections[0].bindings[:1], vectors=settings)
     tables = {name: weight_ref(np.arange(4, dtype=np.int32)) for name in ("t", "u")}
     return replace(made, sections=(section,), weights={**made.weights, **tables})
+
+
+def nested(depth: int, times: int) -> str:
+    """Subroutines that call the next one, so many times each."""
+    calls = [f"CALL {n + 1}\n" * times if n + 1 < depth else "" for n in range(depth)]
+    return "CALL 0\nHALT\n" + "".join(f"SUB {n}\n{call}RET\n" for n, call in enumerate(calls))
+
+
+UNDER = "PRED d3, 1\nCALL 0\nENDP\nAWAIT t0, 1\nHALT\nSUB 0\nSIG t0\nRET"
 
 
 def two_chips(text: str = "DMA d1, d0\nHALT") -> Program:
@@ -265,6 +274,22 @@ BROKEN: list[tuple[str, str, Callable[[], Program]]] = [
     ("W1", "a store that is too small", lambda: reloading(memories={"weights": {"kind": "dram", "size": 8}})),
     ("W2", "a read before the load", lambda: reloading("MVM d1, d0, b0\nWLOAD b0\nHALT")),
     ("W2", "a read of what was written over", lambda: reloading("WLOAD b0\nWLOAD b1\nMVM d1, d0, b0\nHALT")),
+    ("C1", "a subroutine without an end", lambda: setting_up("HALT\nSUB 0\nMVM d1, d0, b0")),
+    ("C1", "a command between subroutines", lambda: setting_up("HALT\nMVM d1, d0, b0\nSUB 0\nRET")),
+    ("C1", "a subroutine before HALT", lambda: setting_up("SUB 0\nRET\nHALT")),
+    ("C1", "two of one number", lambda: setting_up("HALT\nSUB 0\nRET\nSUB 0\nRET")),
+    ("C1", "a loop across its end", lambda: setting_up("LOOP 2\nCALL 0\nHALT\nSUB 0\nENDL\nRET")),
+    ("C2", "no such subroutine", lambda: setting_up("CALL 1\nHALT\nSUB 0\nRET")),
+    (
+        "C3",
+        "a subroutine that calls itself",
+        lambda: setting_up("CALL 0\nHALT\nSUB 0\nCALL 1\nRET\nSUB 1\nCALL 0\nRET"),
+    ),
+    ("C3", "calls five deep", lambda: setting_up(nested(5, 1))),
+    ("C3", "code that explodes", lambda: setting_up(nested(4, 100))),
+    ("T1", "a signal in a subroutine", lambda: setting_up("CALL 0\nHALT\nSUB 0\nSIG t0\nRET")),
+    ("T3", "a wait in a subroutine", lambda: setting_up("CALL 0\nSIG t0\nHALT\nSUB 0\nAWAIT t0, 1\nRET")),
+    ("P2", "a signal in a subroutine under a condition", lambda: setting_up(UNDER)),
     ("W3", "a read before it is verified", lambda: verifying("WLOAD b0\nMVM d1, d0, b0\nHALT")),
     ("W3", "verified, then loaded again", lambda: verifying("WLOAD b0\nWVERIFY b0\nWLOAD b0\nMVM d1, d0, b0\nHALT")),
     ("W3", "nothing to verify", lambda: reloading("WVERIFY b0\nMVM d1, d0, b0\nHALT")),

@@ -1,4 +1,4 @@
-"""What sets a core up, and writes that are verified: reference, simulator and clock on programs by hand."""
+"""What sets a core up, and calls: reference and simulator on programs by hand."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from isa_programs import CHIP, chip, program
 from insitu.base.errors import ProgramError
 from insitu.isa import semantics
 from insitu.isa.assembler import parse_section, print_section
+from insitu.isa.calls import written_out
 from insitu.isa.check import check_program, find_faults
 from insitu.isa.container import program_bytes, program_from_bytes
 from insitu.isa.program import Post, Program, Symbol, Vector
@@ -89,3 +90,24 @@ def test_text_and_file_keep_them() -> None:
     text = "code\nWMODE 1, 1\nCAL b0, 1\nWLOAD b0\nWVERIFY b0\nCAL b0, 2\nLUTLD v3, 1\nHALT"
     assert parse_section(print_section(parse_section(text))) == parse_section(text)
     assert [c.op for c in parse_section(text).code][:4] == ["WMODE", "CAL", "WLOAD", "WVERIFY"]
+
+
+def test_a_subroutine_runs_in_the_loops_around_its_calls() -> None:
+    """Each call doubles an element, or two by a call of its own, in the order they are made."""
+    text = (
+        "LUTLD v0, 0\nLUTLD v1, 1\nLOOP 2\nCALL 7\nENDL\nCALL 2\nHALT\n"
+        "SUB 2\nCALL 3\nCALL 3\nRET\nSUB 7\nLUT d3, d2, v0\nRET\nSUB 3\nLUT d1, d1, v1\nRET"
+    )
+    on = looked_up("HALT").chip
+    symbols = [Symbol("x", "input", "ram", "i8", 4, 0), Symbol("y", "output", "ram", "i8", 4, 16)]
+    head = "d0 = x +0 [4:1]\nd1 = y +0 [4:1]\nd2 = x +0 [2:1] step (2)\nd3 = y +0 [2:1] step (2)\ncode\n"
+    weights = {name: np.array(t, np.int32) for name, t in zip("ab", (DOUBLE, NEGATIVE), strict=True)}
+    built = program(symbols, head + text, vectors=TABLES[:2], weights=weights, on=on)
+    assert both(built) == [6, 8, 4, 0]  # negated twice, of which -8 becomes 8 (7 is the last entry: index 8 is -8)
+    [out] = written_out(built).sections
+    assert [c.op for c in out.code if c.op in ("CALL", "RET")] == ["CALL", "RET"] * 1 + ["CALL"] * 2 + [
+        "RET",
+        "CALL",
+    ] + ["RET"] * 2
+    assert program_from_bytes(program_bytes(built)) == built
+    assert parse_section(print_section(built.sections[0])) == built.sections[0]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 from insitu.base.errors import ProgramError
+from insitu.isa.calls import call_faults, written_out
 from insitu.isa.check_data import bank_faults, data_faults
 from insitu.isa.check_loads import load_faults
 from insitu.isa.check_memory import memory_faults
@@ -35,7 +36,14 @@ def check_program(program: Program) -> None:
 
 
 def find_faults(program: Program) -> list[Fault]:
-    """Every broken constraint; sizes bound at run time are taken at their largest, orderings also at 1."""
+    """Every broken constraint; sizes bound at run time are taken at their largest, orderings also at 1.
+
+    Where there are calls, commands are numbered as in the code written out.
+    """
+    called = [fault for section in program.sections for fault in call_faults(section)]
+    if called:
+        return called
+    program = written_out(program)
     faults = [*structure_faults(program)] or [f for s in program.sections for f in data_faults(program, s)]
     if faults:
         return faults

@@ -22,7 +22,7 @@ SHARED = "weight"  # the kind of symbol that all runs read and none writes
 def can_stream(program: Program) -> bool:
     """Whether runs may overlap: nothing goes from one run to the next, and the host takes no part."""
     states = any(s.kind == "state" for s in program.symbols)
-    other = any(c.op in ("WLOAD", "WVERIFY", "BAR") for s in program.sections for c in s.code)
+    other = any(c.op in ("WLOAD", "WVERIFY", "BAR", "SUB") for s in program.sections for c in s.code)
     return not (states or other or program.sizes or program.meta.get("host_values") or program.meta.get("host_ops"))
 
 

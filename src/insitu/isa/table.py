@@ -11,7 +11,8 @@ from typing import Any, Literal, cast
 from insitu.base.yaml import load_yaml
 
 Kind = Literal[
-    "descriptor", "binding", "vector", "host", "token", "count", "signed", "flag", "macro", "place", "register", "size",
+    "descriptor", "binding", "vector", "host", "token", "count", "signed", "flag", "routine", "macro",
+    "place", "register", "size",
 ]  # fmt: skip
 Role = Literal["", "read", "write", "update"]
 WORD_BITS = 64

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from insitu.arch.spec import Chip
+from insitu.isa.calls import written_out
 from insitu.isa.program import Binding, Command, Program, Section
 from insitu.isa.setup import setup_length
 from insitu.sim.poly import Number, evaluate, number
@@ -44,7 +45,7 @@ EVENTS = (
     "link_bytes",  # moved from one chip to another
     "commands",  # issued: every command but ENDL and ENDP, which the sequencer does in passing
 )
-CONTROL = ("LOOP", "ENDL", "ENDP", "SIG", "AWAIT", "BAR", "HALT")
+CONTROL = ("LOOP", "ENDL", "ENDP", "CALL", "RET", "SIG", "AWAIT", "BAR", "HALT")
 ENDS = ("ENDL", "ENDP")  # done by the sequencer in passing
 TileKey = tuple[int, int, int, int, int]  # chip, core, macro of that core, x, y
 
@@ -82,6 +83,7 @@ def count(program: Program, chip: Chip, *, reads: int | None = None) -> Counts:
 
     Commands under a PRED count as run: what is said is the most that any data can ask for.
     """
+    program = written_out(program)
     return tally(program, chip, [_of_a_run(section) for section in program.sections], reads=reads)
 
 

@@ -108,7 +108,7 @@ class Machine:
             self._hold(core, core.issue, core.at, core.at + plan.issue)
             core.at += plan.issue
         match plan.op:
-            case "ENDP":
+            case "ENDP" | "CALL" | "RET":
                 self._finish(core)
             case "LOOP":
                 core.loops.append([core.position + 1, plan.args[0]])

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.errors import DataError, ProgramError
+from insitu.isa.calls import written_out
 from insitu.isa.check_data import BANKS
 from insitu.isa.program import Command, Descriptor, Location, Program, Section, Symbol, Tile, Vector, chip_of_space
 from insitu.isa.setup import PROCEDURES, calibrated, table_places
@@ -73,6 +74,7 @@ def load(program: Program, *, model: MacroModel | None = None) -> Machine:
     if empty:
         got = f"{len(empty)} of {len(program.weights)} weights known by shape only, {empty[0]} first"
         raise ProgramError(program.name, got, "weights with data; a shape-only program can be counted and timed")
+    program = written_out(program)
     machine = Machine(program, model or MacroModel())
     machine.symbols = {s.name: s for s in program.symbols}
     for value, at in program.values.items():

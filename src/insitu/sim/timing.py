@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from insitu.arch.spec import Chip
 from insitu.base.errors import ProgramError
+from insitu.isa.calls import written_out
 from insitu.isa.program import Program
 from insitu.isa.setup import setup_length, setup_only
 from insitu.sim.counts import Counts, labels, tally
@@ -81,6 +82,7 @@ def simulate_time(
     chip's own calibration says.  A program in which a core waits forever raises ProgramError.
     What sets the cores up stands before the run and takes none of its time (`simulate_setup`).
     """
+    program = written_out(program)
     starts = [setup_length(section.code) for section in program.sections]
     return _simulate(program, chip, starts=starts, trace=trace, skip=skip, reads=reads)
 
