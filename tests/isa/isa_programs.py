@@ -42,7 +42,7 @@ CHIP: dict[str, Any] = {
 
 def chip(**changes: Any) -> dict[str, Any]:
     """The tiny chip with some of its parts changed: macro={"readout": ...}."""
-    return {**CHIP, **{key: {**CHIP[key], **value} for key, value in changes.items()}}
+    return {**CHIP, **{key: {**CHIP.get(key, {}), **value} for key, value in changes.items()}}
 
 
 def program(

@@ -164,6 +164,30 @@ def reloading(text: str = "WLOAD b0\nMVM d1, d0, b0\nWLOAD b1\nMVM d1, d0, b1\nH
     return program(symbols, head + text, bindings=bindings, weights=weights, on=chip(**on) if on else None)
 
 
+def verifying(text: str) -> Program:
+    """The same on cells that are written and verified."""
+    return reloading(text, cell={"write": {"pulses": 3, "time": "10 ns"}})
+
+
+def setting_up(text: str, **on: Any) -> Program:
+    """A matrix in macro 0, and tables of a unit with two places."""
+    made = reloading("MVM d1, d0, b0\nHALT", core={"vector": {"luts": 2}}, capabilities={"dual_mode": True}, **on)
+    text = "d0 = x +0 [4:1]\nd1 = y +0 [3:1]\nd2 = x +0 [3:1]\nd3 = x +0 [1:1]\ncode\n" + text
+    settings = tuple(Vector(post=Post(lo=0, hi=1), lut=name) for name in ("t", "u", ""))
+    section = replace(parse_section(text), bindings=made.sections[0].bindings[:1], vectors=settings)
+    tables = {name: weight_ref(np.arange(4, dtype=np.int32)) for name in ("t", "u")}
+    return replace(made, sections=(section,), weights={**made.weights, **tables})
+
+
+def nested(depth: int, times: int) -> str:
+    """Subroutines that call the next one, so many times each."""
+    calls = [f"CALL {n + 1}\n" * times if n + 1 < depth else "" for n in range(depth)]
+    return "CALL 0\nHALT\n" + "".join(f"SUB {n}\n{call}RET\n" for n, call in enumerate(calls))
+
+
+UNDER = "PRED d3, 1\nCALL 0\nENDP\nAWAIT t0, 1\nHALT\nSUB 0\nSIG t0\nRET"
+
+
 def two_chips(text: str = "DMA d1, d0\nHALT") -> Program:
     """The second chip reads the first one's memory."""
     symbols = [Symbol("x", "input", "ram", "i8", 4, 0), Symbol("y", "output", "ram@1", "i8", 4, 0)]
@@ -250,6 +274,38 @@ BROKEN: list[tuple[str, str, Callable[[], Program]]] = [
     ("W1", "a store that is too small", lambda: reloading(memories={"weights": {"kind": "dram", "size": 8}})),
     ("W2", "a read before the load", lambda: reloading("MVM d1, d0, b0\nWLOAD b0\nHALT")),
     ("W2", "a read of what was written over", lambda: reloading("WLOAD b0\nWLOAD b1\nMVM d1, d0, b0\nHALT")),
+    ("C1", "a subroutine without an end", lambda: setting_up("HALT\nSUB 0\nMVM d1, d0, b0")),
+    ("C1", "a command between subroutines", lambda: setting_up("HALT\nMVM d1, d0, b0\nSUB 0\nRET")),
+    ("C1", "a subroutine before HALT", lambda: setting_up("SUB 0\nRET\nHALT")),
+    ("C1", "two of one number", lambda: setting_up("HALT\nSUB 0\nRET\nSUB 0\nRET")),
+    ("C1", "a loop across its end", lambda: setting_up("LOOP 2\nCALL 0\nHALT\nSUB 0\nENDL\nRET")),
+    ("C2", "no such subroutine", lambda: setting_up("CALL 1\nHALT\nSUB 0\nRET")),
+    (
+        "C3",
+        "a subroutine that calls itself",
+        lambda: setting_up("CALL 0\nHALT\nSUB 0\nCALL 1\nRET\nSUB 1\nCALL 0\nRET"),
+    ),
+    ("C3", "calls five deep", lambda: setting_up(nested(5, 1))),
+    ("C3", "code that explodes", lambda: setting_up(nested(4, 100))),
+    ("T1", "a signal in a subroutine", lambda: setting_up("CALL 0\nHALT\nSUB 0\nSIG t0\nRET")),
+    ("T3", "a wait in a subroutine", lambda: setting_up("CALL 0\nSIG t0\nHALT\nSUB 0\nAWAIT t0, 1\nRET")),
+    ("P2", "a signal in a subroutine under a condition", lambda: setting_up(UNDER)),
+    ("W3", "a read before it is verified", lambda: verifying("WLOAD b0\nMVM d1, d0, b0\nHALT")),
+    ("W3", "verified, then loaded again", lambda: verifying("WLOAD b0\nWVERIFY b0\nWLOAD b0\nMVM d1, d0, b0\nHALT")),
+    ("W3", "nothing to verify", lambda: reloading("WVERIFY b0\nMVM d1, d0, b0\nHALT")),
+    ("W3", "written over before it is verified", lambda: verifying("WLOAD b0\nWLOAD b1\nWVERIFY b0\nHALT")),
+    ("W3", "verified in a loop", lambda: verifying("WLOAD b0\nLOOP 2\nWVERIFY b0\nENDL\nMVM d1, d0, b0\nHALT")),
+    ("W2", "calibrated before it is loaded", lambda: reloading("CAL b0, 1\nWLOAD b0\nMVM d1, d0, b0\nHALT")),
+    ("S6", "a chip whose arrays only compute", lambda: replace(setting_up("WMODE 1, 1\nHALT"), chip=CHIP)),
+    ("U1", "a mode in the middle", lambda: setting_up("MVM d1, d0, b0\nWMODE 1, 1\nHALT")),
+    ("U1", "a calibration in a loop", lambda: setting_up("LOOP 2\nCAL b0, 1\nENDL\nHALT")),
+    ("U1", "a procedure nobody knows", lambda: setting_up("CAL b0, 3\nHALT")),
+    ("U2", "no such place", lambda: setting_up("LUTLD v0, 2\nHALT")),
+    ("U2", "settings without a table", lambda: setting_up("LUTLD v2, 0\nHALT")),
+    ("U2", "a table in a loop", lambda: setting_up("MVM d1, d0, b0\nLOOP 2\nLUTLD v0, 0\nENDL\nHALT")),
+    ("U3", "a table that is not there", lambda: setting_up("LUTLD v0, 0\nLUT d1, d2, v1\nHALT")),
+    ("U4", "no such macro", lambda: setting_up("WMODE 2, 1\nHALT")),
+    ("U4", "a macro that holds weights", lambda: setting_up("WMODE 0, 1\nMVM d1, d0, b0\nHALT")),
     ("B3", "a load over fixed weights", lambda: reloading("WLOAD b0\nMVM d1, d0, b0\nHALT")),
     ("L1", "a write into another chip", lambda: two_chips("DMA d0, d1\nHALT")),
     ("S6", "a chip without MMA", lambda: replace(vectors(), chip=chip(capabilities={"mma": False}))),

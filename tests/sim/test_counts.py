@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from insitu.arch.load import load_chip
 from insitu.base.errors import ProgramError
 from insitu.circuit.cost import tile_events
-from insitu.sim.counts import EVENTS, Poly, count, element_bytes, executions, labels, number, product
+from insitu.sim.counts import EVENTS, count, executions, labels
+from insitu.sim.poly import Poly, number, product
+from insitu.sim.work import element_bytes
 
 
 def one_mvm(toy, *, vectors=3, trips=5, kind="exact", **tile):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from insitu.arch.spec import Chip, Memory
@@ -241,6 +242,13 @@ def _weight_bits(chip: Chip) -> Metric:
         return Metric(
             "weight_bits", 0.0, "J", "modelled", "never counted: weights are programmed before the program runs"
         )
+    write = chip.cell.write
+    if write is not None and write.energy is not None:
+        joules = write.energy / ceil(write.pulses or 1) / chip.array.bits_per_cell
+        note = (
+            f"one of the pulses that the cell takes; cell {chip.cell.name}: {chip.cell.sources.get('write', 'write')}"
+        )
+        return Metric("weight_bits", joules, "J", "modelled", note)
     size = chip.array.rows * chip.array.cols * chip.macro.weights.slices * chip.array.bits_per_cell / 8
     joules = sram_access(size, chip.technology) / 8 * facts()["memory_write"]["ratio"]
     return Metric(

@@ -20,7 +20,7 @@ class Vector(Config):
 
     lanes: int = Field(ge=1)
     format: Literal["int8", "int16", "fp16", "fp32"] = "int8"
-    luts: int = Field(default=0, ge=0)
+    luts: int = Field(default=0, ge=0, description="tables it holds, each loaded before its use; 0: not said, and free")
 
 
 class Core(Config):
@@ -63,6 +63,7 @@ class Capabilities(Config):
     mma: bool = Field(description="matrix products of two run-time operands")
     scales: Literal["any", "power_of_two"] = "any"
     gemv: bool = Field(default=False, description="the memory called banks multiplies the weight matrices it holds")
+    dual_mode: bool = Field(default=False, description="macros that hold no weights can lengthen the ram")
     floats: bool = Field(default=False, description="macros and vector unit also compute with fp32 numbers")
 
 
@@ -204,6 +205,12 @@ class Chip(Config):
         if self.capabilities.gemv:
             return int(self.memories["banks"].size)
         return self.macros * self.weight_rows * self.weight_cols
+
+    @property
+    def macro_bytes(self) -> int:
+        """Bytes that the cells of one macro hold as memory."""
+        cells = self.weight_rows * self.array.cols
+        return cells * self.macro.weights.slices * self.array.bits_per_cell // 8
 
     @property
     def input_range(self) -> tuple[int, int]:

@@ -52,6 +52,7 @@ class Physics:
     calibrated: bool = True
     time: float = 0.0
     temperature: float | None = None
+    skipped: frozenset[str] = frozenset()  # of the chip's procedures, those that nothing asked for
 
     @classmethod
     def parse(cls, text: str, chip: MacroChip, *, calibrated: bool = True, time: float = 0.0) -> Physics:
@@ -95,8 +96,9 @@ class Physics:
         return self.time * (acceleration(self.kelvin(chip), activation=activation) if activation else 1.0)
 
     def calibration(self, chip: MacroChip) -> Calibration:
-        """The chip's procedures, or none of them."""
-        return chip.calibration if self.calibrated else Calibration()
+        """The chip's procedures less those that were skipped, or none of them."""
+        own = chip.calibration if self.calibrated else Calibration()
+        return own.model_copy(update=dict.fromkeys(self.skipped, False)) if self.skipped else own
 
     def __str__(self) -> str:
         return ",".join(self.effects) or "ideal"

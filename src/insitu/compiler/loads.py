@@ -1,4 +1,4 @@
-"""Loads: a WLOAD for every binding whose weights take turns, as early as its macros are done with the segment before.
+"""Loads: a WLOAD (then WVERIFY and CAL where cells and columns ask for them) for every binding whose weights take turns, as early as its macros are done with the segment before.
 
 WLOAD runs beside the commands that follow, so the earliest place hides most of it.  Loads of a core keep the order in
 which its commands need them, since they share one store.
@@ -9,24 +9,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from insitu.arch.spec import Chip
 from insitu.compiler.commands import Op, Task
+from insitu.compiler.setup import procedures
 from insitu.isa.program import Binding
+from insitu.isa.setup import OFFSETS
 
 Place = tuple[int, int]  # task, command in it; (-1, 0): before all
 
 
-def insert_loads(tasks: Sequence[Task], reloaded: Mapping[Binding, int]) -> list[Task]:
+def insert_loads(tasks: Sequence[Task], reloaded: Mapping[Binding, int], chip: Chip) -> list[Task]:
     """The tasks with loads among their commands; `reloaded` says the segment of each binding that takes turns."""
+    checks = cells_verified(chip)
     if not reloaded:
         return list(tasks)
     early: dict[int, list[Op]] = {}  # core: what is loaded before its first command
     behind: dict[Place, list[Op]] = {}
     for core in sorted({t.core for t in tasks}):
         for binding, at in _places(tasks, core, reloaded):
-            load = Op("WLOAD", (binding,))
-            early.setdefault(core, []).append(load) if at[0] < 0 else behind.setdefault(at, []).append(load)
+            into = early.setdefault(core, []) if at[0] < 0 else behind.setdefault(at, [])
+            into.append(Op("WLOAD", (binding,)))
+            into += [Op("WVERIFY", (binding,))] if checks else []
+            if OFFSETS in procedures(chip, binding):  # what was just written has not drifted
+                into.append(Op("CAL", (binding, OFFSETS)))
     first = [Task("weights", core, tuple(ops)) for core, ops in early.items()]
     return [*first, *(_with(task, number, behind) for number, task in enumerate(tasks))]
+
+
+def cells_verified(chip: Chip) -> bool:
+    """Whether cells take pulses and reads in turn until they hold their level."""
+    write = chip.cell.write
+    return write is not None and write.pulses is not None and write.time is not None
 
 
 def _places(tasks: Sequence[Task], core: int, reloaded: Mapping[Binding, int]) -> list[tuple[Binding, Place]]:

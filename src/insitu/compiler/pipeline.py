@@ -23,7 +23,9 @@ from insitu.compiler.loads import insert_loads
 from insitu.compiler.mapping import Mapping
 from insitu.compiler.partition import Objective, allotments
 from insitu.compiler.schedule import sections, sync_edges
+from insitu.compiler.setup import set_up
 from insitu.compiler.share import share_tasks
+from insitu.compiler.spare import memory_macros, spare_bytes
 from insitu.compiler.storage import Block, Storage, allocate, lay_out, split_pads
 from insitu.compiler.tile import weight_nodes
 from insitu.graph.graph import Graph, Node, State
@@ -109,14 +111,17 @@ def emit(
     _carry_states(emitter)
     emitter.tasks = share_tasks(emitter.tasks, mapping)
     symbols, used = _symbols(emitter, chip, sizes)
+    modes = memory_macros(emitter.tasks, used, chip)
     spans = {s.name: (s.space, s.address, s.address + s.count * BYTES[s.dtype]) for s in symbols}
 
     def overlaps(a: str, b: str) -> bool:
         (left, low, high), (right, start, end) = spans[a], spans[b]
         return a != b and left == right and low < end and start < high
 
-    tasks = insert_loads(emitter.tasks, emitter.reloaded)
-    codes = sections(tasks, sync_edges(tasks, overlaps))
+    tasks = insert_loads(emitter.tasks, emitter.reloaded, chip)
+    codes = sections(tasks, sync_edges(tasks, overlaps), also=modes)
+    for core, code in codes.items():
+        set_up(code, chip, modes.get(core, ()))
     return Program(
         name=graph.name,
         chip=chip_json(chip),
@@ -230,11 +235,12 @@ def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple
         return (-1 if symbol.kind == "input" else uses[0]), (end if symbol.name in outputs else uses[-1])
 
     homes = _homes(emitter, fresh)
+    spare = spare_bytes(emitter.tasks, {0, *homes.values()}, chip)
     addresses: dict[str, int] = {}
     used: dict[str, int] = {}
     for number in sorted({0, *homes.values()}):
         blocks = [Block(s.name, s.count * BYTES[s.dtype], *life(s)) for s in fresh if homes[s.name] == number]
-        found, top = allocate(blocks, space=SPACE, bound=int(chip.memories[SPACE].size), chip=chip.name)
+        found, top = allocate(blocks, space=SPACE, bound=int(chip.memories[SPACE].size) + spare[number], chip=chip.name)
         addresses |= found
         used[space_of(number)] = top
     placed = (replace(s, space=space_of(homes[s.name]), address=addresses[s.name]) for s in fresh)

@@ -93,9 +93,12 @@ def conflict(first: Touched, second: Touched, overlaps: Callable[[str, str], boo
     return share(first.writes, second.reads) or share(first.symbols, second.writes)
 
 
-def sections(tasks: Sequence[Task], edges: Sequence[tuple[int, int]]) -> dict[int, Code]:
-    """One section of code per core: tasks in order, SIG after a task, AWAIT before the task that needs it."""
-    codes: dict[int, Code] = {}
+def sections(tasks: Sequence[Task], edges: Sequence[tuple[int, int]], *, also: Iterable[int] = ()) -> dict[int, Code]:
+    """One section of code per core: tasks in order, SIG after a task, AWAIT before the task that needs it.
+
+    `also` names cores that have a section even without tasks.
+    """
+    codes: dict[int, Code] = {core: Code() for core in also}
     after: dict[int, list[int]] = {}
     before: dict[int, list[int]] = {}
     for token, (earlier, later) in enumerate(edges):

@@ -20,11 +20,12 @@ from insitu.flow.sensitivity import weighed
 from insitu.graph.graph import Graph, Node
 from insitu.graph.ops.macs import macs
 from insitu.isa.container import program_bytes
-from insitu.isa.program import Program, chip_of_space
+from insitu.isa.program import HOME, Program, chip_of_space
+from insitu.isa.setup import memory_macros, setup_length
 from insitu.report.result import AccuracyPoint, LayerResult
 from insitu.sim.energy import Energy, energy
 from insitu.sim.steady import steady_state
-from insitu.sim.timing import Timing, simulate_time
+from insitu.sim.timing import Timing, simulate_setup, simulate_time
 from insitu.sim.trace import utilization
 
 Array = npt.NDArray[Any]
@@ -105,11 +106,25 @@ def cost(program: Program, chip: Chip) -> Cost:
             "program_bytes", float(len(program_bytes(program))), "B", "measured", "the saved program, weights included"
         ),
         **_fit(program, timing),
+        **_setup(program, chip),
     }
     extra = _extra(program, chip, timing)
     return Cost(
         timing, spent, metrics, {**extra, "constants": weighed(extra["constants"], program, chip, timing, spent)}
     )
+
+
+def _setup(program: Program, chip: Chip) -> dict[str, Metric]:
+    """What setting the cores up takes, once before all inferences; nothing where nothing is set up."""
+    if not any(setup_length(section.code) for section in program.sections):
+        return {}
+    timing = simulate_setup(program, chip)
+    spent = energy(timing.counts, timing, chip, chips=program.chips)
+    note = "once, before all inferences: calibration, tables and modes of arrays"
+    return {
+        "setup_s": Metric("setup_s", timing.latency, "s", "modelled", note),
+        "setup_energy_j": Metric("setup_energy_j", spent.total.value, "J", spent.total.source, note),
+    }
 
 
 def heat(cost: Cost, program: Program, chip: Chip) -> Metric:
@@ -143,11 +158,16 @@ def _throughput(program: Program, chip: Chip, timing: Timing) -> dict[str, Metri
     note = f"time between results, {steady.interval_ps * PS:.4g} s, in the steady state of the timing simulator; "
     note += f"{steady.contexts} inferences in memory, {steady.together} at a time taking turns on a core"
     rate = 1 / (steady.interval_ps * PS) if steady.interval_ps else None
-    bound = f"time between results over the work of the busiest unit for one, {steady.bound_ps * PS:.4g} s, less 1"
+    bound = f"time between results over the work of the busiest unit for one, {timing.busiest}, "
+    bound += f"{steady.bound_ps * PS:.4g} s, less 1; with one inference at a time it works {_share(timing)} of the time"
     return {
         "throughput_per_s": Metric("throughput_per_s", rate, "1/s", "modelled", note),
         "throughput_gap": Metric("throughput_gap", steady.gap, "1", "modelled", bound),
     }
+
+
+def _share(timing: Timing) -> str:
+    return f"{timing.lower_bound_ps / timing.latency_ps:.1%}" if timing.latency_ps else "none"
 
 
 def _times(metric: Metric, chips: int) -> Metric:
@@ -172,7 +192,7 @@ def _fit(program: Program, timing: Timing) -> dict[str, Metric]:
         note = f"cells taken over the {weights:,} weights that have to be held, copies left out, less 1; 0 is least"
         rows.append(("cells_gap", (facts["cells_used"] - facts.get("copied_cells", 0)) / weights - 1, "1", note))
     if bound:
-        note = f"over the work of the busiest unit, {bound * PS:.4g} s, less 1; no order of these commands beats 0"
+        note = f"over the work of the busiest unit, {timing.busiest}, {bound * PS:.4g} s, less 1; no order of these commands beats 0"
         rows.append(("latency_gap", timing.latency_ps / bound - 1, "1", note))
     rows += _placement(facts)
     return {name: Metric(name, float(value), unit, "modelled", note) for name, value, unit, note in rows}
@@ -281,7 +301,7 @@ def _extra(program: Program, chip: Chip, timing: Timing) -> dict[str, Any]:
     memory = [
         {
             "space": name,
-            "size": int(chip.memories[chip_of_space(name)[0]].size),
+            "size": space_bytes(program, chip, name),
             "used": [{"label": "values and tables", "bytes": used}],
         }
         for name, used in program.spaces.items()
@@ -295,6 +315,13 @@ def _extra(program: Program, chip: Chip, timing: Timing) -> dict[str, Any]:
         "constants": constants(chip),
         "chip_text": capacity_text(chip),
     }
+
+
+def space_bytes(program: Program, chip: Chip, space: str) -> int:
+    """Bytes that a memory space has, macros that serve as memory included."""
+    memory, number = chip_of_space(space)
+    macros = sum(len(memory_macros(s)) for s in program.sections if s.chip == number) if memory == HOME else 0
+    return int(chip.memories[memory].size) + macros * chip.macro_bytes
 
 
 def _timeline(program: Program, timing: Timing) -> list[dict[str, Any]]:

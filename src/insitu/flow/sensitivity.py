@@ -8,8 +8,8 @@ from typing import Any
 from insitu.arch import cost as arch_cost
 from insitu.arch.spec import Chip
 from insitu.isa.program import Program
-from insitu.sim.counts import whole
 from insitu.sim.energy import CHARGES, Energy
+from insitu.sim.poly import whole
 from insitu.sim.timing import Timing, simulate_time
 
 STEP = 1.01

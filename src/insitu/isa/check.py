@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 from insitu.base.errors import ProgramError
+from insitu.isa.calls import call_faults, written_out
 from insitu.isa.check_data import bank_faults, data_faults
 from insitu.isa.check_loads import load_faults
 from insitu.isa.check_memory import memory_faults
 from insitu.isa.check_operands import operand_faults
 from insitu.isa.check_order import order_faults
+from insitu.isa.check_setup import setup_faults
 from insitu.isa.check_tiles import tile_faults
 from insitu.isa.encoding import encode_command
 from insitu.isa.fault import Fault, command_name, core_name
@@ -34,12 +36,19 @@ def check_program(program: Program) -> None:
 
 
 def find_faults(program: Program) -> list[Fault]:
-    """Every broken constraint; sizes bound at run time are taken at their largest, orderings also at 1."""
+    """Every broken constraint; sizes bound at run time are taken at their largest, orderings also at 1.
+
+    Where there are calls, commands are numbered as in the code written out.
+    """
+    called = [fault for section in program.sections for fault in call_faults(section)]
+    if called:
+        return called
+    program = written_out(program)
     faults = [*structure_faults(program)] or [f for s in program.sections for f in data_faults(program, s)]
     if faults:
         return faults
     largest = program.bind(program.sizes)
-    for check in (bank_faults, memory_faults, operand_faults, tile_faults, load_faults):
+    for check in (bank_faults, memory_faults, operand_faults, tile_faults, load_faults, setup_faults):
         faults.extend(check(largest))
     if not any(fault.rule[0] in "DM" for fault in faults):
         smallest = [program.bind(dict.fromkeys(program.sizes, 1))] if program.sizes else []
@@ -156,7 +165,7 @@ def _code_faults(program: Program, section: Section) -> Iterator[Fault]:
 
 ENDS = {"ENDL": "LOOP", "ENDP": "PRED"}
 NESTING = {"LOOP": "S3", "PRED": "P1"}
-DECIDED = ("SIG", "AWAIT", "BAR", "WLOAD")  # must not depend on data
+DECIDED = ("SIG", "AWAIT", "BAR", "WLOAD", "WVERIFY", "CAL", "LUTLD")  # must not depend on data
 
 
 def _end_faults(op: str, opened: list[str], where: str) -> Iterator[Fault]:
@@ -193,11 +202,12 @@ def _command_faults(
         if operand.kind in ("count", "size") and value == 0 and command.op != "SETD":
             yield Fault("S3" if operand.kind == "size" else "S2", where, f"{operand.name} 0")
     yield from _float_faults(program, section, command, where)
-    needed = {"MMA": "mma", "WLOAD": "wload", "GEMV": "gemv"}.get(command.op)
+    needed = {"MMA": "mma", "WLOAD": "wload", "WVERIFY": "wload", "GEMV": "gemv", "WMODE": "dual_mode"}.get(command.op)
     if needed and not _can(program.chip, needed):
         yield Fault("S6", where, f"chip {program.chip.get('name', '')} without capability {needed}")
 
 
+RARE = ("dual_mode",)  # capabilities that a chip has only if its description says so
 FLOAT_OPS = ("V1", "V2", "SEL", "RED", "CVT", "DQ", "Q", "QDYN")
 
 
@@ -210,4 +220,4 @@ def _float_faults(program: Program, section: Section, command: Command, where: s
 def _can(chip: Mapping[str, Any], capability: str) -> bool:
     """Whether a chip has a capability; one whose description does not say is taken to."""
     capabilities = cast(Mapping[str, Any], chip.get("capabilities", {}))
-    return bool(capabilities.get(capability, True))
+    return bool(capabilities.get(capability, capability not in RARE))

@@ -13,7 +13,8 @@ from insitu.base.errors import ConfigError
 from insitu.base.units import parse_quantity
 from insitu.isa.elements import element
 from insitu.isa.fault import Fault, command_name
-from insitu.isa.program import Location, Program, Section, Symbol, chip_of_space
+from insitu.isa.program import HOME, Location, Program, Section, Symbol, chip_of_space
+from insitu.isa.setup import macro_bytes, memory_macros
 from insitu.isa.walk import accesses, covered, nest, reach, runs
 
 Mask = npt.NDArray[np.bool_]
@@ -58,8 +59,15 @@ def _space_faults(program: Program) -> Iterator[Fault]:
         memory, _ = chip_of_space(space)
         if memories and memory not in memories:
             yield Fault("M3", f"space {space}", f"no memory of this name on {program.chip.get('name', 'the chip')}")
-        elif memories and used > (size := _bytes(memories[memory])):
+        elif memories and used > (size := _bytes(memories[memory]) + _arrays(program, space)):
             yield Fault("M3", f"space {space}", f"{used} bytes of {size}")
+
+
+def _arrays(program: Program, space: str) -> int:
+    """Bytes of arrays that lengthen a space: those of the chip's ram, where WMODE makes memory of them."""
+    memory, chip = chip_of_space(space)
+    macros = sum(len(memory_macros(s)) for s in program.sections if s.chip == chip) if memory == HOME else 0
+    return macros * macro_bytes(program.chip)
 
 
 def _bytes(memory: Mapping[str, Any]) -> float:

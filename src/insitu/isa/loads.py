@@ -40,18 +40,28 @@ class Loads:
 
     chosen: frozenset[int]
     over: Mapping[int, frozenset[int]]
+    verifies: bool = False  # a loaded binding is read only once it is verified
     ready: set[int] = field(default_factory=set[int])
+    written: set[int] = field(default_factory=set[int])
 
     @classmethod
-    def of(cls, section: Section) -> Loads:
+    def of(cls, section: Section, *, verifies: bool = False) -> Loads:
         """At the start of a section: nothing is loaded."""
         chosen = loaded(section)
-        return cls(chosen, overlaps(section.bindings, chosen))
+        return cls(chosen, overlaps(section.bindings, chosen), verifies)
 
     def load(self, index: int) -> None:
         """A WLOAD of binding `index`."""
-        self.ready -= self.over[index]
-        self.ready.add(index)
+        self.written -= self.over[index]
+        self.written.add(index)
+        self.ready -= {index, *self.over[index]}
+        if not self.verifies:
+            self.ready.add(index)
+
+    def verify(self, index: int) -> bool:
+        """A WVERIFY of binding `index`; whether its weights have been written."""
+        self.ready |= {index} & self.written
+        return index in self.written
 
     def readable(self, index: int) -> bool:
         """Whether an MVM of binding `index` reads its own weights."""

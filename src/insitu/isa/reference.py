@@ -67,8 +67,9 @@ def _bits(operand: Operand) -> str:
 def _constraints() -> Iterator[str]:
     yield "## Constraints\n"
     yield (
-        "S sections, D descriptors, M memory, B bindings, G memory banks, T tokens and order, P commands that follow "
-        "data, W weights loaded while the program runs, V and X operands of commands, L chips, H the host.\n"
+        "S sections, C calls, D descriptors, M memory, B bindings, G memory banks, T tokens and order, P commands that "
+        "follow data, W weights loaded while the program runs, U what sets a core up and its tables, V and X "
+        "operands of commands, L chips, H the host.\n"
     )
     yield "| id | what must hold |\n| --- | --- |"
     yield from (f"| {rule} | {text} |" for rule, text in table().constraints.items())

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.errors import DataError, ProgramError
+from insitu.isa.calls import split_code
 from insitu.isa.elements import Element, element
 from insitu.isa.fault import command_name, core_name
 from insitu.isa.program import Descriptor, Location, Program, Section, Symbol
-from insitu.isa.semantics_ops import EXECUTE, Machine, Operand
+from insitu.isa.semantics_machine import Machine, Operand
+from insitu.isa.semantics_ops import EXECUTE
 from insitu.isa.walk import blocks
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -213,6 +215,7 @@ def _execute(program: Program, section: Section, memory: Memory, sync: _Sync) ->
     """Run one section; yields what it waits for."""
     machine = Machine(program, section, memory.held)
     at, loops = 0, list[tuple[int, int]]()  # (index of LOOP, trips done)
+    calls: list[int] = []  # where to go on
     while at < len(section.code):
         command = section.code[at]
         match command.op:
@@ -241,6 +244,11 @@ def _execute(program: Program, section: Section, memory: Memory, sync: _Sync) ->
                     at = blocks(section.code)[at]
             case "ENDP":
                 pass
+            case "CALL":
+                calls.append(at)
+                at = split_code(section.code)[1][int(command.args[0])][0] - 1
+            case "RET":
+                at = calls.pop()
             case "SETD":
                 [value] = (_first(memory, d, [done for _, done in loops]) for _, d in machine.descriptors(command))
                 target, _, dim, most = (int(a) for a in command.args)

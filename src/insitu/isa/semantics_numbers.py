@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from insitu.base.errors import ProgramError
 from insitu.isa.program import Command
+from insitu.isa.semantics_machine import Machine, Named, Operand
 from insitu.numeric import vector
 from insitu.numeric.dynamic import dynamic_range, to_codes, to_numbers
-
-if TYPE_CHECKING:
-    from insitu.isa.semantics_ops import Machine, Named, Operand
 
 
 def _function(machine: Machine, command: Command, named: Named) -> None:

@@ -2,131 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import pairwise, product
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from insitu.base.errors import ProgramError
-from insitu.isa.elements import element
 from insitu.isa.host import run_host
-from insitu.isa.loads import Loads
-from insitu.isa.program import Binding, Command, Descriptor, Post, Program, Section, Symbol, Vector
+from insitu.isa.program import Binding, Command, Post, Vector
+from insitu.isa.semantics_machine import Index, Machine, Named, Operand, operand_of, positions
 from insitu.isa.semantics_numbers import NUMBERS
-from insitu.isa.walk import accesses, operands
+from insitu.isa.semantics_setup import SET_UP
 from insitu.numeric import vector
 from insitu.numeric.affine import requantize
 from insitu.numeric.functions import softmax_codes
 from insitu.numeric.readout import adc_code, finer_step, wtm2101_code, wtm2101_join
-
-Index = tuple[int, ...]
-
-
-class Bytes(Protocol):
-    """Memory by symbol and element."""
-
-    def symbol(self, name: str) -> Symbol: ...
-    def load(self, symbol: Symbol, index: int) -> Any: ...
-    def store(self, symbol: Symbol, index: int, value: Any) -> None: ...
-
-
-class Operand:
-    """The memory behind a descriptor in one trip of its loops, addressed by index."""
-
-    def __init__(self, memory: Bytes, descriptor: Descriptor, counters: Sequence[int]) -> None:
-        self._memory = memory
-        self._symbol = memory.symbol(descriptor.symbol)
-        self._strides = descriptor.strides
-        self._base = descriptor.offset + sum(c * s for c, s in zip(counters, descriptor.steps, strict=False))
-        self._results: list[tuple[int, Any]] = []
-        self.sizes: Index = tuple(int(n) for n in descriptor.sizes)
-
-    def _at(self, index: Index) -> int:
-        return self._base + sum(i * stride for i, stride in zip(index, self._strides, strict=True))
-
-    def __getitem__(self, index: Index) -> Any:
-        return self._memory.load(self._symbol, self._at(index))
-
-    def __setitem__(self, index: Index, value: Any) -> None:
-        self._results.append((self._at(index), value))
-
-    @property
-    def dtype(self) -> str:
-        """NumPy's type of its elements."""
-        kind = element(self._symbol.dtype)
-        assert kind is not None, "memory is checked first"
-        return kind.numpy
-
-    def array(self) -> npt.NDArray[Any]:
-        """All elements, in the shape of the descriptor."""
-        values = [self[index] for index in self.indices()]
-        return np.array(values, self.dtype).reshape(self.sizes)
-
-    def write(self) -> None:
-        """Put the results into memory, which happens after a command has read everything."""
-        for at, value in self._results:
-            self._memory.store(self._symbol, at, value)
-
-    def indices(self) -> Iterator[Index]:
-        """All indices, the last dimension fastest."""
-        return positions(self.sizes)
-
-
-class Machine:
-    """A section with its weights as lists of integers."""
-
-    def __init__(self, program: Program, section: Section, held: dict[str, Any]) -> None:
-        self.section = section
-        self.held = held  # values that only the host holds
-        self._program = program
-        self._lists: dict[str, list[Any]] = {}
-        self.loads = Loads.of(section)
-        macro: Mapping[str, Any] = program.chip.get("macro", {})
-        drivers: Mapping[str, Any] = macro.get("input", {})
-        self.moved: dict[int, int] = {}  # descriptor -> what SETD adds to its offset
-        self.unsigned_bits = 0 if drivers.get("signed", True) else int(drivers.get("bits", 8))
-
-    def descriptors(self, command: Command) -> Iterator[tuple[str, Descriptor]]:
-        """The memory operands of a command by name."""
-        for access in accesses(self.section, command):
-            found = self.section.descriptors[access.descriptor]
-            yield access.operand, replace(found, offset=found.offset + self.moved.get(access.descriptor, 0))
-
-    def weight(self, name: str) -> list[Any]:
-        """A weight as (nested) lists."""
-        if name not in self._lists:
-            self._lists[name] = self._program.weight(name).tolist()
-        return self._lists[name]
-
-    def setting(self, value: int | str, column: int) -> int:
-        """A number, or the entry of a weight for a column."""
-        if not isinstance(value, str):
-            return int(value)
-        entries = self._program.weight(value).ravel()
-        return int(entries[column if len(entries) > 1 else 0])
-
-    def binding(self, command: Command) -> Binding:
-        """The binding a command names."""
-        return self.section.bindings[_last(command, "binding")]
-
-    def vector(self, command: Command) -> Vector:
-        """The vector settings a command names."""
-        return self.section.vectors[_last(command, "vector")]
-
-
-def _last(command: Command, kind: str) -> int:
-    return next(int(v) for o, v in zip(operands(command.op), command.args, strict=True) if o.kind == kind)
-
-
-Named = Mapping[str, Operand]
-
-
-def positions(sizes: Sequence[int]) -> Iterator[Index]:
-    """All indices of an array of these sizes, the last dimension fastest."""
-    return product(*(range(n) for n in sizes))
 
 
 def finish(acc: int, post: Post, *, multiplier: int, shift: int) -> int:
@@ -150,8 +42,7 @@ def finish(acc: int, post: Post, *, multiplier: int, shift: int) -> int:
 
 def _mvm(machine: Machine, command: Command, named: Named) -> None:
     out, source, binding = named["out"], named["in"], machine.binding(command)
-    if not machine.loads.readable(number := _last(command, "binding")):
-        raise ProgramError(binding.label, f"binding {number} not loaded, or written over", "a WLOAD before the MVM")
+    machine.need_weights(operand_of(command, "binding"))
     if np.dtype(out.dtype).kind == "f":
         _float_mvm(machine, binding, out, source)
         return
@@ -372,7 +263,7 @@ def _sum(machine: Machine, command: Command, named: Named) -> None:
 def _softmax(machine: Machine, command: Command, named: Named) -> None:
     out, source, settings = named["out"], named["in"], machine.vector(command)
     _same(named, "out", "in")
-    lut = np.array(machine.weight(settings.lut), np.int64).ravel()
+    lut = np.array(machine.table(settings), np.int64).ravel()
     post = settings.post
     for row in positions(out.sizes[:-1]):
         codes = np.array([source[(*row, i)] for i in range(out.sizes[-1])], np.int64)
@@ -392,7 +283,7 @@ def _softmax(machine: Machine, command: Command, named: Named) -> None:
 def _lut(machine: Machine, command: Command, named: Named) -> None:
     out, source, settings = named["out"], named["in"], machine.vector(command)
     _same(named, "out", "in")
-    table = machine.weight(settings.lut)
+    table = machine.table(settings)
     for index in out.indices():
         entry = int(table[(source[index] - settings.zero_a) * settings.scale_a % len(table)])
         out[index] = min(max(entry, settings.post.lo), settings.post.hi)
@@ -433,12 +324,8 @@ def _accumulate(_: Machine, command: Command, named: Named) -> None:
         named["out"][index] = named["out"][index] + named["in"][index]
 
 
-def _load(machine: Machine, command: Command, named: Named) -> None:
-    machine.loads.load(_last(command, "binding"))
-
-
 EXECUTE: Mapping[str, Callable[[Machine, Command, Named], None]] = {
-    "WLOAD": _load,
+    **SET_UP,
     "MVM": _mvm,
     "GEMV": _gemv,
     "MMA": _mma,

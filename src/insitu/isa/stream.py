@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from insitu.isa.program import Command, Descriptor, Program, Section, Symbol, Vector
+from insitu.isa.setup import setup_length
 from insitu.isa.walk import operands
 
 ALIGN = 16
@@ -21,8 +22,13 @@ SHARED = "weight"  # the kind of symbol that all runs read and none writes
 def can_stream(program: Program) -> bool:
     """Whether runs may overlap: nothing goes from one run to the next, and the host takes no part."""
     states = any(s.kind == "state" for s in program.symbols)
-    other = any(c.op in ("WLOAD", "BAR") for s in program.sections for c in s.code)
+    other = any(c.op in ("WLOAD", "WVERIFY", "BAR", "SUB") for s in program.sections for c in s.code)
     return not (states or other or program.sizes or program.meta.get("host_values") or program.meta.get("host_ops"))
+
+
+def can_take_turns(program: Program) -> bool:
+    """Whether runs may take turns on a core: where tables are loaded on the way, each run needs those it loaded."""
+    return not any(c.op == "LUTLD" for s in program.sections for c in s.code[setup_length(s.code) :])
 
 
 def contexts_that_fit(program: Program, memory: int) -> int:
@@ -34,8 +40,10 @@ def contexts_that_fit(program: Program, memory: int) -> int:
 def streamed(program: Program, runs: int, *, contexts: int, together: int = 1) -> Program:
     """The program of `runs` runs, at most `contexts` of them at a time; values of context c > 0 are named value#c.
 
-    `together` runs take turns at every wait for another core, so that one works while the other would wait.
+    `together` runs take turns at every wait for another core, so that one works while the other would wait (1 unless
+    `can_take_turns`).
     """
+    assert together == 1 or can_take_turns(program), "runs need the tables that they loaded"
     used = min(runs, contexts)
     symbols = list(program.symbols)
     spaces = {space: _aligned(top) for space, top in program.spaces.items()}
@@ -108,8 +116,11 @@ class _Gates:
     together: int
 
     def order(self, number: int, section: Section) -> Iterator[tuple[int, tuple[Command, ...]]]:
-        """(run, commands as they stand in the section), all of it but HALT; run -1: gates."""
-        cuts = _turns(section.code[:-1]) if self.together > 1 else [(0, len(section.code) - 1)]
+        """(run, commands as they stand in the section), all of it but HALT; run -1: gates, and the setup before all."""
+        first = setup_length(section.code)
+        body = section.code[first:-1]
+        cuts = [(first + a, first + b) for a, b in (_turns(body) if self.together > 1 else [(0, len(body))])]
+        yield -1, section.code[:first]
         for start in range(0, self.runs, self.together):
             group = range(start, min(start + self.together, self.runs))
             for run in group:

@@ -10,7 +10,10 @@ from typing import Any, Literal, cast
 
 from insitu.base.yaml import load_yaml
 
-Kind = Literal["descriptor", "binding", "vector", "host", "token", "count", "signed", "flag", "register", "size"]
+Kind = Literal[
+    "descriptor", "binding", "vector", "host", "token", "count", "signed", "flag", "routine", "macro",
+    "place", "register", "size",
+]  # fmt: skip
 Role = Literal["", "read", "write", "update"]
 WORD_BITS = 64
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from math import prod
 
 from insitu.arch.spec import Chip
-from insitu.base.errors import ProgramError
-from insitu.isa.program import Binding, Command, Descriptor, Program, Section, Size, Tile
-from insitu.isa.table import instruction
+from insitu.isa.calls import written_out
+from insitu.isa.program import Binding, Command, Program, Section
+from insitu.isa.setup import setup_length
+from insitu.sim.poly import Number, evaluate, number
+from insitu.sim.work import (
+    active_rows,
+    command_link,
+    element_bytes,
+    host_values,
+    passes_of,
+    places,
+    table_bytes,
+    traffic,
+    vector_work,
+    vectors_of,
+    verify_pulses,
+)
 
 EVENTS = (
     "vectors",  # input vectors of MVM commands
@@ -32,91 +45,9 @@ EVENTS = (
     "link_bytes",  # moved from one chip to another
     "commands",  # issued: every command but ENDL and ENDP, which the sequencer does in passing
 )
-CONTROL = ("LOOP", "ENDL", "ENDP", "SIG", "AWAIT", "BAR", "HALT")
+CONTROL = ("LOOP", "ENDL", "ENDP", "CALL", "RET", "SIG", "AWAIT", "BAR", "HALT")
 ENDS = ("ENDL", "ENDP")  # done by the sequencer in passing
-SOFTMAX_PASSES = 3  # maximum, exponentials and their sum, quotient
-QDYN_PASSES = 3  # smallest, largest, codes
 TileKey = tuple[int, int, int, int, int]  # chip, core, macro of that core, x, y
-
-
-# numbers that may hold named sizes
-
-
-@dataclass(frozen=True)
-class Poly:
-    """An integer polynomial in named sizes: {names of a monomial, sorted: coefficient}."""
-
-    terms: Mapping[tuple[str, ...], int]
-
-    def at(self, sizes: Mapping[str, int]) -> int:
-        """The value where every name is bound."""
-        return sum(k * prod(sizes[name] for name in names) for names, k in self.terms.items())
-
-    def __add__(self, other: Number) -> Number:
-        return _sum_terms(self, other)
-
-    def __mul__(self, other: Number) -> Number:
-        return _multiply_terms(self, other)
-
-    __radd__ = __add__
-    __rmul__ = __mul__
-
-    def __str__(self) -> str:
-        return " + ".join("*".join((str(k), *names)) for names, k in sorted(self.terms.items()))
-
-
-Number = int | Poly
-
-
-def number(size: Size) -> Number:
-    """A size as a number to calculate with."""
-    return Poly({(size,): 1}) if isinstance(size, str) else size
-
-
-def evaluate(value: Number, sizes: Mapping[str, int]) -> int:
-    """The value of a number where the names in it are bound."""
-    return value.at(sizes) if isinstance(value, Poly) else value
-
-
-def whole(value: Number) -> int:
-    """A number without names in it; ProgramError otherwise."""
-    if isinstance(value, Poly):
-        names = ", ".join(sorted({name for term in value.terms for name in term}))
-        raise ProgramError("program", f"size {names} is not bound", "numbers", try_=("Program.bind(sizes)",))
-    return value
-
-
-def _terms(value: Number) -> Mapping[tuple[str, ...], int]:
-    return value.terms if isinstance(value, Poly) else {(): value}
-
-
-def _reduced(terms: Mapping[tuple[str, ...], int]) -> Number:
-    kept = {names: k for names, k in terms.items() if k}
-    return Poly(kept) if any(kept) else kept.get((), 0)
-
-
-def _sum_terms(a: Number, b: Number) -> Number:
-    terms = dict(_terms(a))
-    for names, k in _terms(b).items():
-        terms[names] = terms.get(names, 0) + k
-    return _reduced(terms)
-
-
-def _multiply_terms(a: Number, b: Number) -> Number:
-    terms: dict[tuple[str, ...], int] = {}
-    for left, k in _terms(a).items():
-        for right, j in _terms(b).items():
-            names = tuple(sorted(left + right))
-            terms[names] = terms.get(names, 0) + k * j
-    return _reduced(terms)
-
-
-def product(sizes: Sequence[Size]) -> Number:
-    """The product of sizes, some of which may be names."""
-    result: Number = 1
-    for size in sizes:
-        result = result * number(size)
-    return result
 
 
 # the result
@@ -152,7 +83,14 @@ def count(program: Program, chip: Chip, *, reads: int | None = None) -> Counts:
 
     Commands under a PRED count as run: what is said is the most that any data can ask for.
     """
-    return tally(program, chip, [executions(section.code) for section in program.sections], reads=reads)
+    program = written_out(program)
+    return tally(program, chip, [_of_a_run(section) for section in program.sections], reads=reads)
+
+
+def _of_a_run(section: Section) -> list[Number]:
+    """How often each command of a section runs in one run; what sets the core up is done before."""
+    first = setup_length(section.code)
+    return [0] * first + executions(section.code)[first:]
 
 
 def tally(program: Program, chip: Chip, runs: Sequence[Sequence[Number]], *, reads: int | None = None) -> Counts:
@@ -199,18 +137,9 @@ def labels(section: Section) -> list[str]:
 def _own_label(section: Section, command: Command) -> str:
     if command.op == "HOST":
         return section.hosts[int(command.args[0])].label
-    bindings, vectors = _places(command.op, "binding"), _places(command.op, "vector")
+    bindings, vectors = places(command.op, "binding"), places(command.op, "vector")
     owners = [section.bindings[int(command.args[i])].label for i in bindings]
     return "".join([*owners, *(section.vectors[int(command.args[i])].label for i in vectors)])
-
-
-@cache
-def _places(op: str, kind: str, roles: tuple[str, ...] = ("",)) -> tuple[int, ...]:
-    """Which operands of an instruction are of this kind and role."""
-    row = instruction(op)
-    if row is None:
-        raise ProgramError("program", f"instruction {op}", "one of the instruction table")
-    return tuple(i for i, o in enumerate(row.operands) if o.kind == kind and o.role in roles)
 
 
 # one execution of one command
@@ -223,8 +152,8 @@ def command_events(
     events: dict[str, Number] = {"commands": 0 if command.op in ENDS else 1}
     if command.op in CONTROL:
         return events
-    if command.op == "WLOAD":
-        return events | _load_events(section, command, chip)
+    if command.op in WITHOUT_OPERANDS:
+        return events | WITHOUT_OPERANDS[command.op](program, section, command, chip)
     _, read, write = traffic(section, command, chip, widths=widths)
     events |= {"ram_read_bytes": read, "ram_write_bytes": write}
     if command.op == "HOST":
@@ -239,121 +168,68 @@ def command_events(
     return events | {"vector_operations": work, "mma_macs": work if command.op == "MMA" else 0}
 
 
-def host_values(section: Section, command: Command) -> Number:
-    """Elements in memory that a host operator reads or writes."""
-    host = section.hosts[int(command.args[0])]
-    return sum(prod(v.shape) for v in (*host.inputs, *host.outputs) if v.descriptor >= 0)
-
-
-def _load_events(section: Section, command: Command, chip: Chip) -> dict[str, Number]:
+def _load_events(_: Program, section: Section, command: Command, chip: Chip) -> dict[str, Number]:
     binding = section.bindings[int(command.args[0])]
     bits = binding.rows * binding.cols * chip.macro.weights.slices * chip.array.bits_per_cell
     return {"weight_bits": bits * chip.macro.cells_per_slice, "store_read_bytes": -(-bits // 8)}
 
 
-def command_link(program: Program, section: Section, command: Command) -> int | None:
-    """The chip that a DMA reads from, where that is another one."""
-    source = section.descriptors[int(command.args[1])].symbol
-    chip = program.chip_of(source)
-    return None if chip == section.chip else chip
+def _verify_events(_: Program, section: Section, command: Command, chip: Chip) -> dict[str, Number]:
+    """Every cell is read after each pulse; the pulses after the first, which WLOAD gave, are its writes again."""
+    binding, pulses = section.bindings[int(command.args[0])], verify_pulses(chip)
+    weights = binding.rows * binding.cols
+    bits = weights * chip.macro.weights.slices * chip.array.bits_per_cell * chip.macro.cells_per_slice
+    return {
+        "weight_bits": bits * (pulses - 1),
+        "cell_operations": pulses * chip.macro.weights.slices * chip.macro.cells_per_slice * weights,
+        "array_macs": _whole_codes(pulses * weights, chip),
+        "adc_conversions": 0 if _digital(binding) else pulses * chip.macro.weights.slices * weights,
+    }
 
 
-def vectors_of(section: Section, command: Command) -> Number:
-    """Input vectors of an MVM: the positions of its output."""
-    return product(section.descriptors[int(command.args[0])].sizes[:-1])
+def _digital(binding: Binding) -> bool:
+    """Whether adder trees give whole sums: nothing is converted, and nothing to calibrate."""
+    return binding.readout.kind == "exact"
 
 
-def operands(section: Section, command: Command) -> tuple[list[Descriptor], list[Descriptor]]:
-    """(written, read) descriptors of a command that is not control; multipliers are among those read."""
-    written = _places(command.op, "descriptor", ("write", "update"))
-    read = _places(command.op, "descriptor", ("read", "update"))
-    sources = [section.descriptors[int(command.args[i])] for i in read]
-    for i in _places(command.op, "vector"):
-        multiplier = section.vectors[int(command.args[i])].multiplier
-        sources += [] if multiplier is None else [section.descriptors[multiplier]]
-    return [section.descriptors[int(command.args[i])] for i in written], sources
+def _calibration_events(program: Program, section: Section, command: Command, chip: Chip) -> dict[str, Number]:
+    """As one input vector, but that the network sees nothing of it."""
+    binding = section.bindings[int(command.args[0])]
+    if _digital(binding):
+        return {}
+    unseen = ("vectors", "macs")
+    return {event: n for event, n in _vector_events(program, binding, chip, None).items() if event not in unseen}
 
 
-def traffic(
-    section: Section, command: Command, chip: Chip, *, widths: Mapping[str, int]
-) -> tuple[Number, Number, Number]:
-    """Bytes over the memory port: (read before the first vector, read in all, written)."""
-    if command.op == "HOST":
-        return _host_traffic(section, command, widths)
-    outs, sources = operands(section, command)
-    written: Number = 0
-    for out in outs if command.op != "SCATTER" else sources[1:2]:  # as many elements as come in, out's others stay
-        written = written + product(out.sizes) * widths[out.symbol]
-    if command.op == "SCATTER":
-        sources = sources[1:]
-    if command.op in ("MVM", "GEMV"):
-        first, read = _window_reads(section, command, chip, widths[sources[0].symbol])
-        return first, read, written
-    read: Number = 0
-    for source in sources:
-        read = read + product(_distinct(source)) * widths[source.symbol]
-    return read, read, written
+def _table_events(program: Program, section: Section, command: Command, _: Chip) -> dict[str, Number]:
+    return {"ram_read_bytes": table_bytes(program, section, command)}
 
 
-def _host_traffic(section: Section, command: Command, widths: Mapping[str, int]) -> tuple[Number, Number, Number]:
-    host = section.hosts[int(command.args[0])]
-    read, written = (
-        sum(prod(v.shape) * widths[section.descriptors[v.descriptor].symbol] for v in values if v.descriptor >= 0)
-        for values in (host.inputs, host.outputs)
-    )
-    return read, read, written
+def _no_events(_program: Program, _section: Section, _command: Command, _chip: Chip) -> dict[str, Number]:
+    return {}
 
 
-def vector_work(section: Section, command: Command) -> Number:
-    """Lane operations of a vector command or, per input vector, of what follows an MVM's readout."""
-    if command.op in ("HOST", "PRED", "SETD"):
-        return 0
-    [out, *_], sources = operands(section, command)
-    match command.op:
-        case "MVM":  # each tile's sums: the first is requantized, the others are added before
-            return sum(tile.cols for tile in section.bindings[int(command.args[2])].tiles)
-        case "GEMV":
-            return section.bindings[int(command.args[3])].cols
-        case "MMA":
-            return product(out.sizes) * number(sources[0].sizes[-1])
-        case "MAX" | "SUM" | "RED":
-            return product(sources[0].sizes)
-        case "SOFTMAX":
-            return product(out.sizes) * SOFTMAX_PASSES
-        case "QDYN":
-            return product(out.sizes) * QDYN_PASSES
-        case "FILL" | "DMA" | "GATHER" | "SCATTER":
-            return 0
-        case _:
-            return product(out.sizes)
-
-
-def passes_of(binding: Binding, chip: Chip, reads: int | None) -> int:
-    """Array operations per tile and input vector: input passes times averaged reads."""
-    return reads_of(binding, chip, reads) * planes_of(binding, chip)
-
-
-def planes_of(binding: Binding, chip: Chip) -> int:
-    """Input passes of one vector: as the binding cuts its codes, else as the chip's drivers do."""
-    cut = binding.readout.plane_bits
-    return -(-cut[0] // cut[1]) if cut else chip.macro.passes
-
-
-def reads_of(binding: Binding, chip: Chip, reads: int | None) -> int:
-    """Averaged reads per input vector: as the binding says, else as asked, else as the chip's calibration has it."""
-    return binding.readout.reads or (chip.calibration.reads if reads is None else reads)
+WITHOUT_OPERANDS: Mapping[str, Callable[[Program, Section, Command, Chip], dict[str, Number]]] = {
+    "WLOAD": _load_events, "WVERIFY": _verify_events, "WMODE": _no_events, "CAL": _calibration_events,
+    "LUTLD": _table_events,
+}  # fmt: skip
 
 
 def _mvm_events(
     program: Program, section: Section, command: Command, chip: Chip, reads: int | None
 ) -> dict[str, Number]:
     binding, n = section.bindings[int(command.args[2])], vectors_of(section, command)
+    return {event: n * value for event, value in _vector_events(program, binding, chip, reads).items()}
+
+
+def _vector_events(program: Program, binding: Binding, chip: Chip, reads: int | None) -> dict[str, int]:
+    """The events of one input vector."""
     passes, slices = passes_of(binding, chip, reads), chip.macro.weights.slices
-    digital = binding.readout.kind == "exact"  # its adder trees give whole sums
+    digital = _digital(binding)
     cols = sum(tile.cols for tile in binding.tiles)
     rows = sum(active_rows(tile) for tile in binding.tiles)
     weights = sum(active_rows(tile) * tile.cols for tile in binding.tiles)
-    per_vector = {
+    return {
         "vectors": 1,
         "array_operations": passes * len(binding.tiles),
         "array_macs": _whole_codes(passes * weights, chip),
@@ -364,7 +240,6 @@ def _mvm_events(
         "shift_adds": 0 if digital else (passes * slices - 1) * cols,
         "vector_operations": cols,
     }
-    return {event: n * value for event, value in per_vector.items()}
 
 
 def _gemv_events(program: Program, section: Section, command: Command, widths: Mapping[str, int]) -> dict[str, Number]:
@@ -398,11 +273,6 @@ def _useful_macs(program: Program, binding: Binding) -> int:
     return sum(tile.rows * tile.cols for tile in binding.tiles) if binding.tiles else binding.rows * binding.cols
 
 
-def active_rows(tile: Tile) -> int:
-    """Rows driven when a tile is read: its own and those that hold its bias."""
-    return tile.rows + tile.bias_rows
-
-
 def _tile_operations(
     section: Section, command: Command, chip: Chip, reads: int | None
 ) -> Iterator[tuple[TileKey, Number]]:
@@ -411,44 +281,6 @@ def _tile_operations(
         n = vectors_of(section, command) * passes_of(binding, chip, reads)
         for tile in binding.tiles:
             yield (section.chip, section.core, tile.macro, tile.x, tile.y), n
-
-
-def _window_reads(section: Section, command: Command, chip: Chip, width: int) -> tuple[Number, Number]:
-    """Bytes an MVM reads: (of its first vector, in all).
-
-    The core keeps the last input vector where it fits its SRAM; along the innermost position dimension only
-    elements that the vector before did not hold are read again.
-    """
-    out, source = (section.descriptors[int(a)] for a in command.args[:2])
-    inner = len(out.sizes) - 2  # the innermost position dimension; -1 where there is one position
-    row_sizes = tuple(int(size) for size in source.sizes[inner + 1 :])
-    row_strides = source.strides[inner + 1 :]
-    held, fresh = _window(row_sizes, row_strides, source.strides[inner] if inner >= 0 else 0)
-    if inner < 0:
-        return held * width, held * width
-    if prod(row_sizes) * width > chip.core.sram:
-        fresh = held
-    per_row = held + (number(source.sizes[inner]) + -1) * fresh
-    return held * width, product(source.sizes[:inner]) * per_row * width
-
-
-@cache
-def _window(sizes: tuple[int, ...], strides: tuple[int, ...], step: int) -> tuple[int, int]:
-    """(elements of a window, those of the window `step` further that the first one lacks)."""
-    held = {0}
-    for size, stride in zip(sizes, strides, strict=True):
-        held = {at + i * stride for at in held for i in range(size)}
-    return len(held), len({at + step for at in held} - held)
-
-
-def _distinct(operand: Descriptor) -> list[Size]:
-    """The dimensions that reach different elements: a stride of 0 repeats what was read."""
-    return [size for size, stride in zip(operand.sizes, operand.strides, strict=True) if stride]
-
-
-def element_bytes(dtype: str) -> int:
-    """Bytes of an element: "int8", "i8", "uint8" and "bool" take 1."""
-    return int("".join(c for c in dtype if c.isdigit()) or "8") // 8
 
 
 def _weight_bytes(program: Program) -> int:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from insitu.arch.cost import event_energy, host_idle, leakage
 from insitu.arch.spec import Chip
 from insitu.base.metrics import Metric, Source
-from insitu.sim.counts import Counts, Number, whole
+from insitu.sim.counts import Counts
+from insitu.sim.poly import Number, whole
 from insitu.sim.timing import Timing
 
 # event of sim/counts.py -> (event of arch/cost.py, component of the breakdown)

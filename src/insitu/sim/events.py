@@ -65,10 +65,11 @@ class Machine:
         self.seen: dict[State, tuple[int, Trips]] = {}
         self.armed: dict[tuple[int, int], Snapshot] = {}
 
-    def run(self) -> None:
-        """To the end: every core is done or waits forever."""
+    def run(self, starts: Sequence[int]) -> None:
+        """To the end, each core from its first command on: every core is done or waits forever."""
         steps = (self._fetch, self._read, self._write, self._post, self._take, self._arrive)
-        for core in self.cores:
+        for core, start in zip(self.cores, starts, strict=True):
+            core.position = start
             self._resume(core, 0, FETCH)
         while self.events:
             _, number = heappop(self.events)
@@ -107,7 +108,7 @@ class Machine:
             self._hold(core, core.issue, core.at, core.at + plan.issue)
             core.at += plan.issue
         match plan.op:
-            case "ENDP":
+            case "ENDP" | "CALL" | "RET":
                 self._finish(core)
             case "LOOP":
                 core.loops.append([core.position + 1, plan.args[0]])
@@ -121,7 +122,7 @@ class Machine:
             case "HALT":
                 self._finish(core)
                 core.phase = DONE
-            case "WLOAD":
+            case "WLOAD" | "WVERIFY":
                 self._occupy(core, plan.stages[0], core.at, core.at)
                 self._finish(core)
             case _:

@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.errors import DataError, ProgramError
+from insitu.isa.calls import written_out
 from insitu.isa.check_data import BANKS
 from insitu.isa.program import Command, Descriptor, Location, Program, Section, Symbol, Tile, Vector, chip_of_space
+from insitu.isa.setup import PROCEDURES, calibrated, table_places
 from insitu.isa.walk import operands
 from insitu.numeric.functions import lut_codes, softmax_codes
 from insitu.sim.code import Block, Item, Loop, Step
@@ -54,6 +56,7 @@ class Machine:
     written: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     moved: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])  # section, descriptor
     held: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])  # values that only the host holds
+    tables: dict[tuple[int, int], str] = field(default_factory=dict[tuple[int, int], str])  # section, place: what
 
     def loading(self, section: Section) -> frozenset[Command]:
         """The WLOAD commands of a section."""
@@ -71,6 +74,7 @@ def load(program: Program, *, model: MacroModel | None = None) -> Machine:
     if empty:
         got = f"{len(empty)} of {len(program.weights)} weights known by shape only, {empty[0]} first"
         raise ProgramError(program.name, got, "weights with data; a shape-only program can be counted and timed")
+    program = written_out(program)
     machine = Machine(program, model or MacroModel())
     machine.symbols = {s.name: s for s in program.symbols}
     for value, at in program.values.items():
@@ -163,7 +167,7 @@ def _reset(machine: Machine, inputs: Mapping[str, Array], states: Mapping[str, A
         if name not in machine.held:
             value_view(machine, program.values[name])[...] = codes
     machine.pending = _write_counts(program)
-    machine.loaded, machine.moved = {}, {}
+    machine.loaded, machine.moved, machine.tables = {}, {}, {}
 
 
 def _flat(machine: Machine, symbol: Symbol) -> Array:
@@ -181,7 +185,7 @@ def _write_counts(program: Program) -> dict[str, int]:
 
 
 def _target(section: Section, command: Command) -> Descriptor | None:
-    if command.op in OPERATIONS and command.op not in ("WLOAD", "HOST", "SETD", "QDYN"):
+    if command.op in OPERATIONS and command.op not in ("WLOAD", "LUTLD", "HOST", "SETD", "QDYN"):
         return section.descriptors[int(command.args[0])]
     return None
 
@@ -374,7 +378,7 @@ def _mvm(machine: Machine, section: Section, command: Command, frame: _Frame) ->
     key = (section.chip, section.core, number)
     matrix = machine.matrices.get(key)
     if matrix is None:
-        matrix = machine.matrices[key] = machine.model.bind(machine.program, section, binding, dtype=x.dtype)
+        matrix = machine.matrices[key] = _bound(machine, section, number, x.dtype)
     source = _lines(machine, _placed(machine, section, int(command.args[1])), frame, binding.rows)
     target = _lines(machine, _placed(machine, section, int(command.args[0])), frame, binding.cols)
     if source and target and ideal_product(matrix, source, target, machine.samples):
@@ -387,6 +391,14 @@ def _mvm(machine: Machine, section: Section, command: Command, frame: _Frame) ->
     first = machine.first_sample * vectors
     result = machine.model.read(matrix, codes, first_vector=first, sequence=walked)
     out[...] = result.reshape(out.shape)
+
+
+def _bound(machine: Machine, section: Section, number: int, dtype: np.dtype[Any]) -> BoundMatrix:
+    """A binding ready to multiply, its columns corrected by the procedures that a CAL asks for."""
+    done = calibrated(section, number)
+    skipped = frozenset(name for procedure, name in PROCEDURES.items() if procedure not in done)
+    model = replace(machine.model, physics=replace(machine.model.physics, skipped=skipped))
+    return model.bind(machine.program, section, section.bindings[number], dtype=dtype)
 
 
 def _loop_trips(section: Section, command: Command, frame: _Frame) -> tuple[int, ...]:
@@ -483,7 +495,7 @@ def _reduce(machine: Machine, section: Section, command: Command, frame: _Frame)
 def _softmax(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
     out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
     settings = section.vectors[int(command.args[2])]
-    table, post = machine.program.weight(settings.lut), settings.post
+    table, post = _looked_up(machine, section, settings), settings.post
     out[...] = softmax_codes(
         x,
         table,
@@ -499,7 +511,7 @@ def _lut(machine: Machine, section: Section, command: Command, frame: _Frame) ->
     out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
     settings = section.vectors[int(command.args[2])]
     index = (x.astype(np.int64) - settings.zero_a) * settings.scale_a
-    out[...] = np.clip(lut_codes(index, machine.program.weight(settings.lut)), settings.post.lo, settings.post.hi)
+    out[...] = np.clip(lut_codes(index, _looked_up(machine, section, settings)), settings.post.lo, settings.post.hi)
 
 
 def _fill(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
@@ -528,6 +540,18 @@ def _load_weights(machine: Machine, section: Section, command: Command, frame: _
         macros[tile.macro] = [(n, t) for n, t in held if n != number and not _share_cells(t, tile)]
     for tile in section.bindings[number].tiles:
         macros[tile.macro].append((number, tile))
+
+
+def _load_table(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+    machine.tables[id(section), int(command.args[1])] = section.vectors[int(command.args[0])].lut
+
+
+def _looked_up(machine: Machine, section: Section, settings: Vector) -> Array:
+    """The table of settings, which is in a place of the vector unit where the chip says how many that has."""
+    places = range(table_places(machine.program.chip))
+    if places and all(machine.tables.get((id(section), place)) != settings.lut for place in places):
+        raise ProgramError(f"core {section.core}, {settings.label}", f"table {settings.lut!r} is not there", "a LUTLD")
+    return machine.program.weight(settings.lut)
 
 
 def _share_cells(a: Tile, b: Tile) -> bool:
@@ -562,7 +586,7 @@ def _host(machine: Machine, section: Section, command: Command, frame: _Frame) -
 
 Operation = Callable[[Machine, Section, Command, _Frame], None]
 OPERATIONS: dict[str, Operation] = {
-    "WLOAD": _load_weights,
+    "WLOAD": _load_weights, "LUTLD": _load_table,
     "SETD": _set_descriptor, "MVM": _mvm, "GEMV": _mvm,
     "MMA": _mma, "REQ": _rescale, "ADD": _binary, "MUL": _binary, "MAX": _reduce, "SUM": _reduce,
     "SOFTMAX": _softmax, "LUT": _lut, "FILL": _fill, "DMA": _copy, "ACC": _accumulate,

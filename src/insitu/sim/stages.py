@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from insitu.arch.spec import Chip
 from insitu.base.errors import ChipError, ProgramError
-from insitu.isa.program import Command, Program, Section, Tile
-from insitu.sim.counts import (
-    CONTROL,
-    ENDS,
+from insitu.isa.program import Binding, Command, Program, Section, Tile
+from insitu.sim.counts import CONTROL, ENDS
+from insitu.sim.poly import whole
+from insitu.sim.work import (
     command_link,
     element_bytes,
     host_values,
     passes_of,
+    table_bytes,
     traffic,
     vector_work,
     vectors_of,
-    whole,
+    verify_pulses,
 )
 
 SECOND = 10**12  # picoseconds
@@ -112,8 +113,11 @@ def _plan(
     if command.op in CONTROL:
         args = tuple(_bound(section, a) for a in command.args)
         return Plan(command.op, args, issue=0 if command.op in ENDS else issue)
-    if command.op == "WLOAD":
-        return Plan(command.op, stages=_load_stages(section, command, chip, units), issue=issue)
+    if command.op in ("WLOAD", "WVERIFY", "CAL", "WMODE"):
+        return Plan(command.op, stages=ARRAYS[command.op](section, command, chip, units), issue=issue)
+    if command.op == "LUTLD":
+        size = table_bytes(program, section, command)
+        return Plan(command.op, read=_burst(chip, size, size), issue=issue)
     first, read, written = (whole(n) for n in traffic(section, command, chip, widths=widths))
     if command.op == "DMA" and (away := command_link(program, section, command)) is not None:
         link = _link_stage(chip, units, away, read)
@@ -137,6 +141,12 @@ def _plan(
 def _mvm_stages(section: Section, command: Command, chip: Chip, units: Units, reads: int | None) -> tuple[Stage, ...]:
     """The arrays, and the ADCs where they have a time of their own; else they are held with their array."""
     binding, count = section.bindings[int(command.args[2])], whole(vectors_of(section, command))
+    return _read_stages(section, binding, chip, units, count, reads=reads)
+
+
+def _read_stages(
+    section: Section, binding: Binding, chip: Chip, units: Units, count: int, *, reads: int | None
+) -> tuple[Stage, ...]:
     passes, macro = passes_of(binding, chip, reads), chip.macro
     per_macro: dict[int, list[Tile]] = {}
     for tile in binding.tiles:
@@ -155,6 +165,32 @@ def _mvm_stages(section: Section, command: Command, chip: Chip, units: Units, re
     )
 
 
+def _verify_stages(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
+    """The arrays, a row of a tile after the other: all its pulses, and a read behind each.
+
+    What the cell library calls the time of a cell is of all its pulses; those of a row are given together.
+    """
+    binding, write = section.bindings[int(command.args[0])], chip.cell.write
+    pulses = verify_pulses(chip)
+    row = pulses * picoseconds(chip.macro.t_read) + picoseconds(write.time if write and write.time else 0.0)
+    rows: dict[int, int] = {}
+    for tile in binding.tiles:
+        rows[tile.macro] = rows.get(tile.macro, 0) + tile.rows
+    return (_stage([units.of_macro(section, m, "array") for m in rows], [n * row for n in rows.values()], 1),)
+
+
+def _calibration_stages(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
+    """As the arrays and converters of an MVM of one vector; digital macros have nothing to calibrate."""
+    binding = section.bindings[int(command.args[0])]
+    return () if binding.readout.kind == "exact" else _read_stages(section, binding, chip, units, 1, reads=None)
+
+
+def _mode_stages(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
+    """The macro is held for a read: no figure for switching is published, so this one is assumed."""
+    macro = units.of_macro(section, int(command.args[0]), "array")
+    return (_stage([macro], [picoseconds(chip.macro.t_read)], 1),)
+
+
 def _bank_stages(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
     """All banks of a core together: columns are dealt out among them, and a bank takes `array.rows` rows a read."""
     binding, count = section.bindings[int(command.args[3])], whole(vectors_of(section, command))
@@ -169,6 +205,11 @@ def _load_stages(section: Section, command: Command, chip: Chip, units: Units) -
     held += [units.of_macro(section, m, "array") for m in dict.fromkeys(t.macro for t in binding.tiles)]
     bits = binding.rows * binding.cols * chip.macro.weights.slices * chip.array.bits_per_cell
     return (_stage(held, [-(-bits * SECOND // (8 * round(chip.store_bandwidth)))] * len(held), 1),)
+
+
+ARRAYS: Mapping[str, Callable[[Section, Command, Chip, Units], tuple[Stage, ...]]] = {
+    "WLOAD": _load_stages, "WVERIFY": _verify_stages, "CAL": _calibration_stages, "WMODE": _mode_stages,
+}  # fmt: skip
 
 
 def _link_stage(chip: Chip, units: Units, away: int, count: int) -> Stage:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from insitu.arch.spec import Chip
 from insitu.isa.program import Program, chip_of_space
-from insitu.isa.stream import can_stream, contexts_that_fit, run_places, streamed
+from insitu.isa.setup import memory_macros
+from insitu.isa.stream import can_stream, can_take_turns, contexts_that_fit, run_places, streamed
 from insitu.sim.timing import Timing, simulate_time
 
 MOST_CONTEXTS = 4  # runs in flight (our choice: memory and time to simulate)
@@ -39,8 +40,11 @@ def steady_state(program: Program, chip: Chip, timing: Timing) -> Steady | None:
     if not can_stream(program):
         return None
     room = [int(chip.memories[chip_of_space(space)[0]].size) for space in program.spaces]
+    if any(memory_macros(section) for section in program.sections):
+        return None  # memory is so short already that arrays make up for it
     contexts = min(contexts_that_fit(program, min(room, default=0)), 2 * len(program.sections), MOST_CONTEXTS)
-    ways = [_interval(program, chip, contexts, together) for together in (1, 2) if together <= contexts]
+    most = min(contexts, 2 if can_take_turns(program) else 1)
+    ways = [_interval(program, chip, contexts, together) for together in range(1, most + 1)]
     return Steady(min(ways), contexts, 1 + ways.index(min(ways)), timing.lower_bound_ps)
 
 

@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from insitu.arch.spec import Chip
 from insitu.base.errors import ProgramError
+from insitu.isa.calls import written_out
 from insitu.isa.program import Program
+from insitu.isa.setup import setup_length, setup_only
 from insitu.sim.counts import Counts, labels, tally
 from insitu.sim.events import Machine
 from insitu.sim.stages import SECOND, Plan, Units, plan_section
@@ -60,6 +62,11 @@ class Timing:
         return max(self.busy_ps.values(), default=0)
 
     @property
+    def busiest(self) -> str:
+        """The unit that works longest; the first by name of several."""
+        return max(sorted(self.busy_ps), key=lambda unit: self.busy_ps[unit], default="")
+
+    @property
     def utilization(self) -> dict[str, float]:
         """Share of the latency each unit works."""
         return {unit: busy / self.latency_ps if self.latency_ps else 0.0 for unit, busy in self.busy_ps.items()}
@@ -73,13 +80,28 @@ def simulate_time(
     `skip` jumps over loop trips once the state of the whole machine repeats: the same result, sooner (a trace
     shows every trip, so it turns skipping off).  `reads` array reads are averaged per input vector, else as many as the
     chip's own calibration says.  A program in which a core waits forever raises ProgramError.
+    What sets the cores up stands before the run and takes none of its time (`simulate_setup`).
     """
+    program = written_out(program)
+    starts = [setup_length(section.code) for section in program.sections]
+    return _simulate(program, chip, starts=starts, trace=trace, skip=skip, reads=reads)
+
+
+def simulate_setup(program: Program, chip: Chip) -> Timing:
+    """How long the chip is set up before the first run, and the events of that."""
+    only = setup_only(program)
+    return _simulate(only, chip, starts=[0] * len(only.sections), trace=False, skip=True, reads=None)
+
+
+def _simulate(
+    program: Program, chip: Chip, *, starts: Sequence[int], trace: bool, skip: bool, reads: int | None
+) -> Timing:
     units = Units()
     ports = [units.of_port(section) for section in program.sections]
     plans = [plan_section(program, section, chip, units=units, reads=reads) for section in program.sections]
     issue = [units.of_core(section, "issue") for section in program.sections]
     machine = Machine(plans, ports=ports, issue=issue, units=len(units.names), trace=trace, skip=skip and not trace)
-    machine.run()
+    machine.run(starts)
     if machine.waiting:
         raise _deadlock(program, machine)
     busy = _busy(plans, machine.executed, ports, issue)
@@ -129,7 +151,7 @@ def _layers(program: Program, machine: Machine) -> dict[str, LayerTime]:
     layers: dict[str, LayerTime] = {}
     for s, section in enumerate(program.sections):
         for i, label in enumerate(labels(section)):
-            if not machine.executed[s][i] or section.code[i].op == "WLOAD":
+            if not machine.executed[s][i] or section.code[i].op in ("WLOAD", "WVERIFY"):
                 continue  # what loads in advance is no part of a layer's time
             new = LayerTime(machine.first[s][i], machine.last[s][i], machine.elapsed[s][i])
             old = layers.get(label, LayerTime(new.start_ps, new.end_ps, 0))
