@@ -85,6 +85,12 @@ Search = Annotated[
         help='seconds that a solver looks for better places; 0: none (needs "insitu[solver]")',
     ),
 ]
+Versus = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vs", metavar="MACHINE", help="a conventional machine to set beside: h100, 8xh100, pi5 or a YAML file"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else, on standard output")]
 
 
@@ -138,6 +144,7 @@ def run(
     shape: Shapes = None,
     plan: PlanFile = None,
     precision: PrecisionOption = None,
+    vs: Versus = None,
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", help="the run folder; by default one in insitu-runs/")
     ] = None,
@@ -165,7 +172,8 @@ def run(
     )
     request = command.Request(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
-        objective=objective, search=search, check=check, calibrated=calibration, out=out, json=json,
+        objective=objective, search=search, check=check, vs=tuple(vs or ()), calibrated=calibration, out=out,
+        json=json,
     )  # fmt: skip
     from insitu.frontend.load import is_language_model
 

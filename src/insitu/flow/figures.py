@@ -21,6 +21,7 @@ from insitu.graph.ops.macs import macs
 from insitu.isa.container import program_bytes
 from insitu.isa.program import Program, chip_of_space
 from insitu.report.result import AccuracyPoint, LayerResult
+from insitu.sim.counts import whole
 from insitu.sim.energy import Energy, energy
 from insitu.sim.steady import steady_state
 from insitu.sim.timing import Timing, simulate_time
@@ -276,10 +277,23 @@ def _extra(program: Program, chip: Chip, timing: Timing) -> dict[str, Any]:
         "macros": macros,
         "utilization": [{"unit": u.unit, "busy": u.utilization} for u in utilization(timing)],
         "timeline": _timeline(program, timing),
+        "moved": _moved(timing),
         "memory": memory,
         "constants": constants(chip),
         "chip_text": capacity_text(chip),
     }
+
+
+def _moved(timing: Timing) -> dict[str, int]:
+    """Bytes that leave or enter each memory, and the links between chips, in one inference."""
+    total = timing.counts.total
+    moved = {
+        "ram": whole(total["ram_read_bytes"]) + whole(total["ram_write_bytes"]),
+        "store": whole(total["store_read_bytes"]),
+        "banks": whole(total["bank_read_bytes"]),
+        "links": whole(total["link_bytes"]),
+    }
+    return {name: count for name, count in moved.items() if count or name == "ram"}
 
 
 def _timeline(program: Program, timing: Timing) -> list[dict[str, Any]]:
