@@ -101,7 +101,7 @@ class Machine(Config):
     def precision(self, bits: int = 8) -> Precision:
         """The fastest format that holds numbers of `bits`; float formats of fewer bits hold fewer integers."""
         wide: dict[Precision, int] = {"int4": 4, "fp4": 3, "fp8": 4, "int8": 8, "bf16": 8, "fp16": 11, "fp32": 24}
-        fit = [p for p in self.rates if wide[p] >= bits]
+        fit: list[Precision] = [p for p in self.rates if wide[p] >= bits]
         if not fit:
             need = f"a machine with a format of {bits} bits"
             raise UsageError(self.name, f"formats {', '.join(self.rates)}", need)

@@ -14,6 +14,8 @@ from insitu.arch.describe import capacity_text
 from insitu.arch.spec import Chip
 from insitu.arch.thermal import junction
 from insitu.base.metrics import Metric
+from insitu.cost.book import load_book
+from insitu.cost.money import chip_cost
 from insitu.flow.quality import Closeness, LayerQuality
 from insitu.flow.sensitivity import weighed
 from insitu.graph.graph import Graph, Node
@@ -96,6 +98,7 @@ def cost(program: Program, chip: Chip) -> Cost:
         **_throughput(program, chip, timing),
         **spent.metrics(),
         "area_mm2": _square_millimetres(_times(arch_cost.area(chip), program.chips)),
+        "cost_usd": _money(chip, program.chips),
         "peak_tops": _times(arch_cost.peak_tops(chip), program.chips),
         "array_utilization": Metric(
             "array_utilization", use, "1", "modelled", "cells that hold a weight rectangle over all cells"
@@ -134,6 +137,12 @@ def _throughput(program: Program, chip: Chip, timing: Timing) -> dict[str, Metri
         "throughput_per_s": Metric("throughput_per_s", rate, "1/s", "modelled", note),
         "throughput_gap": Metric("throughput_gap", steady.gap, "1", "modelled", bound),
     }
+
+
+def _money(chip: Chip, chips: int) -> Metric:
+    """What the silicon costs to make, packaged and tested."""
+    area = _square_millimetres(arch_cost.area(chip)).value
+    return chip_cost(load_book(), area_mm2=area, node=chip.technology.node, chips=chips)
 
 
 def _times(metric: Metric, chips: int) -> Metric:
