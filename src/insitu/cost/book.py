@@ -1,4 +1,4 @@
-"""Facts with their sources: looked up by name, for a cheap, typical or dear case, replaced by `--set`, and remembered."""
+"""Facts with their sources: looked up by name for a cheap, typical or dear case, replaced by `--set`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CASES: tuple[Case, ...] = ("floor", "typical", "pessimistic")
 
 @dataclass(frozen=True)
 class Fact:
-    """One number.  `value` None: no source was found.  `low` is the end that makes things cheap, `high` the dear end."""
+    """One number.  `value` None: no source was found.  `low` makes things cheap, `high` dear."""
 
     name: str
     value: float | None
