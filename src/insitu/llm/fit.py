@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from insitu.base.errors import ConfigError, DataError
+from insitu.base.errors import DataError, InsituError
 from insitu.cost.machines import Machine, load_machine
 from insitu.llm.roofline import Serving, decode, end_to_end, prefill, throughput
 from insitu.llm.shapes import Shape, load_shape
@@ -80,9 +80,7 @@ def row_of(given: Mapping[str, Any]) -> Row:
     try:
         machine = load_machine(hardware)
         _, shape = load_shape(str(given.get("model") or ""))
-    except (ConfigError, DataError) as error:
-        return Row(name, "unknown", kind, group, (), str(error))
-    except Exception as error:  # noqa: BLE001 - a shape nobody knows
+    except InsituError as error:
         return Row(name, "unknown", kind, group, (), str(error))
     threads = threads_of(software)
     device = "processor" if threads is not None or machine.kind in ("cpu", "sbc", "mcu") else DEVICE_CLASSES.get(
