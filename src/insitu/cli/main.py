@@ -347,12 +347,17 @@ def validate(
     published: Annotated[
         str | None, typer.Option("--published", metavar="F.yaml", help="its published figures; enter no fit")
     ] = None,
+    llm: Annotated[
+        str | None, typer.Option("--llm", metavar="F.yaml", help="measured language-model inference, one row a measurement")
+    ] = None,
     out: Annotated[str | None, typer.Option("--out", metavar="F.html", help="a page with the scatter plot")] = None,
     json: AsJson = False,
 ) -> int:
-    """Hold the cost models against published silicon."""
+    """Hold the cost models against published silicon, or (--llm) against measured language-model inference."""
     from insitu.cli import validate as command
 
+    if llm is not None:
+        return command.run_language(llm, json=json)
     return command.run(chip, published, out, json=json)
 
 
