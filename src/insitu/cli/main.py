@@ -149,7 +149,8 @@ def run(
         str | None, typer.Option("--out", metavar="DIR", help="the run folder; by default one in insitu-runs/")
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", metavar="TEXT", help='a language model goes on from here ("ids:1,403": tokens)')
+        str | None,
+        typer.Option("--prompt", metavar="TEXT", help='a language model goes on from here ("ids:1,403": tokens)'),
     ] = None,
     tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="tokens to generate")] = 64,
     temperature: Annotated[
@@ -348,7 +349,8 @@ def validate(
         str | None, typer.Option("--published", metavar="F.yaml", help="its published figures; enter no fit")
     ] = None,
     llm: Annotated[
-        str | None, typer.Option("--llm", metavar="F.yaml", help="measured language-model inference, one row a measurement")
+        str | None,
+        typer.Option("--llm", metavar="F.yaml", help="measured language-model inference, one row a measurement"),
     ] = None,
     out: Annotated[str | None, typer.Option("--out", metavar="F.html", help="a page with the scatter plot")] = None,
     json: AsJson = False,

@@ -16,7 +16,7 @@ from insitu.circuit.effects import Physics
 from insitu.cli import console
 from insitu.cli.inputs import Loaded, ModelInputs, captured_only, load, parse_count
 from insitu.compiler.plan import plan_to_json
-from insitu.cost.machine import System, load_system
+from insitu.cost.machines import System, load_system
 from insitu.flow.baselines import beside
 from insitu.flow.chain import Deployment, Options, deploy
 from insitu.flow.folder import default_folder, fill_run, printable, versions_text

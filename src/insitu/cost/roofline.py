@@ -8,7 +8,7 @@ from functools import cache
 from math import fsum
 
 from insitu.circuit.cost import energy_scale, facts
-from insitu.cost.machine import BYTES, Level, Machine, Precision, System
+from insitu.cost.machines import BYTES, Level, Machine, Precision, System
 from insitu.graph.graph import Graph
 from insitu.graph.ops.macs import macs
 
@@ -95,7 +95,7 @@ def spend(
     held = fsum(r.weights * w.count for r, w in zip(rows, given, strict=True))
     total = held + fsum(r.state * w.count for r, w in zip(rows, given, strict=True))
     home = _level(machine, total, system.count)
-    far = machine.far.size
+    far = machine.memory.size
     missing = _missing(machine, home)
     moved = dict.fromkeys((m.name for m in machine.memories), 0.0)
     seconds: list[tuple[float, str]] = []
@@ -134,12 +134,12 @@ _TIMES = frozenset({"bandwidth"})
 def _level(machine: Machine, needed: float, count: int) -> Level:
     """The nearest memory that holds `needed` bytes; the farthest where none does."""
     holds = (m for m in machine.memories if m.size is not None and m.size * count >= needed)
-    return next(holds, machine.far)
+    return next(holds, machine.memory)
 
 
 def _missing(machine: Machine, home: Level) -> set[str]:
     lacking: set[str] = set()
-    if home.bandwidth is None and home is machine.far:
+    if home.bandwidth is None and home is machine.memory:
         lacking.add("bandwidth")
     if machine.power.max is None:
         lacking.add("power.max")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
 
-from insitu.cost.machine import System
+from insitu.cost.machines import System
 from insitu.cost.roofline import Spent, spend, works_of
 from insitu.graph.graph import Graph
 from insitu.report.result import Result
