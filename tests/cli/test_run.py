@@ -259,3 +259,26 @@ def test_demo(insitu: Insitu, tmp_path: Path) -> None:
     assert "on real speech" in page
     assert "Votes of the chips" in page
     assert os.sep + "tmp" not in page
+
+
+def test_beside_conventional_machines(insitu: Insitu, model: Path, data: Path, tmp_path: Path) -> None:
+    where = ("--samples", 4, "--instances", 1, "--check", 1, "--out", tmp_path / "run")
+    done = insitu("run", model, "--chip", "dcim-28nm", "--data", data, "--vs", "h100", "--vs", "pi5", *where, "--json")
+    assert done.code == 0, done.err
+    rows = done.json()["baselines"]
+    assert [row["name"] for row in rows] == ["dcim-28nm", "nvidia-h100-80g-sxm", "raspberry-pi-5"]
+    for row in rows:
+        assert row["latency_s"] > 0
+        parts = row["moving_j"] + row["arithmetic_j"] + row["rest_j"]
+        assert row["energy_j"] == pytest.approx(parts)
+        assert sum(row["bytes_moved"].values()) > 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "The memory wall" in page
+    assert "Raspberry Pi 5" in page
+    assert len(page) < 500_000
+
+
+def test_an_unknown_machine_is_refused_first(insitu: Insitu, model: Path) -> None:
+    done = insitu("run", model, "--chip", "dcim-28nm", "--vs", "h1000", "--json")
+    assert done.code == 1
+    assert "h100" in " ".join(done.json()["error"]["try"])

@@ -85,6 +85,12 @@ Search = Annotated[
         help='seconds that a solver looks for better places; 0: none (needs "insitu[solver]")',
     ),
 ]
+Versus = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vs", metavar="MACHINE", help="a conventional machine to set beside: h100, 8xh100, pi5 or a YAML file"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else, on standard output")]
 
 
@@ -138,11 +144,13 @@ def run(
     shape: Shapes = None,
     plan: PlanFile = None,
     precision: PrecisionOption = None,
+    vs: Versus = None,
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", help="the run folder; by default one in insitu-runs/")
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", metavar="TEXT", help='a language model goes on from here ("ids:1,403": tokens)')
+        str | None,
+        typer.Option("--prompt", metavar="TEXT", help='a language model goes on from here ("ids:1,403": tokens)'),
     ] = None,
     tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="tokens to generate")] = 64,
     temperature: Annotated[
@@ -165,7 +173,8 @@ def run(
     )
     request = command.Request(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
-        objective=objective, search=search, check=check, calibrated=calibration, out=out, json=json,
+        objective=objective, search=search, check=check, vs=tuple(vs or ()), calibrated=calibration, out=out,
+        json=json,
     )  # fmt: skip
     from insitu.frontend.load import is_language_model
 
@@ -339,12 +348,18 @@ def validate(
     published: Annotated[
         str | None, typer.Option("--published", metavar="F.yaml", help="its published figures; enter no fit")
     ] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option("--llm", metavar="F.yaml", help="measured language-model inference, one row a measurement"),
+    ] = None,
     out: Annotated[str | None, typer.Option("--out", metavar="F.html", help="a page with the scatter plot")] = None,
     json: AsJson = False,
 ) -> int:
-    """Hold the cost models against published silicon."""
+    """Hold the cost models against published silicon, or (--llm) against measured language-model inference."""
     from insitu.cli import validate as command
 
+    if llm is not None:
+        return command.run_language(llm, json=json)
     return command.run(chip, published, out, json=json)
 
 

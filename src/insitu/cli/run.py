@@ -16,6 +16,8 @@ from insitu.circuit.effects import Physics
 from insitu.cli import console
 from insitu.cli.inputs import Loaded, ModelInputs, captured_only, load, parse_count
 from insitu.compiler.plan import plan_to_json
+from insitu.cost.machines import System, load_system
+from insitu.flow.baselines import beside
 from insitu.flow.chain import Deployment, Options, deploy
 from insitu.flow.folder import default_folder, fill_run, printable, versions_text
 from insitu.flow.objective import objective_of
@@ -40,6 +42,7 @@ class Request:
     objective: str = "latency"
     search: float = 0.0
     check: str | None = None
+    vs: tuple[str, ...] = ()
     calibrated: bool = True
     out: str | None = None
     json: bool = False
@@ -49,16 +52,17 @@ def run(request: Request) -> int:
     """Deploy, write the run folder, print the summary; returns the exit code."""
     start = time.time()
     options = _options(request)
+    systems = tuple(load_system(name) for name in request.vs)
     loaded = load(request.inputs)
     assert loaded.chip is not None, "the command line demands one"
     captured_only(loaded.graph, request.inputs.model)
     options = replace(options, note=loaded.note)
     Physics.parse(options.physics, loaded.chip, calibrated=options.calibrated)
-    place = Path(request.out) if request.out is not None else _default_place(loaded, options)
+    place = Path(request.out) if request.out is not None else _default_place(loaded, options, systems)
     progress = console.Progress()
     try:
         with RunFolder.create(place) as folder:
-            deployment = _deployed(request, loaded, options, progress)
+            deployment = _beside(_deployed(request, loaded, options, progress), systems)
             audio = loaded.task.recordings if deployment.result.extra.get("answers") and loaded.task else ()
             progress("write the report", 0, 1)
             fill_run(folder, deployment, audio=audio, host=_host(request, start))
@@ -84,7 +88,16 @@ def _options(request: Request) -> Options:
     )
 
 
-def _default_place(loaded: Loaded, options: Options) -> Path:
+def _beside(deployment: Deployment, systems: tuple[System, ...]) -> Deployment:
+    """The deployment with the same network on conventional machines beside it."""
+    if not systems:
+        return deployment
+    result = deployment.result
+    extra = {**result.extra, "baselines": beside(result, deployment.captured, systems)}
+    return replace(deployment, result=replace(result, extra=extra))
+
+
+def _default_place(loaded: Loaded, options: Options, systems: tuple[System, ...] = ()) -> Path:
     """The folder that these inputs, options and this version name."""
     assert loaded.chip is not None
     parts = [
@@ -94,6 +107,7 @@ def _default_place(loaded: Loaded, options: Options) -> Path:
         *loaded.fingerprint(),
     ]
     parts.append(plan_to_json(loaded.plan) if loaded.plan is not None else "")
+    parts += [repr(systems)] if systems else []
     return default_folder(loaded.name, loaded.chip.name, parts)
 
 
@@ -154,6 +168,8 @@ def command_text(request: Request) -> str:
     for name in ("samples", "physics", "instances", "max_chips", "objective", "search", "check"):
         value = getattr(request, name)
         words += [f"--{name.replace('_', '-')}", str(value)] if value != getattr(plain, name) else []
+    for name in request.vs:
+        words += ["--vs", _short(name)]
     words += ["--time", request.times] if request.times != plain.times else []
     words += [] if request.calibrated else ["--no-calibration"]
     return shlex.join([*words, "--seed", str(given.seed)])

@@ -6,10 +6,21 @@ from insitu.arch.load import load_chip
 from insitu.base.errors import UsageError
 from insitu.base.store import write_text
 from insitu.cli import console
+from insitu.validate import language
 from insitu.validate.compare import compare, report
 from insitu.validate.page import html
 from insitu.validate.table import table
 from insitu.validate.unseen import read_published
+
+
+def run_language(path: str, *, json: bool) -> int:
+    """Hold the language-model rows of a file against the model; returns the exit code."""
+    rows, compared = language.compare(path)
+    if json:
+        console.put_json(language.report(rows, compared))
+    else:
+        console.put(language.table(rows, compared))
+    return 0
 
 
 def run(chip: str | None, published: str | None, out: str | None, *, json: bool) -> int:

@@ -14,7 +14,9 @@ from insitu.arch.describe import capacity_text
 from insitu.arch.spec import Chip
 from insitu.arch.thermal import junction
 from insitu.base.metrics import Metric
+from insitu.cost.book import load_book
 from insitu.cost.designs import spread
+from insitu.cost.money import chip_cost
 from insitu.flow.quality import Closeness, LayerQuality
 from insitu.flow.sensitivity import weighed
 from insitu.graph.graph import Graph, Node
@@ -23,6 +25,7 @@ from insitu.isa.container import program_bytes
 from insitu.isa.program import HOME, Program, chip_of_space
 from insitu.isa.setup import memory_macros, setup_length
 from insitu.report.result import AccuracyPoint, LayerResult
+from insitu.sim.counts import whole
 from insitu.sim.energy import Energy, energy
 from insitu.sim.steady import steady_state
 from insitu.sim.timing import Timing, simulate_setup, simulate_time
@@ -98,6 +101,7 @@ def cost(program: Program, chip: Chip) -> Cost:
         **spent.metrics(),
         **_energy_bounds(spent),
         "area_mm2": _square_millimetres(_times(arch_cost.area(chip), program.chips)),
+        "cost_usd": _money(chip, program.chips),
         "peak_tops": _times(arch_cost.peak_tops(chip), program.chips),
         "array_utilization": Metric(
             "array_utilization", use, "1", "modelled", "cells that hold a weight rectangle over all cells"
@@ -168,6 +172,12 @@ def _throughput(program: Program, chip: Chip, timing: Timing) -> dict[str, Metri
 
 def _share(timing: Timing) -> str:
     return f"{timing.lower_bound_ps / timing.latency_ps:.1%}" if timing.latency_ps else "none"
+
+
+def _money(chip: Chip, chips: int) -> Metric:
+    """What the silicon costs to make, packaged and tested."""
+    area = _square_millimetres(arch_cost.area(chip)).value
+    return chip_cost(load_book(), area_mm2=area, node=chip.technology.node, chips=chips)
 
 
 def _times(metric: Metric, chips: int) -> Metric:
@@ -311,6 +321,7 @@ def _extra(program: Program, chip: Chip, timing: Timing) -> dict[str, Any]:
         "macros": macros,
         "utilization": [{"unit": u.unit, "busy": u.utilization} for u in utilization(timing)],
         "timeline": _timeline(program, timing),
+        "moved": _moved(timing),
         "memory": memory,
         "constants": constants(chip),
         "chip_text": capacity_text(chip),
@@ -322,6 +333,18 @@ def space_bytes(program: Program, chip: Chip, space: str) -> int:
     memory, number = chip_of_space(space)
     macros = sum(len(memory_macros(s)) for s in program.sections if s.chip == number) if memory == HOME else 0
     return int(chip.memories[memory].size) + macros * chip.macro_bytes
+
+
+def _moved(timing: Timing) -> dict[str, int]:
+    """Bytes that leave or enter each memory, and the links between chips, in one inference."""
+    total = timing.counts.total
+    moved = {
+        "ram": whole(total["ram_read_bytes"]) + whole(total["ram_write_bytes"]),
+        "store": whole(total["store_read_bytes"]),
+        "banks": whole(total["bank_read_bytes"]),
+        "links": whole(total["link_bytes"]),
+    }
+    return {name: count for name, count in moved.items() if count or name == "ram"}
 
 
 def _timeline(program: Program, timing: Timing) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from insitu.report.figures.chip import floorplan, timeline
 from insitu.report.figures.energy import energy_breakdown, memory_use
 from insitu.report.figures.layers import layer_sqnr
 from insitu.report.figures.svg import Figure
+from insitu.report.figures.wall import bytes_moved, memory_wall
 from insitu.report.origins import Origin, constant_origins, metric_anchor, metric_origins
 from insitu.report.result import LayerResult, Result, finite
 from insitu.report.text import UNKNOWN, count, quantity
@@ -92,6 +93,7 @@ def _sections(result: Result) -> list[dict[str, Any]]:
         ("accuracy", "How accurate is it?", (accuracy_instances, layer_sqnr, confusion)),
         ("time", "Where does the time go?", (timeline, layer_latency, unit_utilization)),
         ("energy", "Where does the energy go?", (energy_breakdown, layer_energy)),
+        ("wall", "What would a conventional machine move?", (memory_wall, bytes_moved)),
         ("chip", "How does it lie on the chip?", (floorplan, memory_use)),
     )
     sections: list[dict[str, Any]] = []

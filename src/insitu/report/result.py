@@ -160,6 +160,8 @@ class Result:
             "constants": [c for c in self.extra.get("constants", ()) if any(c.get("elasticity", {}).values())][:TEN],
             "run_dir": self.run_dir,
         }
+        if "baselines" in self.extra:
+            shown["baselines"] = self.extra["baselines"]
         if not self.fits:
             shown["infeasible"] = [item.to_json() for item in self.infeasible]
         return plain(shown)

@@ -34,6 +34,7 @@ def _feasible(result: Result) -> list[str]:
         *_accuracy(result),
         *_speed(result),
         *_energy(result),
+        *_beside(result),
     ]
     broken = broken_text(result)
     change = best_change(result)
@@ -162,6 +163,26 @@ def _energy(result: Result) -> list[str]:
     shares = energy_shares(result)[:4]
     parts = ", ".join(f"{component_name(name)} {percent(share, 0)}" for name, _, share in shares)
     return [f"{line}{_origin(result, 'energy_j')}", *([f"Energy goes   {parts}"] if parts else [])]
+
+
+def _beside(result: Result) -> list[str]:
+    """One line a machine set beside the chip: its time, energy, and bytes moved, each over the chip's."""
+    rows = list(result.extra.get("baselines", ()))
+    if not rows:
+        return []
+    chip, lines = rows[0], []
+    for row in rows[1:4]:
+        far = sum(row["bytes_moved"].values())
+        shown = (
+            f"{quantity(row['latency_s'], 's')}{_over(row['latency_s'], chip['latency_s'])}, "
+            f"{quantity(row['energy_j'], 'J')}{_over(row['energy_j'], chip['energy_j'])}, {quantity(far, 'B')} moved"
+        )
+        lines.append(f"Beside it     {row['name']}: {shown} (modelled, {row['precision']}, batch 1)")
+    return lines
+
+
+def _over(value: float | None, chip: float | None) -> str:
+    return "" if value is None or not chip else f" ({value / chip:.3g} x)"
 
 
 def _origin(result: Result, name: str) -> str:
