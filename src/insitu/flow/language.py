@@ -227,7 +227,9 @@ def _rates(deployed: LanguageDeployment, cost: figures.Cost, prompt: int) -> dic
         "tokens_per_s": Metric("tokens_per_s", rate, "1/s", "modelled", note),
         "energy_per_token_j": Metric("energy_per_token_j", spent.value, "J", "modelled", note),
         "ttft_s": Metric("ttft_s", timed, "s", "modelled", f"a prompt of {prompt} tokens as one text"),
-        "kv_cache_bytes": Metric("kv_cache_bytes", float(held), "B", "measured", f"8-bit keys and values, {room} tokens"),
+        "kv_cache_bytes": Metric(
+            "kv_cache_bytes", float(held), "B", "measured", f"8-bit keys and values, {room} tokens"
+        ),
     }
 
 
@@ -263,6 +265,3 @@ def infeasible_result(model: LanguageModel, chip: Chip, error: InfeasibleError, 
     """A model that does not fit, as a result."""
     facts = ModelFacts(model.name, model.parameters, None)
     return Result(facts, chip.name, options.seed, "model", fits=False, infeasible=tuple(error.items))
-
-
-

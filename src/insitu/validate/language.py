@@ -102,7 +102,11 @@ def table(rows: Sequence[Row], compared: Sequence[Compared]) -> str:
     lines += [f"{r.id[:58]:58} implausible: {r.implausible}" for r in rows if r.implausible]
     lines += [f"{r.id[:58]:58} not modelled: {r.missing}" for r in rows if r.missing and not r.implausible]
     total = summary(rows, compared)
-    lines += ["", "factors: " + ", ".join(f"{k} {v:.3f}" for k, v in total["factors"].items()), _line("left out", total)]
+    lines += [
+        "",
+        "factors: " + ", ".join(f"{k} {v:.3f}" for k, v in total["factors"].items()),
+        _line("left out", total),
+    ]
     lines.append(_line("in sample", total["in_sample"]))
     lines += [
         f"{a['system']} {a['name']}: published {a['published']:.4g}, modelled {a['modelled']:.4g} {a['unit']}, "
