@@ -63,7 +63,12 @@ def _gpt2() -> Shapes:
     for layer in range(LAYERS):
         own = f"h.{layer}."
         found |= _norms([f"{own}ln_1", f"{own}ln_2"], bias=True)
-        for name, a, b in (("attn.c_attn", D, 3 * D), ("attn.c_proj", D, D), ("mlp.c_fc", D, 4 * D), ("mlp.c_proj", 4 * D, D)):
+        for name, a, b in (
+            ("attn.c_attn", D, 3 * D),
+            ("attn.c_proj", D, D),
+            ("mlp.c_fc", D, 4 * D),
+            ("mlp.c_proj", 4 * D, D),
+        ):
             found |= {f"{own}{name}.weight": (a, b), f"{own}{name}.bias": (b,)}
     return found
 
@@ -104,7 +109,9 @@ def _bert() -> Shapes:
         for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
             found |= _linear(f"{own}{name}", D, D, bias=True)
         found |= _norms([f"{own}attention.output.LayerNorm", f"{own}output.LayerNorm"], bias=True)
-        found |= _linear(f"{own}intermediate.dense", D, FFN, bias=True) | _linear(f"{own}output.dense", FFN, D, bias=True)
+        found |= _linear(f"{own}intermediate.dense", D, FFN, bias=True) | _linear(
+            f"{own}output.dense", FFN, D, bias=True
+        )
     return found
 
 

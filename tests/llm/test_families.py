@@ -25,7 +25,9 @@ from tests.llm.folders import FAMILIES, WORDS, write_folder
 TOKENS = 12
 
 
-@pytest.mark.parametrize("family", [pytest.param(f, marks=[] if f in ("llama", "gpt2") else [pytest.mark.slow]) for f in FAMILIES])
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=[] if f in ("llama", "gpt2") else [pytest.mark.slow]) for f in FAMILIES]
+)
 def test_family(family: str, tmp_path: Path) -> None:
     model = read_language_model(write_folder(tmp_path / family, family))
     chip = load_chip("dcim-28nm")

@@ -70,7 +70,7 @@ def _point(serving: Serving, keys: float, prompt: float, batch: int) -> Beside:
     factor = factor_of(serving.machine)
     parts = {k: v / factor for k, v in step(serving, tokens=1, batch=batch, keys=keys).items()}
     spent = total(parts)
-    watts = serving.machine.power
+    watts = serving.machine.power.max
     joules = None if watts is None else watts * fitted()["power_share"] * serving.count * spent / batch
     first = prefill(serving, tokens=prompt) / factor
     return Beside(
