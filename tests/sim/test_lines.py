@@ -11,9 +11,9 @@ from insitu.isa.program import Binding, Post, Readout, Vector
 from insitu.numeric.affine import requantize
 from insitu.numeric.readout import wtm2101_code
 from insitu.sim import fused
+from insitu.sim.bound import BoundMatrix
 from insitu.sim.fused import elementwise, ideal_product
 from insitu.sim.lines import Lines, across, disjoint, lines, offsets
-from insitu.sim.macro import BoundMatrix
 from insitu.sim.products import exact_matrix
 
 SAMPLES, PITCH = 3, 4096

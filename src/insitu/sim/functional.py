@@ -22,10 +22,11 @@ from insitu.isa.program import Command, Descriptor, Location, Program, Section, 
 from insitu.isa.setup import PROCEDURES, calibrated, table_places
 from insitu.isa.walk import operands
 from insitu.numeric.functions import lut_codes, softmax_codes
+from insitu.sim.bound import BoundMatrix
 from insitu.sim.code import Block, Item, Loop, Step
 from insitu.sim.fused import elementwise, ideal_product
 from insitu.sim.lines import Lines, lines
-from insitu.sim.macro import BoundMatrix, MacroModel
+from insitu.sim.macro import MacroModel
 from insitu.sim.order import Turn, interleaved
 from insitu.sim.vector import NUMBERS, Numbers, bound_product, float_product, run_host_command
 

@@ -12,12 +12,12 @@ from math import lcm
 import numpy as np
 
 from insitu.isa.program import Post, Vector
+from insitu.sim.bound import BoundMatrix
 from insitu.sim.lines import Lines, across, disjoint, same
-from insitu.sim.macro import BoundMatrix
+from insitu.sim.macro import line_of_drive
 from insitu.sim.products import FLOAT64_EXACT
 
 PATCHES = 1 << 19  # elements of gathered rows at a time
-NOTHING = np.float32(np.inf)
 
 
 def ideal_product(bound: BoundMatrix, source: Lines, target: Lines, samples: int) -> bool:
@@ -39,7 +39,7 @@ def ideal_product(bound: BoundMatrix, source: Lines, target: Lines, samples: int
         return False
     if not disjoint(source, target) or source.vectors != target.vectors:
         return False
-    scale, add, lo, hi = _driven(bound)
+    scale, add, lo, hi = line_of_drive(bound.binding)
     weights = matrix.data.T
     for first, count, begin, end in _blocks(source, target, len(source.rows), samples):
         runs = source.runs[begin // source.length : end // source.length]
@@ -56,18 +56,6 @@ def ideal_product(bound: BoundMatrix, source: Lines, target: Lines, samples: int
             target.length, target.step, first, count,
         )  # fmt: skip
     return True
-
-
-def _driven(bound: BoundMatrix) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """(scale, add, lo, hi) that make codes of the rows out of stored ones, as insitu.sim.macro.drive."""
-    binding, zero = bound.binding, np.float32(bound.binding.zero_in)
-    if binding.drive:
-        scale, add = np.float32(1 << binding.input_shift), np.float32(binding.input_offset)
-        return (scale, add - zero, np.float32(binding.drive[0]) - zero, np.float32(binding.drive[1]) - zero)
-    if binding.readout.kind == "wtm2101":
-        scale, add = np.float32(1 << binding.input_shift), np.float32(binding.input_offset)
-        return (scale, add - zero, -zero, np.float32(255) - zero)
-    return np.float32(1), np.float32(-binding.zero_in), -NOTHING, NOTHING
 
 
 def _blocks(source: Lines, target: Lines, rows: int, samples: int) -> list[tuple[int, int, int, int]]:

@@ -82,6 +82,21 @@ def add_codes(acc, multiplier, shift, lo, hi, up, total):
             total[i, c] += min(max(code, lo), hi) << up
 
 
+@nb.njit(cache=True, nogil=True)
+def drive_rows(codes, scale, add, lo, hi, out):
+    """out[v, r] = clip(codes[v, r] * scale + add, lo, hi) in float32."""
+    for v in range(codes.shape[0]):
+        for r in range(codes.shape[1]):
+            out[v, r] = min(max(nb.float32(codes[v, r]) * scale + add, lo), hi)
+
+
+@nb.njit(cache=True, nogil=True)
+def digits(x, shift, mask, out):
+    """out[i] = (x[i] >> shift) & mask for whole numbers in float32; mask -1 keeps the sign.  Flat arrays."""
+    for i in range(x.shape[0]):
+        out[i] = nb.float32((nb.int32(x[i]) >> nb.int32(shift)) & nb.int32(mask))
+
+
 # commands on lines of memory (insitu.sim.lines)
 #
 # Memory comes as unsigned words; flip is the sign bit of a signed type, else 0: code = (word ^ flip) - flip.
