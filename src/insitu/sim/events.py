@@ -54,7 +54,7 @@ class Machine:
         fixed = (self._tables.plans, self._tables.stages, self._tables.holds, self._tables.code)
         memory = self._memory_of_states()
         while not kernels.run(
-            (self._cores, *fixed, loops, self._free, tokens, queue, self._info, self._spans, self._tally, *memory),
+            self._cores, *fixed, loops, self._free, tokens, queue, self._info, self._spans, self._tally, *memory,
             self._trace, self._skip,
         ):  # fmt: skip
             self._spans = np.concatenate([self._spans, np.zeros_like(self._spans)])

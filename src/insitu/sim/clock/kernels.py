@@ -17,10 +17,33 @@ WORK, ENDL, PASS, LOOP, SIG, AWAIT, BAR, HALT, LOAD = range(9)
 
 
 @nb.njit(cache=True)
-def run(m, trace, skip):
-    """Run machine `m`, a tuple of its arrays, until no core has an event; False where spans must grow first."""
-    cores, plans, stages, holds, code, loops = m[0], m[1], m[2], m[3], m[4], m[5]
-    free, tokens, heap, info, spans, tally = m[6], m[7], m[8], m[9][0], m[10], m[11]
+def run(
+    cores,
+    plans,
+    stages,
+    holds,
+    code,
+    loops,
+    free,
+    tokens,
+    heap,
+    infos,
+    spans,
+    tally,
+    state,
+    trips,
+    seen,
+    seen_trips,
+    slots,
+    slot_state,
+    slot_trips,
+    slot_cores,
+    slot_tally,
+    trace,
+    skip,
+):
+    """Run a machine until no core has an event; False where spans must grow first."""
+    info = infos[0]
     room = spans.shape[0] - info.most_holds
     while info.events > 0:
         number = _pop(heap, info)
@@ -36,7 +59,26 @@ def run(m, trace, skip):
             if phase == FETCH:
                 _fetch(core, number, plan, stages, holds, loops, free, spans, tally, info, trace)
                 if skip and plan.kind == ENDL and info.again > 1:
-                    _skip_trips(m, core, number)
+                    _skip_trips(
+                        cores,
+                        core,
+                        number,
+                        loops,
+                        free,
+                        tokens,
+                        heap,
+                        info,
+                        tally,
+                        state,
+                        trips,
+                        seen,
+                        seen_trips,
+                        slots,
+                        slot_state,
+                        slot_trips,
+                        slot_cores,
+                        slot_tally,
+                    )
             elif phase == READ:
                 start = max(core.at, free[core.port])
                 end = start + plan.read_total
@@ -245,23 +287,32 @@ def _before(a, b):
 
 
 @nb.njit(cache=True)
-def _skip_trips(m, core, number):
+def _skip_trips(
+    cores,
+    core,
+    number,
+    loops,
+    free,
+    tokens,
+    heap,
+    info,
+    tally,
+    state,
+    trips,
+    seen,
+    seen_trips,
+    slots,
+    slot_state,
+    slot_trips,
+    slot_cores,
+    slot_tally,
+):
     """Where the whole machine is in a state it was in before, jump over the trips that would be the same.
 
     The first return of a state takes a snapshot, the second one knows what a period does, and jumps.  What is looked up
     is a hash; what is jumped on is compared whole.
     """
-    info, state, trips = m[9][0], m[12], m[13]
-    seen, seen_trips, slots, slot_state, slot_trips, slot_cores, slot_tally = (
-        m[14],
-        m[15],
-        m[16],
-        m[17],
-        m[18],
-        m[19],
-        m[20],
-    )
-    _describe(m, core, number, state, trips)
+    _describe(cores, core, number, loops, free, tokens, info, state, trips)
     slot = -1
     for i in range(slots.shape[0]):
         if slots[i].used and slots[i].core == number and slots[i].position == core.position:
@@ -270,8 +321,20 @@ def _skip_trips(m, core, number):
     if same:
         periods = _periods(slot_trips[slot], trips, info.depth)
         period = core.at - slots[slot].time
-        if periods > 0 and _steady(m, slot_cores[slot], slot_tally[slot], period):
-            _jump(m, slot_cores[slot], slot_tally[slot], slot_trips[slot], periods, period)
+        if periods > 0 and _steady(cores, tally, slot_cores[slot], slot_tally[slot], period):
+            _jump(
+                cores,
+                loops,
+                free,
+                heap,
+                info,
+                tally,
+                slot_cores[slot],
+                slot_tally[slot],
+                slot_trips[slot],
+                periods,
+                period,
+            )
             slots[slot].used = 0
             return
     key = _hash(state)
@@ -283,26 +346,27 @@ def _skip_trips(m, core, number):
             slot = info.next_slot
             info.next_slot = (slot + 1) % slots.shape[0]
         slots[slot].used, slots[slot].core, slots[slot].position, slots[slot].time = 1, number, core.position, core.at
-        slot_state[slot], slot_trips[slot] = state, trips
-        for i in range(m[0].shape[0]):
-            slot_cores[slot, i] = m[0][i].started
-        for i in range(m[11].shape[0]):
-            slot_tally[slot, i, 0], slot_tally[slot, i, 1] = m[11][i].executed, m[11][i].elapsed
+        _copy(state, slot_state[slot])
+        _copy(trips, slot_trips[slot])
+        for i in range(cores.shape[0]):
+            slot_cores[slot, i] = cores[i].started
+        for i in range(tally.shape[0]):
+            slot_tally[slot, i, 0], slot_tally[slot, i, 1] = tally[i].executed, tally[i].elapsed
     if not known:
         if 2 * info.seen >= seen.shape[0]:
-            seen.used[:] = 0
+            for i in range(seen.shape[0]):
+                seen[i].used = 0
             info.seen = 0
             at = _find(seen, key)
         info.seen += 1
     seen[at].used, seen[at].key, seen[at].time = 1, key, core.at
-    seen_trips[at] = trips
+    _copy(trips, seen_trips[at])
 
 
 @nb.njit(cache=True)
-def _describe(m, core, number, state, trips):
+def _describe(cores, core, number, loops, free, tokens, info, state, trips):
     """All that decides what happens next, times relative to now, into `state`; the trips left into `trips`."""
-    cores, loops, free, tokens = m[0], m[5], m[6], m[7]
-    depth, now, at = m[9][0].depth, core.at, 1
+    depth, now, at = info.depth, core.at, 1
     state[0] = number
     for i in range(cores.shape[0]):
         c = cores[i]
@@ -342,6 +406,12 @@ def _find(seen, key):
 
 
 @nb.njit(cache=True)
+def _copy(source, target):
+    for i in range(source.shape[0]):
+        target[i] = source[i]
+
+
+@nb.njit(cache=True)
 def _equal(a, b):
     for i in range(a.shape[0]):
         if a[i] != b[i]:
@@ -371,12 +441,11 @@ def _periods(old, new, depth):
 
 
 @nb.njit(cache=True)
-def _steady(m, started, tally, period):
+def _steady(cores, now, started, tally, period):
     """Each core either did nothing since, or began what it does now one period later than it did then."""
-    cores = m[0]
     for i in range(cores.shape[0]):
         moved = cores[i].started - started[i]
-        if moved != period and (moved != 0 or _ran(m[11], tally, cores[i])):
+        if moved != period and (moved != 0 or _ran(now, tally, cores[i])):
             return False
     return True
 
@@ -391,8 +460,7 @@ def _ran(now, tally, core):
 
 
 @nb.njit(cache=True)
-def _jump(m, started, tally, before, periods, period):
-    cores, loops, free, heap, info, now = m[0], m[5], m[6], m[8], m[9][0], m[11]
+def _jump(cores, loops, free, heap, info, now, started, tally, before, periods, period):
     shift = periods * period
     for i in range(cores.shape[0]):
         c, ran = cores[i], False
