@@ -13,9 +13,10 @@ import numpy as np
 
 from insitu.isa.program import Post, Vector
 from insitu.sim.bound import BoundMatrix
-from insitu.sim.lines import Lines, across, disjoint, same
-from insitu.sim.macro import line_of_drive
+from insitu.sim.lines import Lines, across, disjoint, gathers, same
+from insitu.sim.macro import MacroModel, drive_signed, finish, line_of_drive
 from insitu.sim.products import FLOAT64_EXACT
+from insitu.sim.reads import Reads, ideal_total, noisy_codes
 
 PATCHES = 1 << 19  # elements of gathered rows at a time
 
@@ -67,6 +68,46 @@ def _blocks(source: Lines, target: Lines, rows: int, samples: int) -> list[tuple
     whole = lcm(source.length, target.length)
     size = max(whole, PATCHES // rows // whole * whole)
     return [(i, 1, at, min(at + size, vectors)) for i in range(samples) for at in range(0, vectors, size)]
+
+
+def converted_product(
+    model: MacroModel, bound: BoundMatrix, source: Lines, target: Lines, samples: int, reads: Reads
+) -> bool:
+    """Reads of a converter, ideal ones and those under physics, from lines to lines; also noisy ones of `wtm2101`."""
+    from insitu.sim.kernels import gather, scatter
+
+    binding = bound.binding
+    kind = binding.readout.kind
+    if kind == "exact" or binding.negated or not (bound.analog or (kind == "adc" and _narrow_slices(bound))):
+        return False
+    if not gathers(source) or not disjoint(source, target) or source.vectors != target.vectors:
+        return False
+    scale, add, lo, hi = line_of_drive(binding)
+    signed = drive_signed(binding, np.int8 if source.flip else np.uint8)
+    for first, count, begin, end in _blocks(source, target, len(source.rows), samples):
+        runs = source.runs[begin // source.length : end // source.length]
+        patches = np.empty((len(source.rows), count * (end - begin)), np.float32)
+        gather(
+            source.memory, source.flip, source.start, source.pitch, source.rows, runs, source.length, source.step,
+            first, count, scale, add, lo, hi, patches,
+        )  # fmt: skip
+        if bound.analog:
+            codes = noisy_codes(model, bound, patches.T, reads.after(first * source.vectors + begin), signed=signed)
+        else:
+            codes = ideal_total(bound, patches.T, signed=signed)
+        if kind == "adc":
+            codes = finish(bound, codes, np.empty(codes.shape, np.int32))
+        out = target.runs[begin // target.length : end // target.length]
+        scatter(
+            np.ascontiguousarray(codes, np.int32), target.memory, target.start, target.pitch, target.rows, out,
+            target.length, target.step, first, count,
+        )  # fmt: skip
+    return True
+
+
+def _narrow_slices(bound: BoundMatrix) -> bool:
+    """Whether float32 holds the products of all slices exactly."""
+    return all(matrix.data.dtype == np.float32 for part in bound.slices for _, matrix in part)
 
 
 def _exact_post(post: Post, bound: int, multiplier: int) -> bool:

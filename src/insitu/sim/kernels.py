@@ -82,6 +82,25 @@ def add_codes(acc, multiplier, shift, lo, hi, up, total):
             total[i, c] += min(max(code, lo), hi) << up
 
 
+@nb.njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def squares_along(x, out):
+    """out[v] = sum of x[v, r] ** 2 over r."""
+    for v in range(x.shape[0]):
+        row, total = x[v], F(0.0)
+        for r in range(row.shape[0]):
+            total += row[r] * row[r]
+        out[v] = total
+
+
+@nb.njit(cache=True, nogil=True, fastmath={"contract"})
+def squares_across(x, out):
+    """out[v] = sum of x[r, v] ** 2 over r."""
+    out[:] = F(0.0)
+    for r in range(x.shape[0]):
+        for v in range(x.shape[1]):
+            out[v] += x[r, v] * x[r, v]
+
+
 @nb.njit(cache=True, nogil=True)
 def drive_rows(codes, scale, add, lo, hi, out):
     """out[v, r] = clip(codes[v, r] * scale + add, lo, hi) in float32."""
@@ -159,6 +178,20 @@ def store_lines(
                     for i in range(length):
                         memory[here + i * step] = values[i]
                 at += length
+
+
+@nb.njit(cache=True, nogil=True)
+def scatter(codes, memory, start, pitch, columns, runs, length, step, first, samples):
+    """Codes [vectors, columns] to their places in memory, vectors as `gather` counts them."""
+    at = 0
+    for s in range(first, first + samples):
+        base = start + s * pitch
+        for j in range(runs.shape[0]):
+            for c in range(columns.shape[0]):
+                here = base + columns[c] + runs[j]
+                for i in range(length):
+                    memory[here + i * step] = codes[at + i, c]
+            at += length
 
 
 @nb.njit(cache=True, inline="always")

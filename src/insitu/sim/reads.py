@@ -13,7 +13,7 @@ from insitu.base.random import effect_key, read_normals
 from insitu.circuit.converter import drive_levels
 from insitu.circuit.macro import read_codes
 from insitu.isa.program import Binding, Readout
-from insitu.numeric.readout import adc_range, wtm2101_join
+from insitu.numeric.readout import adc_range, finer_step, wtm2101_join
 from insitu.numeric.slicing import digit_shifts
 from insitu.sim.bound import Analog, BoundMatrix
 
@@ -56,6 +56,23 @@ def noisy_codes(model: MacroModel, bound: BoundMatrix, x: Floats, reads: Reads, 
             for up_w, analog in bound.analog[index]:
                 name, up = index << 8 | number << 4 | up_w, up_x + up_w + readout.finest - steps[index]
                 _add(model, bound, analog, rows, reads, total, plane=name, kind=ADC, lo=lo, hi=hi, up=up)
+    return total
+
+
+def ideal_total(bound: BoundMatrix, x: Floats, *, signed: bool) -> Array:
+    """`noisy_codes` of an ideal converter whose products float32 holds."""
+    from insitu.sim.kernels import add_codes
+
+    readout = bound.binding.readout
+    lo, hi = adc_range(readout.bits, signed=readout.signed)
+    total = np.zeros((len(x), bound.binding.cols), bound.total_type)
+    steps = readout.finer or (0,) * len(bound.parts)
+    for up_x, plane in planes_of(x, readout, signed=signed):
+        for index, part in enumerate(bound.parts):
+            multiplier, shift = finer_step(int(readout.multiplier), int(readout.shift), steps[index])
+            for up_w, matrix in bound.slices[index]:
+                acc = plane[:, part] @ matrix.data
+                add_codes(acc, multiplier, shift, lo, hi, up_x + up_w + readout.finest - steps[index], total)
     return total
 
 
@@ -125,11 +142,18 @@ def driven_levels(model: MacroModel, x: Floats, binding: Binding) -> Floats:
 
 def squares_of(driven: Floats, analog: Analog) -> Floats:
     """sum(x**2 * spread), [vectors, columns]; one column for all where every cell has the same."""
+    from insitu.sim.kernels import squares_across, squares_along
+
     if analog.slope == 0:
         return np.zeros((len(driven), 1), np.float32)
     if analog.spread is not None:
         return (driven * driven) @ analog.spread
-    return np.asarray(np.einsum("vr,vr->v", driven, driven), np.float32)[:, None]
+    out = np.empty(len(driven), np.float32)
+    if driven.flags.f_contiguous and len(driven) > 1:
+        squares_across(driven.T, out)
+    else:
+        squares_along(driven, out)
+    return out[:, None]
 
 
 def bent_codes(
