@@ -13,7 +13,7 @@ import numpy as np
 
 from insitu.isa.program import Post, Vector
 from insitu.sim.bound import BoundMatrix
-from insitu.sim.lines import Lines, across, disjoint, gathers, same
+from insitu.sim.lines import Array, Ints, Lines, across, disjoint, gathers, same
 from insitu.sim.macro import MacroModel, drive_signed, finish, line_of_drive
 from insitu.sim.products import FLOAT64_EXACT
 from insitu.sim.reads import Reads, ideal_total, noisy_codes
@@ -74,11 +74,10 @@ def converted_product(
     model: MacroModel, bound: BoundMatrix, source: Lines, target: Lines, samples: int, reads: Reads
 ) -> bool:
     """Reads of a converter, ideal ones and those under physics, from lines to lines; also noisy ones of `wtm2101`."""
-    from insitu.sim.kernels import gather, scatter
+    from insitu.sim.kernels import gather
 
     binding = bound.binding
-    kind = binding.readout.kind
-    if kind == "exact" or binding.negated or not (bound.analog or (kind == "adc" and _narrow_slices(bound))):
+    if binding.readout.kind == "exact" or binding.negated or not (bound.analog or _narrow_slices(bound)):
         return False
     if not gathers(source) or not disjoint(source, target) or source.vectors != target.vectors:
         return False
@@ -91,23 +90,42 @@ def converted_product(
             source.memory, source.flip, source.start, source.pitch, source.rows, runs, source.length, source.step,
             first, count, scale, add, lo, hi, patches,
         )  # fmt: skip
-        if bound.analog:
-            codes = noisy_codes(model, bound, patches.T, reads.after(first * source.vectors + begin), signed=signed)
-        else:
-            codes = ideal_total(bound, patches.T, signed=signed)
-        if kind == "adc":
-            codes = finish(bound, codes, np.empty(codes.shape, np.int32))
         out = target.runs[begin // target.length : end // target.length]
-        scatter(
-            np.ascontiguousarray(codes, np.int32), target.memory, target.start, target.pitch, target.rows, out,
-            target.length, target.step, first, count,
-        )  # fmt: skip
+        if bound.analog:
+            now = reads.after(first * source.vectors + begin)
+            _store_noisy(noisy_codes(model, bound, patches.T, now, signed=signed), bound, target, out, first, count)
+        else:
+            _store_sums(ideal_total(bound, patches, signed=signed), bound, target, out, first, count)
     return True
 
 
+def _store_noisy(codes: Array, bound: BoundMatrix, target: Lines, runs: Ints, first: int, count: int) -> None:
+    """What `noisy_codes` gives, [vectors, columns], to its place."""
+    from insitu.sim.kernels import scatter
+
+    if bound.binding.readout.kind == "adc":
+        codes = finish(bound, codes, np.empty(codes.shape, np.int32))
+    scatter(
+        np.ascontiguousarray(codes, np.int32), target.memory, target.start, target.pitch, target.rows, runs,
+        target.length, target.step, first, count,
+    )  # fmt: skip
+
+
+def _store_sums(total: Array, bound: BoundMatrix, target: Lines, runs: Ints, first: int, count: int) -> None:
+    """Sums of codes [columns, vectors], requantized, to their place."""
+    from insitu.sim.kernels import store_lines
+
+    post = bound.binding.post
+    store_lines(
+        total, bound.bias, bound.multiplier, bound.shift, 0, float(post.zero_point), float(post.lo), float(post.hi),
+        target.memory, target.start, target.pitch, target.rows, runs, target.length, target.step, first, count,
+    )  # fmt: skip
+
+
 def _narrow_slices(bound: BoundMatrix) -> bool:
-    """Whether float32 holds the products of all slices exactly."""
-    return all(matrix.data.dtype == np.float32 for part in bound.slices for _, matrix in part)
+    """Whether float32 holds the products of all slices of a converter exactly, and float64 their requantized sum."""
+    narrow = all(matrix.data.dtype == np.float32 for part in bound.slices for _, matrix in part)
+    return bound.binding.readout.kind == "adc" and narrow and bound.exact_scale is not None
 
 
 def _exact_post(post: Post, bound: int, multiplier: int) -> bool:

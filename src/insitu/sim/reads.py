@@ -60,18 +60,18 @@ def noisy_codes(model: MacroModel, bound: BoundMatrix, x: Floats, reads: Reads, 
 
 
 def ideal_total(bound: BoundMatrix, x: Floats, *, signed: bool) -> Array:
-    """`noisy_codes` of an ideal converter whose products float32 holds."""
+    """Sum of an ideal converter's codes, [columns, vectors] of x [rows, vectors]; float32 must hold the products."""
     from insitu.sim.kernels import add_codes
 
     readout = bound.binding.readout
     lo, hi = adc_range(readout.bits, signed=readout.signed)
-    total = np.zeros((len(x), bound.binding.cols), bound.total_type)
+    total = np.zeros((bound.binding.cols, x.shape[1]), bound.total_type)
     steps = readout.finer or (0,) * len(bound.parts)
     for up_x, plane in planes_of(x, readout, signed=signed):
         for index, part in enumerate(bound.parts):
             multiplier, shift = finer_step(int(readout.multiplier), int(readout.shift), steps[index])
             for up_w, matrix in bound.slices[index]:
-                acc = plane[:, part] @ matrix.data
+                acc = matrix.data.T @ plane[part]
                 add_codes(acc, multiplier, shift, lo, hi, up_x + up_w + readout.finest - steps[index], total)
     return total
 

@@ -36,8 +36,8 @@ class LayerTime:
 class Timing:
     """Latency, and where it goes.  `busy_ps` is work per unit; `lower_bound_ps` that of the busiest one.
 
-    `counts` are the events of the commands that ran; `spans` (dtype clock.layout.SPAN, `resource` indexes `units`) is there
-    when a trace was asked for.  `last_ps`: when each command of each section ended for the last time.
+    `counts` are the events of the commands that ran; `spans` (dtype clock.layout.SPAN, `resource` indexes `units`) is
+    there when a trace was asked for.  `last_ps`: when each command of each section ended for the last time.
     """
 
     latency_ps: int

@@ -413,7 +413,7 @@ def _copy(source, target):
 
 @nb.njit(cache=True)
 def _equal(a, b):
-    for i in range(a.shape[0]):
+    for i in range(a.shape[0]):  # noqa: SIM110 (numba knows no generators)
         if a[i] != b[i]:
             return False
     return True
@@ -453,7 +453,7 @@ def _steady(cores, now, started, tally, period):
 @nb.njit(cache=True)
 def _ran(now, tally, core):
     """Whether a core has ended a command since."""
-    for k in range(core.base, core.base + core.count):
+    for k in range(core.base, core.base + core.count):  # noqa: SIM110 (numba knows no generators)
         if now[k].executed != tally[k, 0]:
             return True
     return False

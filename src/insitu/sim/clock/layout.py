@@ -107,7 +107,7 @@ def _row(plan: Plan, token: Mapping[int, int], stage: int, stage_end: int) -> tu
     arg, wanted = (*plan.args, 0, 0)[:2] if plan.op in ("LOOP", "SIG", "AWAIT") else (0, 0)
     if plan.op in ("SIG", "AWAIT"):
         arg = token[arg]
-    read, write = (burst and (burst.edge, burst.total) or (0, 0) for burst in (plan.read, plan.write))
+    read, write = ((burst and (burst.edge, burst.total)) or (0, 0) for burst in (plan.read, plan.write))
     return (KINDS.get(plan.op, 0), arg, wanted, plan.issue, *read, *write, stage, stage_end)
 
 
