@@ -35,18 +35,15 @@ def run() -> BenchResult:
 
 def built(name: str) -> tuple[Any, Any]:
     """The ONNX model and its program."""
-    from insitu.algo import ptq
     from insitu.bench import networks
     from insitu.bench.layer import bench_chip
-    from insitu.compiler.pipeline import compile_graph
-    from insitu.compiler.precision import apply_plan
-    from insitu.flow.chain import capture
+    from insitu.flow.chain import build, capture
     from insitu.frontend.onnx import import_model
 
     model, chip = getattr(networks, name)(), bench_chip()
     graph = capture(import_model(model))
     data = {"x": np.random.default_rng(0).standard_normal((4, *input_shape(model)), np.float32)}
-    return model, compile_graph(apply_plan(graph, chip, plan=ptq.plan(graph, chip, data=data)), chip)
+    return model, build(graph, chip, calibration=data)[2]
 
 
 def input_shape(model: Any) -> tuple[int, ...]:

@@ -182,8 +182,8 @@ def encoder(layers: int = 6, width: int = 384, tokens: int = 128, heads: int = 6
     """A transformer encoder (Vaswani et al. 2017, norms after the sums as in BERT) on embeddings [1, tokens, width]."""
     net = Network("encoder", (1, tokens, width))
     shape, each = (1, tokens, width), width // heads
-    split = net.tensor(np.array([1, tokens, heads, each], np.int64))
-    whole = net.tensor(np.array(shape, np.int64))
+    split = net.tensor(np.array([0, tokens, heads, each], np.int64))  # 0: as it is
+    whole = net.tensor(np.array([0, tokens, width], np.int64))
     scale = net.tensor(np.float32(each**-0.5).reshape(1))
     ones, zeros = net.tensor(np.ones(width, np.float32)), net.tensor(np.zeros(width, np.float32))
 

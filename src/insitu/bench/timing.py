@@ -46,19 +46,16 @@ def resnet18_program() -> tuple[Any, Any]:
     """ResNet-18 with random weights on the digital chip of the compile benchmark, and that chip."""
     import numpy as np
 
-    from insitu.algo import ptq
     from insitu.arch.load import load_chip
     from insitu.bench.compile import CHIP, OVERRIDES
     from insitu.bench.networks import resnet18
-    from insitu.compiler.pipeline import compile_graph
-    from insitu.compiler.precision import apply_plan
-    from insitu.flow.chain import capture
+    from insitu.flow.chain import build, capture
     from insitu.frontend.onnx import import_model
 
     chip = load_chip(CHIP, overrides=OVERRIDES)
     graph = capture(import_model(resnet18()))
     data = {"x": np.random.default_rng(0).standard_normal((1, 1, 3, 224, 224), np.float32)}
-    return compile_graph(apply_plan(graph, chip, plan=ptq.plan(graph, chip, data=data)), chip), chip
+    return build(graph, chip, calibration=data)[2], chip
 
 
 def repeated(program: Any, times: int) -> Any:
