@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.isa.program import Binding
+from insitu.numeric.readout import adc_range, finer_step
 from insitu.sim.products import FLOAT64_EXACT, Matrix
 
 Array = npt.NDArray[Any]
@@ -56,6 +57,35 @@ class BoundMatrix:
         if self.binding.readout.kind != "adc":
             return self.ideal[0].bound
         return (1 << self.total_bits) + int(np.abs(self.bias).max(initial=0))
+
+    @cached_property
+    def narrow(self) -> bool:
+        """Whether float32 holds the products of all slices of a converter, and codes reach its sums as they are."""
+        narrow = all(matrix.data.dtype == np.float32 for part in self.slices for _, matrix in part)
+        return self.binding.readout.kind == "adc" and not self.analog and narrow
+
+    def digit_bound(self, matrix: Matrix) -> int:
+        """Above the magnitude of a sum of one plane with a slice; a digit is below 2**step, its sign included."""
+        bits, step = self.binding.readout.plane_bits
+        return matrix.bound if step >= bits else (matrix.bound >> step) * ((1 << step) - 1)
+
+    @cached_property
+    def lossless(self) -> tuple[int | None, ...]:
+        """By row part: codes per unit of the sum, a whole number, where no code of the part can be clipped; else None.
+
+        Then the codes of all planes and slices add up to that many times the product.
+        """
+        readout = self.binding.readout
+        lo, hi = adc_range(readout.bits, signed=readout.signed)
+        found: list[int | None] = []
+        for index, slices in enumerate(self.slices):
+            finer = readout.finer[index] if readout.finer else 0
+            multiplier, shift = finer_step(int(readout.multiplier), int(readout.shift), finer)
+            factor = multiplier >> shift
+            reach = factor * max((self.digit_bound(matrix) for _, matrix in slices), default=0)
+            whole = factor << shift == multiplier and factor > 0
+            found.append(factor if whole and reach <= hi and -reach >= lo else None)
+        return tuple(found)
 
     @cached_property
     def total_bits(self) -> int:

@@ -77,7 +77,7 @@ def converted_product(
     from insitu.sim.kernels import gather
 
     binding = bound.binding
-    if binding.readout.kind == "exact" or binding.negated or not (bound.analog or _narrow_slices(bound)):
+    if binding.readout.kind == "exact" or binding.negated or not (bound.analog or (bound.narrow and bound.exact_scale)):
         return False
     if not gathers(source) or not disjoint(source, target) or source.vectors != target.vectors:
         return False
@@ -95,7 +95,7 @@ def converted_product(
             now = reads.after(first * source.vectors + begin)
             _store_noisy(noisy_codes(model, bound, patches.T, now, signed=signed), bound, target, out, first, count)
         else:
-            _store_sums(ideal_total(bound, patches, signed=signed), bound, target, out, first, count)
+            _store_sums(ideal_total(bound, patches, signed=signed, across=True), bound, target, out, first, count)
     return True
 
 
@@ -120,12 +120,6 @@ def _store_sums(total: Array, bound: BoundMatrix, target: Lines, runs: Ints, fir
         total, bound.bias, bound.multiplier, bound.shift, 0, float(post.zero_point), float(post.lo), float(post.hi),
         target.memory, target.start, target.pitch, target.rows, runs, target.length, target.step, first, count,
     )  # fmt: skip
-
-
-def _narrow_slices(bound: BoundMatrix) -> bool:
-    """Whether float32 holds the products of all slices of a converter exactly, and float64 their requantized sum."""
-    narrow = all(matrix.data.dtype == np.float32 for part in bound.slices for _, matrix in part)
-    return bound.binding.readout.kind == "adc" and narrow and bound.exact_scale is not None
 
 
 def _exact_post(post: Post, bound: int, multiplier: int) -> bool:

@@ -110,6 +110,25 @@ def drive_rows(codes, scale, add, lo, hi, out):
 
 
 @nb.njit(cache=True, nogil=True)
+def add_pair(acc, width, scale, lo, hi, up_low, up_high, total):
+    """As `add_codes` of flat sums, where float64 holds sum * multiplier; scale = multiplier / 2**shift.
+
+    Where width > 0 an element is low + high * 2**width, |low| < 2**(width - 1): the sums of two planes.
+    """
+    half = nb.int32(1) << nb.int32(width - 1) if width > 0 else nb.int32(0)
+    for i in range(acc.shape[0]):
+        both = nb.int32(acc[i])
+        low = both
+        if width > 0:
+            high = (both + half) >> nb.int32(width)
+            low = both - (high << nb.int32(width))
+            code = min(max(np.rint(nb.float64(high) * scale), lo), hi)
+            total[i] += nb.int32(code) << up_high
+        code = min(max(np.rint(nb.float64(low) * scale), lo), hi)
+        total[i] += nb.int32(code) << up_low
+
+
+@nb.njit(cache=True, nogil=True)
 def digits(x, shift, mask, out):
     """out[i] = (x[i] >> shift) & mask for whole numbers in float32; mask -1 keeps the sign.  Flat arrays."""
     for i in range(x.shape[0]):

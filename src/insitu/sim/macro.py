@@ -21,7 +21,7 @@ from insitu.numeric.readout import adc_range, finer_step, wtm2101_join
 from insitu.numeric.slicing import digit_shifts, slice_weights
 from insitu.sim.bound import Analog, BoundMatrix
 from insitu.sim.products import FLOAT64_EXACT, Matrix, exact_matrix
-from insitu.sim.reads import ADC, TOGETHER, Reads, noisy_codes, squares_of
+from insitu.sim.reads import ADC, TOGETHER, Reads, ideal_total, noisy_codes, squares_of
 
 Array = npt.NDArray[Any]
 INT64 = np.int64
@@ -70,6 +70,8 @@ class MacroModel:
         kind = bound.binding.readout.kind
         if bound.analog:
             return self._noisy(bound, codes, Reads(first_vector, sequence))
+        if bound.narrow and codes.dtype.itemsize <= 2:
+            return self._converted(bound, codes)
         x = drive(bound.binding, codes)
         if kind == "exact":
             acc = bound.ideal[0].times(x)
@@ -144,6 +146,15 @@ class MacroModel:
                 finish(bound, found, out[at : at + TOGETHER])
             else:
                 out[at : at + TOGETHER] = found
+        return out
+
+    @staticmethod
+    def _converted(bound: BoundMatrix, codes: Array) -> Array:
+        """Codes of an ideal converter, a block of vectors at a time."""
+        out = np.empty((len(codes), bound.binding.cols), np.int32)
+        for at in range(0, len(codes), TOGETHER):
+            driven, signed = drive_floats(bound.binding, codes[at : at + TOGETHER])
+            finish(bound, ideal_total(bound, driven, signed=signed, across=False), out[at : at + TOGETHER])
         return out
 
     @staticmethod

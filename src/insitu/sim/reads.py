@@ -16,6 +16,7 @@ from insitu.isa.program import Binding, Readout
 from insitu.numeric.readout import adc_range, finer_step, wtm2101_join
 from insitu.numeric.slicing import digit_shifts
 from insitu.sim.bound import Analog, BoundMatrix
+from insitu.sim.products import FLOAT32_EXACT, FLOAT64_EXACT, Matrix
 
 if TYPE_CHECKING:
     from insitu.sim.macro import MacroModel
@@ -59,21 +60,79 @@ def noisy_codes(model: MacroModel, bound: BoundMatrix, x: Floats, reads: Reads, 
     return total
 
 
-def ideal_total(bound: BoundMatrix, x: Floats, *, signed: bool) -> Array:
-    """Sum of an ideal converter's codes, [columns, vectors] of x [rows, vectors]; float32 must hold the products."""
-    from insitu.sim.kernels import add_codes
+def ideal_total(bound: BoundMatrix, x: Floats, *, signed: bool, across: bool) -> Array:
+    """Sum of an ideal converter's codes of driven rows; float32 must hold the products of planes and slices.
+
+    `across`: x is [rows, vectors] and the sum [columns, vectors], else [vectors, rows] and [vectors, columns].  Where
+    no code can be rounded or clipped a part is one product; else planes are multiplied two at a time where float32
+    has room for both sums.
+    """
+    readout, cols = bound.binding.readout, bound.binding.cols
+    total = np.zeros((cols, x.shape[1]) if across else (len(x), cols), bound.total_type)
+    steps = readout.finer or (0,) * len(bound.parts)
+    lossy = [i for i, factor in enumerate(bound.lossless) if factor is None]
+    for index, factor in enumerate(bound.lossless):
+        if factor is not None:
+            acc = _times(x, bound.parts[index], bound.ideal[index].data, across=across)
+            total += (acc.astype(total.dtype) * total.dtype.type(factor)) << (readout.finest - steps[index])
+    planes = list(planes_of(x, readout, signed=signed)) if lossy else []
+    for index in lossy:
+        for up_w, matrix in bound.slices[index]:
+            up = up_w + readout.finest - steps[index]
+            for (low, plane), (high, other), width in _paired(planes, bound.digit_bound(matrix)):
+                both = plane if other is None else plane + other * np.float32(1 << width)
+                acc = _times(both, bound.parts[index], matrix.data, across=across)
+                _add_ideal(acc, bound, matrix, steps[index], width, (up + low, up + high), total)
+    return total
+
+
+def _times(x: Floats, part: slice, weights: Array, *, across: bool) -> Array:
+    """The product of rows `part`, in the weights' type."""
+    x = np.asarray(x[part] if across else x[:, part], weights.dtype)
+    return weights.T @ x if across else x @ weights
+
+
+_Plane = tuple[int, Floats]
+
+
+def _paired(
+    planes: list[_Plane], bound: int
+) -> Iterator[tuple[_Plane, tuple[int, Floats | None], int]]:  # fmt: skip
+    """(plane, another or None, bits between their sums): two where float32 holds both sums of magnitude `bound`."""
+    width = (2 * bound + 1).bit_length()
+    two = bound * (1 + (1 << width)) < FLOAT32_EXACT
+    for at in range(0, len(planes), 2 if two else 1):
+        pair = planes[at : at + 2] if two else planes[at : at + 1]
+        if len(pair) == 2:
+            yield pair[0], pair[1], width
+        else:
+            yield pair[0], (0, None), 0
+
+
+def _add_ideal(
+    acc: Array, bound: BoundMatrix, matrix: Matrix, finer: int, width: int, ups: tuple[int, int], total: Array
+) -> None:  # fmt: skip
+    """Add the codes of one or two planes' sums."""
+    from insitu.sim.kernels import add_codes, add_pair
 
     readout = bound.binding.readout
     lo, hi = adc_range(readout.bits, signed=readout.signed)
-    total = np.zeros((bound.binding.cols, x.shape[1]), bound.total_type)
-    steps = readout.finer or (0,) * len(bound.parts)
-    for up_x, plane in planes_of(x, readout, signed=signed):
-        for index, part in enumerate(bound.parts):
-            multiplier, shift = finer_step(int(readout.multiplier), int(readout.shift), steps[index])
-            for up_w, matrix in bound.slices[index]:
-                acc = matrix.data.T @ plane[part]
-                add_codes(acc, multiplier, shift, lo, hi, up_x + up_w + readout.finest - steps[index], total)
-    return total
+    multiplier, shift = finer_step(int(readout.multiplier), int(readout.shift), finer)
+    if matrix.bound * multiplier >= FLOAT64_EXACT:  # an odd pair is split in integers
+        for sums, up in zip(_apart(acc, width), ups, strict=False):
+            add_codes(sums, multiplier, shift, lo, hi, up, total)
+        return
+    scale = float(multiplier) * 2.0**-shift
+    add_pair(acc.reshape(-1), width, scale, float(lo), float(hi), *ups, total.reshape(-1))
+
+
+def _apart(acc: Array, width: int) -> tuple[Array, ...]:
+    """The sums of one plane, or of two that were multiplied together."""
+    if not width:
+        return (acc,)
+    whole = acc.astype(np.int64)
+    high = (whole + (1 << (width - 1))) >> width
+    return whole - (high << width), high
 
 
 def _wtm2101(model: MacroModel, bound: BoundMatrix, x: Floats, reads: Reads) -> Array:
