@@ -160,8 +160,21 @@ def run(
         float, typer.Option("--top-p", metavar="P", min=0.01, max=1.0, help="draw among the likeliest of this share")
     ] = 1.0,
     context: Annotated[
-        int, typer.Option("--context", metavar="N", min=2, max=1 << 20, help="tokens that the caches hold")
-    ] = 256,
+        int | None, typer.Option("--context", metavar="N", min=2, max=1 << 20, help="tokens that the caches hold (256; shapes: 2048)")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, max=1 << 16, help="sequences at once, of a shape")] = 1,
+    prompt_tokens: Annotated[
+        int, typer.Option("--prompt-tokens", metavar="N", min=1, max=1 << 20, help="tokens of a shape's prompt")
+    ] = 512,
+    weight_bits: Annotated[
+        float, typer.Option("--weight-bits", metavar="N", min=1, max=16, help="bits of a shape's weight: 8, 4 ...")
+    ] = 8,
+    cache_bits: Annotated[
+        float, typer.Option("--cache-bits", metavar="N", min=1, max=16, help="bits of a shape's cached keys and values")
+    ] = 8,
+    vs: Annotated[
+        str | None, typer.Option("--vs", metavar="MACHINE", help="the machine beside a shape (nvidia-h100-80g-sxm)")
+    ] = None,
     json: AsJson = False,
 ) -> int:
     """Take a model to a chip and back, and write a report."""
@@ -176,12 +189,19 @@ def run(
         objective=objective, search=search, check=check, vs=tuple(vs or ()), calibrated=calibration, out=out,
         json=json,
     )  # fmt: skip
+    if model.startswith("shape:"):
+        from insitu.cli import shape as shapes
+        from insitu.flow.shape import BESIDE, ShapeOptions
+
+        limit = 0 if max_chips == 1 else max_chips
+        options = ShapeOptions(context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, vs or BESIDE)
+        return shapes.run(request, options)
     from insitu.frontend.load import is_language_model
 
     if is_language_model(model):
         from insitu.cli.language import Prompt, run_language
 
-        return run_language(request, Prompt(prompt or "", tokens, temperature, top_p, context))
+        return run_language(request, Prompt(prompt or "", tokens, temperature, top_p, context or 256))
     if prompt is not None:
         from insitu.base.errors import UsageError
 

@@ -61,6 +61,8 @@ def traffic(
         first, read = window_reads(section, command, chip, widths[sources[0].symbol])
         return first, read, written
     read: Number = 0
+    if command.op == "GATHER":  # of the table, as much as goes out
+        read, sources = product(outs[0].sizes) * widths[sources[0].symbol], sources[1:]
     for source in sources:
         read = read + product(_distinct(source)) * widths[source.symbol]
     return read, read, written

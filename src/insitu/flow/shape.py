@@ -1,0 +1,120 @@
+"""`insitu run shape:NAME`: a language model of any size without weights, on chips or on a conventional machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from insitu.arch.spec import Chip
+from insitu.base.errors import InfeasibleError
+from insitu.base.metrics import Metric
+from insitu.llm.beside import Beside, points
+from insitu.llm.on_chips import OnChips, batch_rate, prefill, token
+from insitu.llm.shapes import Shape
+from insitu.report.result import Coverage, ModelFacts, Result
+
+CONTEXTS = (128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+BESIDE = "nvidia-h100-80g-sxm"
+
+
+@dataclass(frozen=True)
+class ShapeOptions:
+    """What is asked of a shape."""
+
+    context: int = 2048  # tokens before the one that is timed
+    prompt: int = 512
+    batch: int = 1
+    weight_bits: float = 8
+    cache_bits: float = 8
+    max_chips: int = 0
+    beside: str = BESIDE
+
+
+@dataclass(frozen=True)
+class ShapeRun:
+    """A result, curves over context and batch, where time and energy of a token go, and a machine beside."""
+
+    result: Result
+    curves: dict[str, list[dict[str, float]]] = field(default_factory=dict[str, list[dict[str, float]]])
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    joules: dict[str, float] = field(default_factory=dict[str, float])
+    beside: Sequence[Beside] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `--json`: the form of every run, and these beside."""
+        more = {"curves": self.curves, "seconds_per_token": self.seconds, "joules_per_token": self.joules,
+                "beside": [asdict(b) for b in self.beside]}  # fmt: skip
+        return {**self.result.to_json(), **more}
+
+
+def run_shape(name: str, shape: Shape, chip: Chip, options: ShapeOptions) -> ShapeRun:
+    """Everything in closed form; a shape that does not fit comes back as such."""
+    facts = ModelFacts(name, shape.parameters, shape.macs_per_token)
+    keys = min(options.context, shape.context)
+    held = shape.cached_elements * options.cache_bits / 8 * keys * options.batch
+    on = OnChips(shape, chip, options.weight_bits, options.cache_bits, options.max_chips, held)
+    try:
+        metrics, one = _metrics(on, options)
+    except InfeasibleError as error:
+        return ShapeRun(Result(facts, chip.name, 0, "random", fits=False, infeasible=tuple(error.items)))
+    curves = {"context": _over_context(on, options), "batch": _over_batch(on, keys)}
+    share = Coverage(1.0)  # every weight product lies in arrays or banks
+    result = Result(facts, chip.name, 0, "random", coverage=share, metrics=metrics)
+    other = points(shape, options.beside, keys=keys, prompt=options.prompt, weight_bits=_gpu_bits(options.weight_bits),
+                   cache_bits=16 if options.weight_bits > 8 else 8)  # fmt: skip
+    return ShapeRun(result, curves, dict(one.seconds), dict(one.joules), tuple(other))
+
+
+def _gpu_bits(bits: float) -> float:
+    """GPUs multiply 8 or 16 bits; narrower weights are unpacked."""
+    return 16 if bits > 8 else bits
+
+
+def _metrics(on: OnChips, options: ShapeOptions) -> tuple[dict[str, Metric], Any]:
+    shape, keys = on.shape, min(options.context, on.shape.context)
+    one = token(on, keys=keys)
+    first, _ = prefill(on, tokens=min(options.prompt, shape.context))
+    rate, joules = batch_rate(on, keys=keys, batch=options.batch)
+    note = f"closed form, batch {options.batch}, {keys} tokens before; heads spread over all cores of a chip"
+    held = on.token_bytes * keys * options.batch
+    rows = [
+        ("tokens_per_s", rate, "1/s", note), ("tokens_per_s_per_sequence", 1 / one.latency, "1/s", note),
+        ("energy_per_token_j", joules, "J", note), ("ttft_s", first, "s", f"a prompt of {options.prompt} tokens"),
+        ("chips", float(on.count), "1", f"{on.needed} would hold all weights"),
+        ("weight_bytes", on.resident_bytes, "B", f"{options.weight_bits:g} bits a weight"),
+        ("kv_cache_bytes", held, "B", f"{options.cache_bits:g} bits an element, batch {options.batch}"),
+        ("kv_cache_room_bytes", on.cache_room, "B", "what all chips' memories hold"),
+        ("memory_bytes", on.resident_bytes + held, "B", "weights and caches"),
+        ("streamed_bytes_per_token", one.counts["streamed_bytes"], "B", "weights that are loaded for every token"),
+        ("stream_bandwidth", on.chip.store_bandwidth * on.count, "B/s", "of the weight stores of all chips"),
+        ("macs_per_token", one.counts["array_macs"] + one.counts["mma_macs"], "1", "weights and attention"),
+    ]  # fmt: skip
+    return {n: Metric(n, v, unit, "modelled", text) for n, v, unit, text in rows}, one
+
+
+def _over_context(on: OnChips, options: ShapeOptions) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
+    for keys in (c for c in CONTEXTS if c <= on.shape.context):
+        one, (first, _) = token(on, keys=keys), prefill(on, tokens=keys)
+        rows.append({
+            "context": keys, "tokens_per_s": 1 / one.latency, "energy_per_token_j": one.energy, "ttft_s": first,
+            "kv_cache_bytes": on.token_bytes * keys * options.batch,
+        })  # fmt: skip
+    return rows
+
+
+def _over_batch(on: OnChips, keys: int) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
+    for batch in BATCHES:
+        rate, joules = batch_rate(on, keys=keys, batch=batch)
+        fits = float(on.token_bytes * keys * batch <= on.cache_room)
+        rows.append({"batch": batch, "tokens_per_s": rate, "energy_per_token_j": joules, "cache_fits": fits})
+    return rows
+
+
+def shares(parts: dict[str, float], *, least: float = 0.01) -> list[tuple[str, float]]:
+    """Parts with their share of the sum, largest first."""
+    whole = sum(parts.values()) or 1.0
+    return [(n, v / whole) for n, v in sorted(parts.items(), key=lambda p: -p[1]) if v / whole >= least]

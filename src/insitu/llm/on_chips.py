@@ -1,0 +1,267 @@
+"""A language model of any size on chips of one kind, in closed form: weights stay in arrays or banks, layers follow each other.
+
+Per token and layer (docs/design/language.md): every matrix is one read of its macros, all at once (banks: its weights at
+the banks' rate); attention and what lies between run on the vector units; values move through the chip's memory.  What is
+counted is what a compiled step counts; tests hold both against each other.  A layer that needs several chips is spread
+over them (two all-reduces); a chip that holds several layers runs them in turn.  Weights that no chip may hold are read
+from the weight store for every token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import ceil
+
+from insitu.arch import cost as arch_cost
+from insitu.arch.spec import Chip
+from insitu.base.errors import Infeasible, InfeasibleError
+from insitu.llm.shapes import Shape
+
+MATRICES = 4  # products of a layer that wait for each other: queries to values, output, up, down
+CODE, WIDE = 1, 2  # bytes of an array's input, of a value between layers
+PARTS = ("weights", "attention", "vector", "memory", "links", "stream")
+
+
+@dataclass(frozen=True)
+class OnChips:
+    """A shape on as many chips as its weights need, or on `limit` at most."""
+
+    shape: Shape
+    chip: Chip
+    weight_bits: float = 8
+    cache_bits: float = 8
+    limit: int = 0  # most chips; 0: as many as it takes
+    reserve: float = 0.0  # bytes of caches that have to fit as well
+    cores: int = 0  # of each chip that share a layer's vector work; 0: all (today's compiler takes one)
+
+    @property
+    def fits_per_chip(self) -> float:
+        """Weights that a chip holds: fewer bits take fewer slices (bytes in banks)."""
+        held = float(self.chip.capacity)
+        if self.chip.capabilities.gemv:
+            return held * 8 / self.weight_bits
+        slices = self.chip.macro.weights.slices
+        need = max(1, ceil(self.weight_bits / self.chip.array.bits_per_cell))
+        return held * slices / min(need, slices) if slices > 1 else held
+
+    @property
+    def needed(self) -> int:
+        """Chips that hold all product weights, and the caches asked for."""
+        weights = self.shape.stored_weights / self.fits_per_chip
+        if "banks" in self.chip.memories:  # weights and caches share them
+            weights += self.reserve / self.chip.memories["banks"].size
+            return max(1, ceil(weights))
+        return max(1, ceil(weights), ceil(self.reserve / max(self._room, 1)))
+
+    @property
+    def _room(self) -> float:
+        """Bytes for caches in one chip's memories: its own, and the weight store beside it."""
+        names = ("ram", "cache", "weights")
+        return float(sum(m.size for n, m in self.chip.memories.items() if n in names))
+
+    @cached_property
+    def count(self) -> int:
+        """Chips used; InfeasibleError where a limit is too small and weights cannot be loaded at run time."""
+        if not self.limit or self.needed <= self.limit:
+            return self.needed
+        room = self.limit * self._room
+        if self.chip.capabilities.wload and self.reserve + self.shape.stored_weights * self.weight_bits / 8 <= room:
+            return self.limit
+        if self.chip.capabilities.wload:
+            ways = (f"--max-chips {self.needed}", "a shorter --context", "--cache-bits 4")
+            need = self.reserve + self.shape.stored_weights * self.weight_bits / 8
+            raise InfeasibleError([Infeasible("weights and caches", need, room, "B", (), ways)], self.chip.name)
+        ways = (f"--max-chips {self.needed}", "a shape with fewer weights", "--weight-bits 4")
+        held = self.limit * self.fits_per_chip
+        raise InfeasibleError(
+            [Infeasible("weights", float(self.shape.stored_weights), held, "weights", (), ways)], self.chip.name
+        )
+
+    @property
+    def streamed(self) -> float:
+        """Weights that are loaded anew for every token."""
+        return max(0.0, self.shape.stored_weights - self.count * self.fits_per_chip)
+
+    @property
+    def spread(self) -> float:
+        """Chips that share one layer."""
+        return max(1.0, self.count / self.shape.layers)
+
+    @property
+    def resident_bytes(self) -> float:
+        """Bytes of all weights."""
+        return self.shape.stored_weights * self.weight_bits / 8
+
+    @property
+    def token_bytes(self) -> float:
+        """Cached bytes of one token over all layers."""
+        return self.shape.cached_elements * self.cache_bits / 8
+
+    @property
+    def cache_room(self) -> float:
+        """Bytes that all chips have for caches: their memory, and what weights leave in banks or the weight store."""
+        banks = self.chip.memories.get("banks")
+        if banks is not None:
+            return float(max(banks.size * self.count - self.resident_bytes, 0))
+        return max(self._room * self.count - self.streamed * self.weight_bits / 8, 0.0)
+
+    @property
+    def cache_bandwidth(self) -> float:
+        """Bytes a second at which one chip reads its caches."""
+        memories = self.chip.memories
+        for name in ("cache", "banks"):
+            if name in memories:
+                return float(memories[name].bandwidth)
+        inside = self.reserve <= memories["ram"].size * self.count or "weights" not in memories
+        return float(memories["ram" if inside else "weights"].bandwidth)
+
+    @property
+    def array_rate(self) -> float:
+        """Products a second of one chip's macros, all busy."""
+        return (arch_cost.peak_tops(self.chip).value or 0.0) * 1e12 / 2
+
+    @property
+    def vector_rate(self) -> float:
+        """Elements a second of one chip's vector units."""
+        return (self.cores or self.chip.cores) * self.chip.core.vector.lanes * self.chip.chip.clock
+
+    @property
+    def read_time(self) -> float:
+        """Seconds of one use of every macro."""
+        return self.chip.capacity / self.array_rate
+
+
+@dataclass(frozen=True)
+class Token:
+    """What one token costs: seconds and joules by part, products, bytes moved."""
+
+    seconds: Mapping[str, float]
+    joules: Mapping[str, float]
+    counts: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def latency(self) -> float:
+        """Seconds through all layers."""
+        return sum(self.seconds.values())
+
+    @property
+    def energy(self) -> float:
+        """Joules, leakage of the time one token takes included."""
+        return sum(self.joules.values())
+
+
+def counts(shape: Shape, keys: float, cache_bytes: float) -> dict[str, float]:
+    """Operations and bytes of one token with `keys` keys: what a step's commands would count."""
+    d, wide, narrow = shape.width, shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+    gates = shape.ffn_matrices - 1
+    ffn = sum(_active_ffn(shape, i) for i in range(shape.layers)) / shape.layers
+    scores = shape.heads * keys
+    vector = 9 * d + 5 * (wide + narrow) + narrow + (2 * gates) * ffn + 4 * scores
+    moved = 22 * d + 6 * d * CODE + 20 * (wide + narrow) + 12 * d + (7 * gates) * ffn + 6 * WIDE * scores
+    return {
+        "array_macs": float(shape.product_weights), "mma_macs": float(shape.attention_macs(1)) * keys,
+        "vector_operations": vector * shape.layers + 3 * d + shape.head_weights / max(d, 1),
+        "moved_bytes": moved * shape.layers + 11 * d + WIDE * shape.head_weights / max(d, 1),
+        "cache_bytes": keys * cache_bytes,
+    }  # fmt: skip
+
+
+def _active_ffn(shape: Shape, layer: int) -> float:
+    """Elements between the feed-forward's products for one token."""
+    if shape.is_mixture(layer) and shape.moe is not None:
+        return shape.moe.expert_ffn * (shape.moe.top_k + shape.moe.shared)
+    return shape.ffn
+
+
+def token(on: OnChips, *, keys: float) -> Token:
+    """One token of one sequence after `keys` others, nothing else running."""
+    shape, chip = on.shape, on.chip
+    found = counts(shape, keys, on.token_bytes)
+    share = on.spread
+    matrices = MATRICES + (1 if shape.moe else 0)
+    if chip.capabilities.gemv:
+        weights = found["array_macs"] / (on.array_rate * share)
+    else:
+        weights = (shape.layers * matrices + 1) * on.read_time
+    memory = found["moved_bytes"] / (chip.memories["ram"].bandwidth * share)
+    cache = found["cache_bytes"] / (on.cache_bandwidth * share)
+    attention = found["mma_macs"] / (on.vector_rate * share) + cache  # a command reads before it computes
+    link_bytes, hops = _links(on)
+    links = chip.system.links
+    seconds = {
+        "weights": weights, "attention": attention, "vector": found["vector_operations"] / (on.vector_rate * share),
+        "memory": memory, "links": hops * links.latency + link_bytes / share / links.bandwidth,
+        "stream": on.streamed * on.weight_bits / 8 / (chip.store_bandwidth * on.count),
+    }  # fmt: skip
+    found |= {"link_bytes": link_bytes, "streamed_bytes": on.streamed * on.weight_bits / 8, "weight_bytes": on.resident_bytes}
+    return Token(seconds, _joules(on, found, sum(seconds.values())), found)
+
+
+def _links(on: OnChips) -> tuple[float, float]:
+    """(bytes between chips, hops one after the other) of one token."""
+    if on.count == 1:
+        return 0.0, 0.0
+    width, layers = on.shape.width * WIDE, on.shape.layers
+    if on.spread <= 1:
+        return width * (on.count - 1), on.count - 1
+    share = on.spread
+    return layers * 2 * 2 * width * (share - 1), layers * 2 * 2.0
+
+
+def _joules(on: OnChips, found: Mapping[str, float], seconds: float) -> dict[str, float]:
+    cost = {n: m.value or 0.0 for n, m in arch_cost.event_energy(on.chip).items()}
+    macs, bits = found["array_macs"], on.weight_bits
+    per_row = on.chip.array.rows
+    conversions = macs / per_row * _converted(on.chip)
+    array = macs * cost["mac"] + macs / on.chip.weight_cols * cost["dac"] + conversions * (cost["adc"] + cost["shift_add"])
+    moved = (cost["ram_read_byte"] + cost["ram_write_byte"]) / 2
+    cached = cost["bank_read_byte"] if on.chip.capabilities.gemv else cost["ram_read_byte"]
+    leak = (arch_cost.leakage(on.chip).value or 0.0) + (arch_cost.host_idle(on.chip).value or 0.0)
+    return {
+        "weights": array + (macs * bits / 8 * cost["bank_read_byte"] if on.chip.capabilities.gemv else 0.0),
+        "attention": found["mma_macs"] * cost["vector_op"] + found["cache_bytes"] * cached,
+        "vector": found["vector_operations"] * cost["vector_op"], "memory": found["moved_bytes"] * moved,
+        "links": found["link_bytes"] * cost["link_byte"],
+        "stream": found["streamed_bytes"] * (cost["store_read_byte"] + 8 * cost["weight_bits"]),
+        "leakage": leak * seconds * on.count,
+    }  # fmt: skip
+
+
+def _converted(chip: Chip) -> float:
+    """Conversions of one output of one array: slices times input passes; none where sums are exact."""
+    if chip.macro.readout.kind == "exact":
+        return 0.0
+    return float(len(chip.slice_bits) * len(chip.plane_bits))
+
+
+def batch_rate(on: OnChips, *, keys: float, batch: int) -> tuple[float, float]:
+    """(tokens per second of all sequences, joules a token) with `batch` sequences in flight.
+
+    Sequences fill the pipeline of chips; the busiest unit of a chip bounds the rate.  Leakage is shared.
+    """
+    one = token(on, keys=keys)
+    stages = on.count / on.spread
+    busiest = max(
+        one.seconds["attention"] + one.seconds["vector"], one.seconds["memory"], _array_time(on), one.seconds["stream"]
+    ) / max(stages, 1.0)
+    rate = min(batch / one.latency, 1 / busiest) if one.seconds["stream"] == 0 else min(
+        batch / one.latency, batch / one.seconds["stream"], 1 / max(busiest, 1e-30))  # fmt: skip
+    dynamic = one.energy - one.joules["leakage"] - one.joules["stream"] * (1 - 1 / batch)
+    leak = one.joules["leakage"] / one.latency / rate
+    return rate, dynamic + leak
+
+
+def _array_time(on: OnChips) -> float:
+    """Time that one token holds the arrays of all stages."""
+    if on.chip.capabilities.gemv:
+        return on.shape.product_weights / (on.array_rate * on.spread)
+    return on.read_time * on.count / on.spread
+
+
+def prefill(on: OnChips, *, tokens: int) -> tuple[float, float]:
+    """(seconds to the first token, joules) of a prompt: its tokens follow each other through the pipeline."""
+    one = token(on, keys=tokens / 2)
+    rate, joules = batch_rate(on, keys=tokens / 2, batch=max(tokens, 1))
+    return one.latency + (tokens - 1) / rate, joules * tokens
