@@ -8,7 +8,8 @@ from importlib import import_module
 from insitu.base.registry import resolve
 from insitu.bench.result import BenchResult
 
-BENCHES: Mapping[str, str] = {name: f"insitu.bench.{name}" for name in ("compile", "cost", "mvm")}
+NAMES = ("compile", "cost", "llm-shape", "llm-tokens", "mvm")
+BENCHES: Mapping[str, str] = {name: f"insitu.bench.{name.replace('-', '_')}" for name in NAMES}
 
 
 def run_bench(name: str) -> BenchResult:

@@ -23,6 +23,7 @@ from insitu.runtime.heat import warmed
 from insitu.runtime.parallel import ranges, spread
 from insitu.sim.functional import Machine, load, run
 from insitu.sim.macro import MacroModel
+from insitu.sim.recorded import Recording, record, recordable
 
 Array = npt.NDArray[Any]
 BLOCK_BYTES = 24 << 20  # of memory image and gathered windows; a constant, so that blocks are the same everywhere
@@ -53,6 +54,8 @@ class Session:
         self._given = _checked_sizes(program, sizes or {})
         self.model = MacroModel(chip, warmed(effects, program, chip, sizes=self._given), seed, instance)
         self.states: dict[str, Array] = {}
+        self._steps = 0  # since the initial state: noise of each step is its own
+        self._recordings: dict[tuple[int, int], Recording | None] = {}
         known = all(n in self._given for n in program.sizes)
         self.program = program.bind(self._given) if known else program
         self.graph = (graph or parse_graph(program.graph)).bind(self._given)
@@ -190,9 +193,22 @@ class Session:
         held, given = (len(next(iter(c.values()))) for c in (self.states or codes, codes))
         if held != given:
             raise DataError("inputs", f"{given} samples", f"{held}, those whose state is kept", try_=["reset() first"])
-        values = run(self._machine(codes), codes, states=self.states, observe=observe)
+        values = self._stepped(codes, given) if observe is None else None
+        first = self._steps * given
+        if values is None:
+            values = run(self._machine(codes), codes, states=self.states, observe=observe, first_sample=first)
+        self._steps += 1
         self.states = {s.input: values[s.input].copy() for s in self.graph.states}
         return values
+
+    def _stepped(self, codes: Mapping[str, Array], samples: int) -> dict[str, Any] | None:
+        """A step from a recording of the program; none where it cannot be recorded."""
+        machine = self._machine(codes)
+        key = (id(machine), samples)
+        if key not in self._recordings:
+            self._recordings = {key: record(machine, samples, codes) if recordable(machine) else None}
+        recording = self._recordings[key]
+        return None if recording is None else recording.step(codes, self.states, self._steps * samples)
 
     def stream(self, codes: Mapping[str, Array], *, done: Callable[[int], None] | None = None) -> dict[str, Array]:
         """Output codes where the samples are steps of one stream, from the initial state on."""
@@ -207,7 +223,7 @@ class Session:
 
     def reset(self) -> None:
         """Back to the initial state."""
-        self.states = {}
+        self.states, self._steps = {}, 0
 
 
 def _checked_sizes(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -154,7 +154,13 @@ def _reset(machine: Machine, inputs: Mapping[str, Array], states: Mapping[str, A
     counts = {len(a) for a in inputs.values()} or {1}  # a program without inputs runs once
     if len(counts) != 1:
         raise DataError("inputs", f"sample counts {sorted(counts)}", "the same number of samples for every input")
-    machine.samples, machine.first_sample = counts.pop(), first_sample
+    lay_memory(machine, {**inputs, **states}, counts.pop(), first_sample)
+
+
+def lay_memory(machine: Machine, values: Mapping[str, Array], samples: int, first_sample: int = 0) -> None:
+    """Memory of so many samples as it is before a step, inputs and states in their places."""
+    program = machine.program
+    machine.samples, machine.first_sample = samples, first_sample
     spaces = {s: size for s, size in program.spaces.items() if chip_of_space(s)[0] != BANKS}  # rule G2
     machine.memory = {s: np.zeros((machine.samples, size), np.uint8) for s, size in spaces.items()}
     for symbol in (symbol for symbol in program.symbols if symbol.space in spaces):
@@ -162,8 +168,8 @@ def _reset(machine: Machine, inputs: Mapping[str, Array], states: Mapping[str, A
             _flat(machine, symbol)[:] = program.weight(symbol.weight).reshape(-1)
         elif symbol.kind == "state":
             _flat(machine, symbol)[:] = symbol.initial
-    machine.held = {n: list(a) for n, a in inputs.items() if n in program.meta.get("host_values", ())}
-    for name, codes in {**inputs, **states}.items():
+    machine.held = {n: list(a) for n, a in values.items() if n in program.meta.get("host_values", ())}
+    for name, codes in values.items():
         if name not in machine.held:
             value_view(machine, program.values[name])[...] = codes
     machine.pending = _write_counts(program)
@@ -215,10 +221,10 @@ def _strided(machine: Machine, symbol: str, offset: int, sizes: tuple[int, ...],
 
 
 def _execute(machine: Machine, section: Section, turn: Turn, observe: Observer | None) -> None:
-    for step, trips, counters in _batches(machine, section, turn.item, turn.counters, ()):
+    for step, trips, counters in batches(machine, section, turn.item, turn.counters, ()):
         operation = OPERATIONS.get(step.command.op)
         if operation is not None:
-            operation(machine, section, step.command, _Frame(trips, counters))
+            operation(machine, section, step.command, Frame(trips, counters))
     for step in _leaves(turn.item) if turn.last else ():
         _finish(machine, section, step.command, observe)
 
@@ -240,32 +246,32 @@ def _finish(machine: Machine, section: Section, command: Command, observe: Obser
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """Where in the loops a command runs: counters of loops walked trip by trip, then trips of loops taken whole."""
 
     trips: tuple[int, ...]
     counters: tuple[int, ...]
 
 
-def _batches(
-    machine: Machine, section: Section, item: Item, counters: tuple[int, ...], trips: tuple[int, ...]
+def batches(
+    machine: Machine, section: Section, item: Item, counters: tuple[int, ...], trips: tuple[int, ...] = ()
 ) -> Iterator[tuple[Step, tuple[int, ...], tuple[int, ...]]]:
     """(command, trips of the loops taken whole, counters of the loops walked) in an order that means the same."""
     if isinstance(item, Step):
         yield item, trips, counters
     elif isinstance(item, Block):
-        frame = _Frame((), counters)
-        cond = _operand(machine, section, item.condition.command, 0, frame)
+        frame = Frame((), counters)
+        cond = operand_view(machine, section, item.condition.command, 0, frame)
         if bool(cond.any()) == bool(item.condition.command.args[1]):
             for inner in item.body:
-                yield from _batches(machine, section, inner, counters, ())
+                yield from batches(machine, section, inner, counters, ())
     elif len(item.body) == 1 and _independent(machine, section, item, len(counters) + len(trips)):
-        yield from _batches(machine, section, item.body[0], counters, (*trips, item.trips))
+        yield from batches(machine, section, item.body[0], counters, (*trips, item.trips))
     else:
         for outer in product(*(range(t) for t in trips)):
             for trip in range(item.trips):
                 for inner in item.body:
-                    yield from _batches(machine, section, inner, (*counters, *outer, trip), ())
+                    yield from batches(machine, section, inner, (*counters, *outer, trip), ())
 
 
 def _independent(machine: Machine, section: Section, loop: Loop, level: int) -> bool:
@@ -322,7 +328,7 @@ def _read_operands(section: Section, command: Command) -> tuple[int, ...]:
     return (*read, *(d for d in (settings.multiplier, settings.shift) if d is not None))
 
 
-def _view(machine: Machine, d: Descriptor, frame: _Frame) -> Array:
+def _view(machine: Machine, d: Descriptor, frame: Frame) -> Array:
     """(samples, *trips, *sizes) elements of an operand."""
     walked = len(frame.counters)
     steps = d.steps + (0,) * (walked + len(frame.trips) - len(d.steps))
@@ -332,7 +338,7 @@ def _view(machine: Machine, d: Descriptor, frame: _Frame) -> Array:
     return _strided(machine, d.symbol, offset, (*frame.trips, *sizes), (*whole, *d.strides))
 
 
-def _lines(machine: Machine, d: Descriptor, frame: _Frame, rows: int) -> Lines | None:
+def _lines(machine: Machine, d: Descriptor, frame: Frame, rows: int) -> Lines | None:
     """The operand's lines, its last axes being `rows` elements of a vector."""
     walked = len(frame.counters)
     steps = d.steps + (0,) * (walked + len(frame.trips) - len(d.steps))
@@ -348,7 +354,7 @@ def _lines(machine: Machine, d: Descriptor, frame: _Frame, rows: int) -> Lines |
 # operations
 
 
-def _operand(machine: Machine, section: Section, command: Command, index: int, frame: _Frame) -> Array:
+def operand_view(machine: Machine, section: Section, command: Command, index: int, frame: Frame) -> Array:
     return _view(machine, _placed(machine, section, int(command.args[index])), frame)
 
 
@@ -359,16 +365,16 @@ def _placed(machine: Machine, section: Section, index: int) -> Descriptor:
     return replace(d, offset=d.offset + move) if move else d
 
 
-def _set_descriptor(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+def _set_descriptor(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
     target, _, dim, most = (int(a) for a in command.args)
-    value = int(_operand(machine, section, command, 1, frame).reshape(-1)[0])
+    value = int(operand_view(machine, section, command, 1, frame).reshape(-1)[0])
     if not 0 <= value <= most:
         raise ProgramError(f"core {section.core} SETD d{target}", f"value {value}", f"0 to {most}")
     machine.moved[id(section), target] = value * section.descriptors[target].strides[dim]
 
 
-def _mvm(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
-    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+def _mvm(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
+    out, x = (operand_view(machine, section, command, i, frame) for i in (0, 1))
     number = int(command.args[-1])
     binding = section.bindings[number]
     if x.dtype.kind == "f":
@@ -378,7 +384,7 @@ def _mvm(machine: Machine, section: Section, command: Command, frame: _Frame) ->
     key = (section.chip, section.core, number)
     matrix = machine.matrices.get(key)
     if matrix is None:
-        matrix = machine.matrices[key] = _bound(machine, section, number, x.dtype)
+        matrix = machine.matrices[key] = bound(machine, section, number, x.dtype)
     source = _lines(machine, _placed(machine, section, int(command.args[1])), frame, binding.rows)
     target = _lines(machine, _placed(machine, section, int(command.args[0])), frame, binding.cols)
     if source and target and ideal_product(matrix, source, target, machine.samples):
@@ -393,7 +399,7 @@ def _mvm(machine: Machine, section: Section, command: Command, frame: _Frame) ->
     out[...] = result.reshape(out.shape)
 
 
-def _bound(machine: Machine, section: Section, number: int, dtype: np.dtype[Any]) -> BoundMatrix:
+def bound(machine: Machine, section: Section, number: int, dtype: np.dtype[Any]) -> BoundMatrix:
     """A binding ready to multiply, its columns corrected by the procedures that a CAL asks for."""
     done = calibrated(section, number)
     skipped = frozenset(name for procedure, name in PROCEDURES.items() if procedure not in done)
@@ -401,13 +407,13 @@ def _bound(machine: Machine, section: Section, number: int, dtype: np.dtype[Any]
     return model.bind(machine.program, section, section.bindings[number], dtype=dtype)
 
 
-def _loop_trips(section: Section, command: Command, frame: _Frame) -> tuple[int, ...]:
+def _loop_trips(section: Section, command: Command, frame: Frame) -> tuple[int, ...]:
     """A fixed radix per walked loop: only uniqueness of the sequence number matters."""
     return (1 << 12,) * len(frame.counters)
 
 
-def _mma(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
-    out, a, b = (_operand(machine, section, command, i, frame) for i in (0, 1, 2))
+def _mma(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
+    out, a, b = (operand_view(machine, section, command, i, frame) for i in (0, 1, 2))
     settings = section.vectors[int(command.args[3])]
     if out.dtype.kind == "f":
         out[...] = float_product(a, b)
@@ -416,7 +422,7 @@ def _mma(machine: Machine, section: Section, command: Command, frame: _Frame) ->
     _store(machine, section, settings, acc, out, frame)
 
 
-def _store(machine: Machine, section: Section, settings: Vector, acc: Array, out: Array, frame: _Frame) -> None:
+def _store(machine: Machine, section: Section, settings: Vector, acc: Array, out: Array, frame: Frame) -> None:
     """Requantize and write; multipliers and shifts may be descriptors that broadcast like the output."""
     from insitu.numeric.affine import requantize
     from insitu.sim.macro import narrow_scalar
@@ -437,14 +443,14 @@ def _store(machine: Machine, section: Section, settings: Vector, acc: Array, out
     )
 
 
-def _table(machine: Machine, d: Descriptor, frame: _Frame, *, rank: int) -> Array:
+def _table(machine: Machine, d: Descriptor, frame: Frame, *, rank: int) -> Array:
     """A table's elements, its dimensions aligned with the last ones of a result of `rank` dimensions."""
     view = _view(machine, d, frame)
     lead = 1 + len(frame.trips)
     return view.reshape(*view.shape[:lead], *(1,) * (rank - view.ndim), *view.shape[lead:])
 
 
-def _done_in_lines(machine: Machine, section: Section, command: Command, frame: _Frame) -> bool:
+def _done_in_lines(machine: Machine, section: Section, command: Command, frame: Frame) -> bool:
     """Whether an ADD, MUL or REQ of codes was done straight from memory to memory."""
     read = READS[command.op]
     settings = section.vectors[int(command.args[1 + read])]
@@ -462,27 +468,27 @@ def _done_in_lines(machine: Machine, section: Section, command: Command, frame: 
     return elementwise(command.op, settings, a, b, out, machine.samples)
 
 
-def _rescale(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+def _rescale(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
     if _done_in_lines(machine, section, command, frame):
         return
-    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+    out, x = (operand_view(machine, section, command, i, frame) for i in (0, 1))
     settings = section.vectors[int(command.args[2])]
     acc = (x.astype(np.int64) - settings.zero_a) * settings.scale_a
     _store(machine, section, settings, acc, out, frame)
 
 
-def _binary(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+def _binary(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
     if _done_in_lines(machine, section, command, frame):
         return
-    out, a, b = (_operand(machine, section, command, i, frame) for i in (0, 1, 2))
+    out, a, b = (operand_view(machine, section, command, i, frame) for i in (0, 1, 2))
     s = section.vectors[int(command.args[3])]
     left, right = a.astype(np.int64) - s.zero_a, b.astype(np.int64) - s.zero_b
     acc = left * s.scale_a + right * s.scale_b if command.op == "ADD" else left * right
     _store(machine, section, s, acc, out, frame)
 
 
-def _reduce(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
-    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+def _reduce(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
+    out, x = (operand_view(machine, section, command, i, frame) for i in (0, 1))
     settings = section.vectors[int(command.args[2])]
     window = tuple(range(out.ndim, x.ndim))
     if command.op == "MAX":
@@ -492,8 +498,8 @@ def _reduce(machine: Machine, section: Section, command: Command, frame: _Frame)
     _store(machine, section, settings, acc * settings.scale_a, out, frame)
 
 
-def _softmax(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
-    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+def _softmax(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
+    out, x = (operand_view(machine, section, command, i, frame) for i in (0, 1))
     settings = section.vectors[int(command.args[2])]
     table, post = _looked_up(machine, section, settings), settings.post
     out[...] = softmax_codes(
@@ -507,31 +513,31 @@ def _softmax(machine: Machine, section: Section, command: Command, frame: _Frame
     )
 
 
-def _lut(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
-    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+def _lut(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
+    out, x = (operand_view(machine, section, command, i, frame) for i in (0, 1))
     settings = section.vectors[int(command.args[2])]
     index = (x.astype(np.int64) - settings.zero_a) * settings.scale_a
     out[...] = np.clip(lut_codes(index, _looked_up(machine, section, settings)), settings.post.lo, settings.post.hi)
 
 
-def _fill(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
-    _operand(machine, section, command, 0, frame)[...] = int(command.args[1])
+def _fill(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
+    operand_view(machine, section, command, 0, frame)[...] = int(command.args[1])
 
 
-def _copy(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
-    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+def _copy(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
+    out, x = (operand_view(machine, section, command, i, frame) for i in (0, 1))
     out[...] = x
 
 
-def _accumulate(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
-    out, x = (_operand(machine, section, command, i, frame) for i in (0, 1))
+def _accumulate(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
+    out, x = (operand_view(machine, section, command, i, frame) for i in (0, 1))
     out += x.astype(out.dtype)
 
 
 # weights that are loaded while the program runs
 
 
-def _load_weights(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+def _load_weights(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
     """The tiles of a binding are filled; tiles that lose a cell to them are no more."""
     number = int(command.args[0])
     macros = machine.loaded.setdefault(id(section), {})
@@ -542,7 +548,7 @@ def _load_weights(machine: Machine, section: Section, command: Command, frame: _
         macros[tile.macro].append((number, tile))
 
 
-def _load_table(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+def _load_table(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
     machine.tables[id(section), int(command.args[1])] = section.vectors[int(command.args[0])].lut
 
 
@@ -570,21 +576,26 @@ def _check_loaded(machine: Machine, section: Section, number: int) -> None:
             raise ProgramError(where, f"macro {tile.macro} holds other weights", "a WLOAD before the MVM")
 
 
-def _numbers(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+def operand_lines(machine: Machine, section: Section, index: int, frame: Frame) -> Lines | None:
+    """The elements of an operand one by one, where kernels can walk them."""
+    return _lines(machine, _placed(machine, section, index), frame, 1)
+
+
+def _numbers(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
     def view(index: int) -> Array:
-        return _operand(machine, section, command, index, frame)
+        return operand_view(machine, section, command, index, frame)
 
     NUMBERS[command.op](Numbers(section, command, view, 1 + len(frame.trips)))
 
 
-def _host(machine: Machine, section: Section, command: Command, frame: _Frame) -> None:
+def _host(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
     def view(index: int) -> Array:
         return _view(machine, _placed(machine, section, index), frame)
 
     run_host_command(section.hosts[int(command.args[0])], machine.held, view, machine.samples)
 
 
-Operation = Callable[[Machine, Section, Command, _Frame], None]
+Operation = Callable[[Machine, Section, Command, Frame], None]
 OPERATIONS: dict[str, Operation] = {
     "WLOAD": _load_weights, "LUTLD": _load_table,
     "SETD": _set_descriptor, "MVM": _mvm, "GEMV": _mvm,
@@ -597,3 +608,4 @@ READS = {
     "V1": 1, "V2": 2, "SEL": 3, "RED": 1, "CVT": 1, "GATHER": 2, "SCATTER": 2,
     "GEMV": 2, "Q": 3, "DQ": 3,
 }  # fmt: skip
+run_numbers = _numbers

@@ -6,6 +6,7 @@ parts, vectors that lie contiguous) goes the general way in insitu.sim.functiona
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import lcm
 
 import numpy as np
@@ -87,25 +88,35 @@ def _exact_post(post: Post, bound: int, multiplier: int) -> bool:
 
 def elementwise(op: str, settings: Vector, a: Lines, b: Lines, out: Lines, samples: int) -> bool:
     """ADD, MUL or (b of no weight) REQ of codes, from lines to lines."""
+    ready = combined(op, settings, a, b, out, samples)
+    if ready is not None:
+        ready()
+    return ready is not None
+
+
+def combined(
+    op: str, settings: Vector, a: Lines, b: Lines, out: Lines, samples: int
+) -> Callable[[], None] | None:  # fmt: skip
+    """`elementwise` as a function to be called again and again; none where it cannot do the command."""
     from insitu.sim.kernels import combine
 
     post = settings.post
     if not all(disjoint(line, out) or same(line, out) for line in (a, b)):
-        return False
+        return None
     if settings.multiplier is not None or settings.shift is not None or not isinstance(post.multiplier, int):
-        return False
+        return None
     if not isinstance(post.shift, int):
-        return False
+        return None
     reach = [(2 if line.flip == 0 else 1) * (line.flip or 1 << (8 * line.memory.itemsize - 1)) for line in (a, b)]
     reach = [r + abs(z) for r, z in zip(reach, (settings.zero_a, settings.zero_b), strict=True)]
     product = op == "MUL"
     most = reach[0] * reach[1] if product else reach[0] * abs(settings.scale_a) + reach[1] * abs(settings.scale_b)
     if not _exact_post(post, most, post.multiplier):
-        return False
-    combine(
+        return None
+    given = (
         a.memory, a.flip, a.start, a.pitch, a.runs, a.step, settings.zero_a, float(settings.scale_a),
         b.memory, b.flip, b.start, b.pitch, b.runs, b.step, settings.zero_b, float(settings.scale_b),
         product, float(post.multiplier) * 2.0**-post.shift, float(post.zero_point), float(post.lo), float(post.hi),
         out.memory, out.start, out.pitch, out.runs, out.step, out.length, samples,
     )  # fmt: skip
-    return True
+    return lambda: combine(*given)

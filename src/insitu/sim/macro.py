@@ -112,6 +112,61 @@ class MacroModel:
         reads = _Reads(first_vector, sequence)
         return self._wtm2101(bound, x, reads) if kind == "wtm2101" else self._adc(bound, x, reads)
 
+    def reader(self, bound: BoundMatrix, dtype: Any) -> Callable[[Array, int, int], Array]:
+        """`read` of codes of one type as a function (codes, first vector, sequence), its tables made once."""
+        binding = bound.binding
+        plain = not binding.drive and not binding.negated
+        if binding.readout.kind == "adc" and plain and self._one_noisy_read(bound):
+            return self._noisy_reader(bound)
+        if binding.readout.kind != "exact" or not plain:
+            return lambda codes, first, sequence: self.read(bound, codes, first_vector=first, sequence=sequence)
+        store = narrower(bound.bias, bound.multiplier, bound.shift, bound.binding.post, bound=bound.ideal[0].bound)
+        weights, zero = bound.ideal[0].data, bound.binding.zero_in
+
+        def exact(codes: Array, first: int, sequence: int) -> Array:
+            del first, sequence  # nothing is drawn
+            x = codes.astype(weights.dtype)
+            if zero:
+                x -= weights.dtype.type(zero)
+            return store(x @ weights)
+
+        return exact
+
+    def _one_noisy_read(self, bound: BoundMatrix) -> bool:
+        """Whether one read of one array with a straight converter is all there is to a product."""
+        bits, step = bound.binding.readout.plane_bits
+        one = len(bound.parts) == 1 and step >= bits and bool(bound.analog) and len(bound.analog[0]) == 1
+        dac = getattr(getattr(self.chip, "physics", None), "dac", None)
+        straight = dac is None or not self.physics.has("dac_nonlinearity")
+        return one and straight and bound.analog[0][0][1].bend is None
+
+    def _noisy_reader(self, bound: BoundMatrix) -> Callable[[Array, int, int], Array]:
+        """`_adc` of one read, with everything that does not depend on the codes at hand."""
+        from insitu.circuit.kernels import convert
+
+        readout, zero = bound.binding.readout, bound.binding.zero_in
+        [(up_w, analog)] = bound.analog[0]
+        lo, hi = adc_range(readout.bits, signed=readout.signed)
+        up = up_w + readout.finest - (readout.finer[0] if readout.finer else 0)
+        kind, columns = _total_type(bound), bound.binding.cols
+        most = (1 << _total_bits(bound)) + int(np.abs(bound.bias).max(initial=0))
+        store = narrower(bound.bias, bound.multiplier, bound.shift, bound.binding.post, bound=most)
+        scale, offset, inverse, floor = analog.tables
+        stream = np.array([0, 0, analog.macro << 16 | up_w, self.instance, self.seed, effect_key("read_noise")], np.int64)
+        slope, high = np.float32(analog.slope), bound.stream << 12
+
+        def read(codes: Array, first: int, sequence: int) -> Array:
+            driven = codes.astype(np.float32)
+            if zero:
+                driven -= np.float32(zero)
+            total = np.zeros((len(driven), columns), kind)
+            stream[0], stream[1] = first, (high | (sequence & 0xFFF)) & 0xFFFFFFFF
+            squares = _squares(driven, analog)
+            convert(driven @ analog.weights, squares, scale, offset, inverse, slope, floor, stream, ADC, lo, hi, up, total)
+            return store(total)
+
+        return read
+
     def _wtm2101(self, bound: BoundMatrix, x: Array, reads: _Reads) -> Array:
         post, readout = bound.binding.post, bound.binding.readout
         whole = len(bound.parts) == 1
@@ -458,6 +513,25 @@ def narrow(
         np.ascontiguousarray(acc), bias, multiplier, shift, MODES[post.rounding], post.zero_point, post.lo, post.hi, out
     )
     return out
+
+
+def narrower(
+    bias: Array, multiplier: Array, shift: Array, post: Post, *, bound: int
+) -> Callable[[Array], Array]:  # fmt: skip
+    """`narrow` with its tables made once."""
+    from insitu.sim.kernels import narrow_exact
+
+    if post.rounding != "half_even" or bound * int(multiplier.max(initial=1)) >= FLOAT64_EXACT:
+        return lambda acc: narrow(acc, bias, multiplier, shift, post, bound=bound)
+    scale = np.ldexp(multiplier.astype(np.float64), -shift.astype(np.int64))
+    given = (bias.astype(np.float64), scale, float(post.zero_point), float(post.lo), float(post.hi))
+
+    def run(acc: Array) -> Array:
+        out = np.empty(acc.shape, np.int32)
+        narrow_exact(np.ascontiguousarray(acc), *given, out)
+        return out
+
+    return run
 
 
 def narrow_scalar(acc: Array, post: Post) -> Array:
