@@ -384,6 +384,8 @@ def _squares(driven: npt.NDArray[np.float32], analog: Analog) -> Array:
         return np.zeros((len(driven), 1), np.float32)
     if analog.spread is not None:
         return (driven * driven) @ analog.spread
+    if len(driven) == 1:  # a product of two vectors is quicker than a sum over letters
+        return np.array([[driven[0] @ driven[0]]], np.float32)
     return np.einsum("vr,vr->v", driven, driven)[:, None]
 
 
