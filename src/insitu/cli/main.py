@@ -172,9 +172,6 @@ def run(
     cache_bits: Annotated[
         float, typer.Option("--cache-bits", metavar="N", min=1, max=16, help="bits of a shape's cached keys and values")
     ] = 8,
-    vs: Annotated[
-        str | None, typer.Option("--vs", metavar="MACHINE", help="the machine beside a shape (nvidia-h100-80g-sxm)")
-    ] = None,
     json: AsJson = False,
 ) -> int:
     """Take a model to a chip and back, and write a report."""
@@ -194,7 +191,7 @@ def run(
         from insitu.flow.shape import BESIDE, ShapeOptions
 
         limit = 0 if max_chips == 1 else max_chips
-        options = ShapeOptions(context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, vs or BESIDE)
+        options = ShapeOptions(context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE))
         return shapes.run(request, options)
     from insitu.frontend.load import is_language_model
 

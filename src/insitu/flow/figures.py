@@ -25,7 +25,7 @@ from insitu.isa.container import program_bytes
 from insitu.isa.program import HOME, Program, chip_of_space
 from insitu.isa.setup import memory_macros, setup_length
 from insitu.report.result import AccuracyPoint, LayerResult
-from insitu.sim.counts import whole
+from insitu.sim.poly import whole
 from insitu.sim.energy import Energy, energy
 from insitu.sim.steady import steady_state
 from insitu.sim.timing import Timing, simulate_setup, simulate_time
