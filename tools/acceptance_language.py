@@ -1,11 +1,11 @@
 """One language model as a user would deploy it, and what the acceptance points look at, as one JSON object.
 
-    python tools/acceptance_language.py stories float            200 greedy tokens of the float front end
-    python tools/acceptance_language.py stories digital          teacher-forced on the ideal digital chip
-    python tools/acceptance_language.py stories shifts           the same with scales that are powers of two
-    python tools/acceptance_language.py stories physics          three instances of the SONOS chip, full physics
-    python tools/acceptance_language.py families                 every family with random weights; broken folders
-    python tools/acceptance_language.py shapes                   counts of all shapes against the shared facts
+python tools/acceptance_language.py stories float            200 greedy tokens of the float front end
+python tools/acceptance_language.py stories digital          teacher-forced on the ideal digital chip
+python tools/acceptance_language.py stories shifts           the same with scales that are powers of two
+python tools/acceptance_language.py stories physics          three instances of the SONOS chip, full physics
+python tools/acceptance_language.py families                 every family with random weights; broken folders
+python tools/acceptance_language.py shapes                   counts of all shapes against the shared facts
 """
 
 from __future__ import annotations
@@ -109,7 +109,10 @@ def _encoder(folder: Path) -> bool:
 
 
 def _broken(place: Path, write_folder: Any) -> int:
-    cases = {n: write_folder(place / n, "llama", shards=3 if n == "shard" else 1) for n in ("shard", "shape", "kind", "pickle")}
+    cases = {
+        n: write_folder(place / n, "llama", shards=3 if n == "shard" else 1)
+        for n in ("shard", "shape", "kind", "pickle")
+    }
     (cases["shard"] / "model-00002-of-00003.safetensors").unlink()
     for name, change in (("shape", {"intermediate_size": 40}), ("kind", {"model_type": "lama"})):
         path = cases[name] / "config.json"
@@ -123,8 +126,8 @@ def _broken(place: Path, write_folder: Any) -> int:
 
 
 def run(folder: Path, out: Path) -> tuple[int, dict[str, Any]]:
-    command = ["insitu", "run", str(folder), "--chip", DIGITAL, "--prompt", "ids:3,5", "--tokens", "4", "--context", "16",
-               "--out", str(out), "--json"]  # fmt: skip
+    command = ["insitu", "run", str(folder), "--chip", DIGITAL, "--prompt", "ids:3,5", "--tokens", "4"]
+    command += ["--context", "16", "--out", str(out), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     return done.returncode, json.loads(done.stdout)
 

@@ -30,8 +30,10 @@ def _attention(own: str, *, bias: bool = False, size: int = D // HEADS, out: str
     return found | _linear(f"{own}{out}", HEADS * size, D, bias=bias and out != "o_proj")
 
 
-def _llama(*, bias: bool = False, head: bool = True, sandwich: bool = False, qk_norm: bool = False, size: int = D // HEADS,
-           experts: int = 0, fused: bool = False) -> Shapes:  # fmt: skip
+def _llama(
+    *, bias: bool = False, head: bool = True, sandwich: bool = False, qk_norm: bool = False, size: int = D // HEADS,
+    experts: int = 0, fused: bool = False,
+) -> Shapes:  # fmt: skip
     found: Shapes = {"model.embed_tokens.weight": (WORDS, D), **_norms(["model.norm"])}
     found |= {"lm_head.weight": (WORDS, D)} if head else {}
     for layer in range(LAYERS):
@@ -63,7 +65,12 @@ def _gpt2() -> Shapes:
     for layer in range(LAYERS):
         own = f"h.{layer}."
         found |= _norms([f"{own}ln_1", f"{own}ln_2"], bias=True)
-        for name, a, b in (("attn.c_attn", D, 3 * D), ("attn.c_proj", D, D), ("mlp.c_fc", D, 4 * D), ("mlp.c_proj", 4 * D, D)):
+        for name, a, b in (
+            ("attn.c_attn", D, 3 * D),
+            ("attn.c_proj", D, D),
+            ("mlp.c_fc", D, 4 * D),
+            ("mlp.c_proj", 4 * D, D),
+        ):
             found |= {f"{own}{name}.weight": (a, b), f"{own}{name}.bias": (b,)}
     return found
 
@@ -104,7 +111,9 @@ def _bert() -> Shapes:
         for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
             found |= _linear(f"{own}{name}", D, D, bias=True)
         found |= _norms([f"{own}attention.output.LayerNorm", f"{own}output.LayerNorm"], bias=True)
-        found |= _linear(f"{own}intermediate.dense", D, FFN, bias=True) | _linear(f"{own}output.dense", FFN, D, bias=True)
+        found |= _linear(f"{own}intermediate.dense", D, FFN, bias=True) | _linear(
+            f"{own}output.dense", FFN, D, bias=True
+        )
     return found
 
 
@@ -130,14 +139,15 @@ FAMILIES: dict[str, tuple[dict[str, Any], Shapes]] = {
          "head_dim": 8, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 8,
          "query_pre_attn_scalar": 16}, _llama(head=False, sandwich=True)),
     "gemma3": (
-        {**_MODERN, "model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "hidden_act": "gelu_pytorch_tanh",
+        {**_MODERN, "model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh",
+         "hidden_act": "gelu_pytorch_tanh",
          "head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"],
          "rope_local_base_freq": 10000.0, "rope_theta": 1e6}, _llama(head=False, sandwich=True, qk_norm=True)),
     "mixtral": (
         {**_MODERN, "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}, _llama(experts=4)),
     "gpt2": (
-        {"model_type": "gpt2", "n_embd": D, "n_layer": LAYERS, "n_head": HEADS, "vocab_size": WORDS, "n_positions": ROOM,
-         "activation_function": "gelu_new"}, _gpt2()),
+        {"model_type": "gpt2", "n_embd": D, "n_layer": LAYERS, "n_head": HEADS, "vocab_size": WORDS,
+         "n_positions": ROOM, "activation_function": "gelu_new"}, _gpt2()),
     "opt": ({**_OLD, "model_type": "opt", "ffn_dim": FFN, "activation_function": "relu", "hidden_act": "relu"}, _opt()),
     "bert": ({**_OLD, "model_type": "bert", "hidden_act": "gelu", "type_vocab_size": 2}, _bert()),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -83,8 +84,8 @@ def test_what_does_not_fit_is_streamed() -> None:
 def test_a_batch_gives_more_and_costs_no_more() -> None:
     on = OnChips(shapes()["llama-3-8b"], load_chip("aim-gddr6"))
     points = [batch_rate(on, keys=512, batch=b) for b in (1, 2, 8, 64)]
-    assert all(b[0] >= a[0] for a, b in zip(points, points[1:], strict=False))
-    assert all(b[1] <= a[1] * (1 + 1e-9) for a, b in zip(points, points[1:], strict=False))
+    assert all(b[0] >= a[0] for a, b in pairwise(points))
+    assert all(b[1] <= a[1] * (1 + 1e-9) for a, b in pairwise(points))
     assert points[0][0] == pytest.approx(1 / token(on, keys=512).latency)
 
 
@@ -93,7 +94,7 @@ def test_a_run_shows_where_time_goes_beside_a_gpu() -> None:
     value = found.result.metrics["tokens_per_s_per_sequence"].value
     assert value is not None
     assert sum(found.seconds.values()) == pytest.approx(1 / value)
-    assert [b.batch for b in found.beside][0] == 1
+    assert found.beside[0].batch == 1
     assert len(found.beside) == 2
     assert found.beside[1].tokens_per_s > found.beside[0].tokens_per_s
 

@@ -113,7 +113,9 @@ def _language_lines(result: Result) -> list[str]:
     for name, who in (("quantized", "ideal chip"), ("chip", "chip under physics")):
         perplexity = value(f"perplexity_{name}")
         if perplexity is not None:
-            agreement, far, base = (value(n) for n in (f"top1_agreement_{name}", f"kl_divergence_{name}", "perplexity_float"))
+            agreement, far, base = (
+                value(n) for n in (f"top1_agreement_{name}", f"kl_divergence_{name}", "perplexity_float")
+            )
             more = f"{perplexity:.4g} (float {base:.4g}), top-1 as float {percent(agreement)}, KL {far:.4f}"
             lines.append(f"Perplexity    {who} {more}")
     return lines

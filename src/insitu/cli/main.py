@@ -160,9 +160,14 @@ def run(
         float, typer.Option("--top-p", metavar="P", min=0.01, max=1.0, help="draw among the likeliest of this share")
     ] = 1.0,
     context: Annotated[
-        int | None, typer.Option("--context", metavar="N", min=2, max=1 << 20, help="tokens that the caches hold (256; shapes: 2048)")
+        int | None,
+        typer.Option(
+            "--context", metavar="N", min=2, max=1 << 20, help="tokens that the caches hold (256; shapes: 2048)"
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, max=1 << 16, help="sequences at once, of a shape")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", metavar="N", min=1, max=1 << 16, help="sequences at once, of a shape")
+    ] = 1,
     prompt_tokens: Annotated[
         int, typer.Option("--prompt-tokens", metavar="N", min=1, max=1 << 20, help="tokens of a shape's prompt")
     ] = 512,
@@ -191,7 +196,9 @@ def run(
         from insitu.flow.shape import BESIDE, ShapeOptions
 
         limit = 0 if max_chips == 1 else max_chips
-        options = ShapeOptions(context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE))
+        options = ShapeOptions(
+            context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE)
+        )
         return shapes.run(request, options)
     from insitu.frontend.load import is_language_model
 

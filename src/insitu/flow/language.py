@@ -37,6 +37,7 @@ Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 CALIBRATION_TEXTS, TEXT_LENGTH = 16, 128
 CHECKED_STEPS = 8
+GREEDY = Sampling()
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class LanguageOptions:
 
     context: int = 256
     tokens: int = 64
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     physics: str = "ideal"
     instance: int = 0
     seed: int = 0
@@ -113,7 +114,7 @@ class LanguageDeployment:
         )  # fmt: skip
 
     def logits(self, tokens: int, *, physics: str = "ideal", instance: int = 0) -> Callable[[Array], Array]:
-        """ids (texts, tokens) -> logits of the compiled text program, one text a sample."""
+        """Ids (texts, tokens) -> logits of the compiled text program, one text a sample."""
         program, graph = self.text(tokens)
         session = self._session(program, graph, physics, instance)
         name = graph.outputs[0]
@@ -145,8 +146,8 @@ class LanguageDeployment:
             codes: dict[str, Array] = {"ids": ids[:, None, None], "position": np.arange(len(ids))[:, None]}
             found.append(check.compare(self.session, {n: codes[n] for n in self.session.inputs}))
         first = next((f.first for f in found if f.first is not None), None)
-        sums = [sum(getattr(f, n) for f in found) for n in ("checked_values", "mismatches", "excluded_values")]
-        return BitExact(*sums, first)
+        checked, wrong = sum(f.checked_values for f in found), sum(f.mismatches for f in found)
+        return BitExact(checked, wrong, sum(f.excluded_values for f in found), first)
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -230,7 +231,9 @@ def _rates(deployed: LanguageDeployment, cost: figures.Cost, prompt: int) -> dic
         "tokens_per_s": Metric("tokens_per_s", rate, "1/s", "modelled", note),
         "energy_per_token_j": Metric("energy_per_token_j", spent.value, "J", "modelled", note),
         "ttft_s": Metric("ttft_s", timed, "s", "modelled", f"a prompt of {prompt} tokens as one text"),
-        "kv_cache_bytes": Metric("kv_cache_bytes", float(held), "B", "measured", f"8-bit keys and values, {room} tokens"),
+        "kv_cache_bytes": Metric(
+            "kv_cache_bytes", float(held), "B", "measured", f"8-bit keys and values, {room} tokens"
+        ),
     }
 
 
@@ -266,6 +269,3 @@ def infeasible_result(model: LanguageModel, chip: Chip, error: InfeasibleError, 
     """A model that does not fit, as a result."""
     facts = ModelFacts(model.name, model.parameters, None)
     return Result(facts, chip.name, options.seed, "model", fits=False, infeasible=tuple(error.items))
-
-
-

@@ -52,12 +52,19 @@ class _Folder:
         c = self.point
         width, heads = c.integer("hidden_size", "n_embd"), c.integer("num_attention_heads", "n_head")
         layers = c.integer("num_hidden_layers", "n_layer")
-        kv, size = c.integer("num_key_value_heads", default=heads), c.integer("head_dim", default=max(width // heads, 1))
+        kv, size = (
+            c.integer("num_key_value_heads", default=heads),
+            c.integer("head_dim", default=max(width // heads, 1)),
+        )
         if layers > MOST_LAYERS or heads % kv:
-            raise self.fault("num_key_value_heads", f"{kv} for {heads} heads, {layers} layers", "a divisor of the heads")
+            raise self.fault(
+                "num_key_value_heads", f"{kv} for {heads} heads, {layers} layers", "a divisor of the heads"
+            )
         if "head_dim" not in c.config and width % heads:
             raise self.fault("num_attention_heads", f"{heads} for a width of {width}", "a divisor of the width")
-        name = self.setting("hidden_act", self.setting("hidden_activation", self.setting("activation_function", "silu")))
+        name = self.setting(
+            "hidden_act", self.setting("hidden_activation", self.setting("activation_function", "silu"))
+        )
         if name not in ACTIVATIONS:
             raise self.fault("hidden_act", repr(name)[:40], f"one of {', '.join(ACTIVATIONS)}")
         values: dict[str, Any] = {
@@ -144,7 +151,9 @@ class _Folder:
 
 def _llama(folder: _Folder, *, offset: float = 0.0, **more: Any) -> LanguageModel:
     arch = folder.rotary(folder.base(**more))
-    prefix = "model." if folder.point.has("model.embed_tokens.weight") or not folder.point.has("embed_tokens.weight") else ""
+    prefix = (
+        "model." if folder.point.has("model.embed_tokens.weight") or not folder.point.has("embed_tokens.weight") else ""
+    )
     arch = folder.head(arch, "lm_head", f"{prefix}embed_tokens.weight")
     folder.norm("norm", f"{prefix}norm", arch.width, offset=offset)
     for layer in range(arch.layers):
@@ -221,7 +230,8 @@ def _gemma(folder: _Folder) -> LanguageModel:
         every = int(folder.setting("sliding_window_pattern", 2 if folder.family == "gemma2" else 6))
         local = [k == "sliding_attention" for k in kinds] if kinds else [bool((i + 1) % every) for i in range(layers)]
         more["windows"] = tuple(int(window) if at and window else 0 for at in local)
-        more["caps"] = tuple(folder.point.number(n, default=0.0) for n in ("attn_logit_softcapping", "final_logit_softcapping"))  # fmt: skip
+        names = ("attn_logit_softcapping", "final_logit_softcapping")
+        more["caps"] = tuple(folder.point.number(n, default=0.0) for n in names)
     if folder.family == "gemma3_text":
         more["local_theta"] = folder.point.number("rope_local_base_freq", default=10000.0)
     return _llama(folder, offset=1.0, **more)
@@ -293,7 +303,9 @@ def _opt(folder: _Folder) -> LanguageModel:
 
 def _bert(folder: _Folder) -> LanguageModel:
     """An encoder: hidden states of a text; token types are all 0."""
-    arch = folder.base(norm="layer", gated=False, learned_positions=True, causal=False, post_norm=True, final_norm=False)
+    arch = folder.base(
+        norm="layer", gated=False, learned_positions=True, causal=False, post_norm=True, final_norm=False
+    )
     arch = replace(arch, activation=ACTIVATIONS[folder.setting("hidden_act", "gelu")],
                    epsilon=folder.point.number("layer_norm_eps", default=1e-12))  # fmt: skip
     prefix = "bert." if folder.point.has("bert.embeddings.word_embeddings.weight") else ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from insitu.frontend.language import Array, Architecture, LanguageModel, rotations
+from insitu.frontend.language import Architecture, Array, LanguageModel, rotations
 from insitu.graph.graph import Attr, Graph, State
 from insitu.graph.rewrite import Builder
 from insitu.graph.types import TensorType
@@ -202,7 +202,9 @@ class _Writer:
         y = self.op("Add", f"{name}_rotated", parts)
         if whole:
             return y
-        return self.op("Concat", f"{name}_joined", (y, self.cut(x, f"{name}_still", arch.rotary, arch.head_size)), axis=3)
+        return self.op(
+            "Concat", f"{name}_joined", (y, self.cut(x, f"{name}_still", arch.rotary, arch.head_size)), axis=3
+        )
 
     def cut(self, x: str, name: str, start: int, end: int) -> str:
         return self.op("Slice", name, (x,), axes=(3,), starts=(start,), ends=(end,), steps=(1,))

@@ -134,7 +134,12 @@ def _figures(given: Mapping[str, Any], serving: Serving) -> list[Figure]:
         if measured and modelled > 0:
             found.append(Figure(name, unit, float(measured) * (1e-3 if name.endswith("_ms") else 1), modelled))
 
-    if kind in ("decode_single_stream", "prefill_and_decode_single_stream", "single_stream_end_to_end", "vendor_single_user_rate"):
+    if kind in (
+        "decode_single_stream",
+        "prefill_and_decode_single_stream",
+        "single_stream_end_to_end",
+        "vendor_single_user_rate",
+    ):
         if kind == "single_stream_end_to_end" and into and out:
             add("end_to_end_s", "s", end_to_end(serving, tokens_in=into, tokens_out=out, batch=batch or 1))
         else:
@@ -143,18 +148,32 @@ def _figures(given: Mapping[str, Any], serving: Serving) -> list[Figure]:
             add("decode_tokens_per_s_per_sequence", "1/s", 1 / decode(serving, keys=keys))
         if kind.startswith("prefill") and into:
             add("prefill_tokens_per_s", "1/s", into / prefill(serving, tokens=into))
-    elif kind.startswith("online_serving") and given.get("output_tokens_per_s_total") and given.get("tpot_ms") and into and out:
+    elif (
+        kind.startswith("online_serving")
+        and given.get("output_tokens_per_s_total")
+        and given.get("tpot_ms")
+        and into
+        and out
+    ):
         # so many sequences are served at once (Little's law): what each of their tokens takes
         many = float(given["output_tokens_per_s_total"]) * float(given["tpot_ms"]) * 1e-3 / _copies(given, serving)
         mixed = prefill(serving, tokens=into, batch=many) / out  # prompts that come in between
         add("tpot_ms", "s", decode(serving, keys=into + out / 2, batch=many) + mixed)
     elif kind == "offline_max_throughput" and into and out:
-        add("output_tokens_per_s_total", "1/s", _copies(given, serving) * throughput(serving, tokens_in=into, tokens_out=out)[0])
+        add(
+            "output_tokens_per_s_total",
+            "1/s",
+            _copies(given, serving) * throughput(serving, tokens_in=into, tokens_out=out)[0],
+        )
     elif kind == "batched_end_to_end" and into and out:
         if given.get("prefill_tokens_per_s"):  # the phases were measured apart
             many = batch or serving.batch_that_fits(into + out)
             add("prefill_tokens_per_s", "1/s", _rate(many * into, prefill(serving, tokens=into, batch=max(many, 1))))
-            add("output_tokens_per_s_total", "1/s", _rate(many, decode(serving, keys=into + out / 2, batch=max(many, 1))))
+            add(
+                "output_tokens_per_s_total",
+                "1/s",
+                _rate(many, decode(serving, keys=into + out / 2, batch=max(many, 1))),
+            )
         else:
             rate, _ = throughput(serving, tokens_in=into, tokens_out=out, batch=batch or 0)
             add("output_tokens_per_s_total", "1/s", rate)
@@ -162,7 +181,11 @@ def _figures(given: Mapping[str, Any], serving: Serving) -> list[Figure]:
         add("ttft_ms", "s", prefill(serving, tokens=into, batch=batch or 1))
     elif kind.startswith("one_layer") and into:
         one = replace(serving, shape=serving.shape.model_copy(update={"layers": 1, "vocab": 1}))
-        phase = prefill(one, tokens=into, batch=batch or 1) if "prefill" in kind else decode(one, keys=into, batch=batch or 1)
+        phase = (
+            prefill(one, tokens=into, batch=batch or 1)
+            if "prefill" in kind
+            else decode(one, keys=into, batch=batch or 1)
+        )
         add("layer_latency_ms", "s", phase)
     return found
 
@@ -192,7 +215,8 @@ def implausible(given: Mapping[str, Any], serving: Serving) -> str:
     if float(rate) > FASTER * bound:
         per_token = shape.product_weights * serving.weight_bits / 8
         asked = float(rate) * per_token / 1e9
-        return f"needs {asked:.0f} GB/s for its weights alone; the memory gives {speed * int(given['device_count']) / 1e9:.4g}"
+        have = speed * int(given["device_count"]) / 1e9
+        return f"needs {asked:.0f} GB/s for its weights alone; the memory gives {have:.4g}"
     return ""
 
 

@@ -1,7 +1,7 @@
 """Tokens from a compiled program: one step a token, its keys and values kept, greedy or drawn.
 
-    for token in generate(session, [1, 403], count=20):
-        print(token.id, token.probability)
+for token in generate(session, [1, 403], count=20):
+    print(token.id, token.probability)
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def generate_batch(
     length, room = len(prompts[0]), room_of(session)
     if any(len(p) != length for p in prompts) or not 0 < length < room:
         lengths = sorted({len(p) for p in prompts})
-        raise DataError("prompt", f"lengths {lengths}", f"one length from 1 to {room - 1}, what the cache holds less one")
+        raise DataError(
+            "prompt", f"lengths {lengths}", f"one length from 1 to {room - 1}, what the cache holds less one"
+        )
     rng = np.random.default_rng(sampling.seed)
     session.reset()
     logits = [fed(session, [p[at] for p in prompts], at) for at in range(length)][-1]

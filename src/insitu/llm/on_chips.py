@@ -1,10 +1,10 @@
-"""A language model of any size on chips of one kind, in closed form: weights stay in arrays or banks, layers follow each other.
+"""A language model of any size on chips of one kind, in closed form: weights stay in arrays or banks.
 
-Per token and layer (docs/design/language.md): every matrix is one read of its macros, all at once (banks: its weights at
-the banks' rate); attention and what lies between run on the vector units; values move through the chip's memory.  What is
-counted is what a compiled step counts; tests hold both against each other.  A layer that needs several chips is spread
-over them (two all-reduces); a chip that holds several layers runs them in turn.  Weights that no chip may hold are read
-from the weight store for every token.
+Per token and layer (docs/design/language.md): every matrix is one read of its macros, all at once (banks: its weights
+at the banks' rate); attention and what lies between run on the vector units; values move through the chip's memory.
+What is counted is what a compiled step counts; tests hold both against each other.  A layer that needs several chips is
+spread over them (two all-reduces); a chip that holds several layers runs them in turn.  Weights that no chip may hold
+are read from the weight store for every token.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class OnChips:
 
     @property
     def table_bytes(self) -> float:
-        """Bytes of look-up tables that a token loads: all, where a vector unit has fewer places than its layers need."""
+        """Bytes of look-up tables that a token loads: all, where vector units have too few places for them."""
         each = TABLES * self.shape.layers / (self.count * (self.cores or self.chip.cores))
         return float(self.shape.layers * TABLE_BYTES) if each > self.chip.core.vector.luts else 0.0
 
@@ -203,7 +203,11 @@ def token(on: OnChips, *, keys: float) -> Token:
         "memory": memory, "links": hops * links.latency + link_bytes / share / links.bandwidth,
         "stream": on.streamed * on.weight_bits / 8 / (chip.store_bandwidth * on.count),
     }  # fmt: skip
-    found |= {"link_bytes": link_bytes, "streamed_bytes": on.streamed * on.weight_bits / 8, "weight_bytes": on.resident_bytes}
+    found |= {
+        "link_bytes": link_bytes,
+        "streamed_bytes": on.streamed * on.weight_bits / 8,
+        "weight_bytes": on.resident_bytes,
+    }
     return Token(seconds, _joules(on, found, sum(seconds.values())), found)
 
 
@@ -223,7 +227,9 @@ def _joules(on: OnChips, found: Mapping[str, float], seconds: float) -> dict[str
     macs, bits = found["array_macs"], on.weight_bits
     per_row = on.chip.array.rows
     conversions = macs / per_row * _converted(on.chip)
-    array = macs * cost["mac"] + macs / on.chip.weight_cols * cost["dac"] + conversions * (cost["adc"] + cost["shift_add"])
+    array = (
+        macs * cost["mac"] + macs / on.chip.weight_cols * cost["dac"] + conversions * (cost["adc"] + cost["shift_add"])
+    )
     moved = (cost["ram_read_byte"] + cost["ram_write_byte"]) / 2
     cached = cost["bank_read_byte"] if on.chip.capabilities.gemv else cost["ram_read_byte"]
     leak = (arch_cost.leakage(on.chip).value or 0.0) + (arch_cost.host_idle(on.chip).value or 0.0)

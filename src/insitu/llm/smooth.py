@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from insitu.frontend.language import Array, Architecture, LanguageModel
+from insitu.frontend.language import Architecture, Array, LanguageModel
 from insitu.frontend.language_graph import text_graph
 from insitu.graph.export import float_session
 

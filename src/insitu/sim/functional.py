@@ -150,7 +150,6 @@ def value_view(machine: Machine, at: Location) -> Array:
 
 
 def _reset(machine: Machine, inputs: Mapping[str, Array], states: Mapping[str, Array], first_sample: int) -> None:
-    program = machine.program
     counts = {len(a) for a in inputs.values()} or {1}  # a program without inputs runs once
     if len(counts) != 1:
         raise DataError("inputs", f"sample counts {sorted(counts)}", "the same number of samples for every input")

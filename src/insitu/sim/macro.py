@@ -152,7 +152,9 @@ class MacroModel:
         most = (1 << _total_bits(bound)) + int(np.abs(bound.bias).max(initial=0))
         store = narrower(bound.bias, bound.multiplier, bound.shift, bound.binding.post, bound=most)
         scale, offset, inverse, floor = analog.tables
-        stream = np.array([0, 0, analog.macro << 16 | up_w, self.instance, self.seed, effect_key("read_noise")], np.int64)
+        stream = np.array(
+            [0, 0, analog.macro << 16 | up_w, self.instance, self.seed, effect_key("read_noise")], np.int64
+        )
         slope, high = np.float32(analog.slope), bound.stream << 12
 
         def read(codes: Array, first: int, sequence: int) -> Array:
@@ -162,7 +164,9 @@ class MacroModel:
             total = np.zeros((len(driven), columns), kind)
             stream[0], stream[1] = first, (high | (sequence & 0xFFF)) & 0xFFFFFFFF
             squares = _squares(driven, analog)
-            convert(driven @ analog.weights, squares, scale, offset, inverse, slope, floor, stream, ADC, lo, hi, up, total)
+            convert(
+                driven @ analog.weights, squares, scale, offset, inverse, slope, floor, stream, ADC, lo, hi, up, total
+            )
             return store(total)
 
         return read

@@ -62,7 +62,8 @@ def summary(rows: Sequence[Row], compared: Sequence[Compared]) -> dict[str, Any]
     others = pooled([r for r in good if r.key != OPERATORS], "gpu") or 1.0
     return {
         **_errors(ratios), "in_sample": _errors(inside), "figures": len(ratios), "rows": len(rows),
-        "groups": len({r.group for r in rows}), "factors": factors(good), "anchors": [_anchor(a) for a in anchors(others)],
+        "groups": len({r.group for r in rows}), "factors": factors(good),
+        "anchors": [_anchor(a) for a in anchors(others)],
         "missing": len([r for r in rows if not r.figures]), "implausible": len([r for r in rows if r.implausible]),
     }  # fmt: skip
 
@@ -96,13 +97,18 @@ def table(rows: Sequence[Row], compared: Sequence[Compared]) -> str:
     """The same for people."""
     lines = [f"{'row':58} {'quantity':22} {'measured':>10} {'modelled':>10} {'ratio':>6}  factor from"]
     lines += [
-        f"{c.row.id[:58]:58} {c.figure.name[:22]:22} {c.figure.measured:10.4g} {c.held_out:10.4g} {c.ratio:6.2f}  {c.source}"
+        f"{c.row.id[:58]:58} {c.figure.name[:22]:22} {c.figure.measured:10.4g} {c.held_out:10.4g} {c.ratio:6.2f}"
+        f"  {c.source}"
         for c in compared
     ]
     lines += [f"{r.id[:58]:58} implausible: {r.implausible}" for r in rows if r.implausible]
     lines += [f"{r.id[:58]:58} not modelled: {r.missing}" for r in rows if r.missing and not r.implausible]
     total = summary(rows, compared)
-    lines += ["", "factors: " + ", ".join(f"{k} {v:.3f}" for k, v in total["factors"].items()), _line("left out", total)]
+    lines += [
+        "",
+        "factors: " + ", ".join(f"{k} {v:.3f}" for k, v in total["factors"].items()),
+        _line("left out", total),
+    ]
     lines.append(_line("in sample", total["in_sample"]))
     lines += [
         f"{a['system']} {a['name']}: published {a['published']:.4g}, modelled {a['modelled']:.4g} {a['unit']}, "
