@@ -410,5 +410,5 @@ def test_outputs_may_be_named_by_the_program() -> None:
 def test_every_computing_instruction_has_semantics() -> None:
     from insitu.isa.semantics_ops import EXECUTE
 
-    handled = {*EXECUTE, "SIG", "AWAIT", "BAR", "LOOP", "ENDL", "PRED", "ENDP", "SETD", "HALT"}
+    handled = {*EXECUTE, "SIG", "AWAIT", "BAR", "LOOP", "ENDL", "PRED", "ENDP", "SETD", "HALT", "CALL", "SUB", "RET"}
     assert handled == set(table().instructions)

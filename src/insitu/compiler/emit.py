@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from insitu.base.errors import InternalError
 from insitu.compiler.commands import Axis, Op, Operand, TableVector, descriptor, merge, split_loops
 from insitu.compiler.emit_layers import emit_layer
@@ -82,7 +80,7 @@ def _binary(emitter: Emitter, node: Node) -> None:
 
 def _lut(emitter: Emitter, node: Node) -> None:
     x, y = emitter.at(node.inputs[0]), emitter.at(node.output)
-    table = emitter.weight(f"{node.name}.table", np.asarray(emitter.graph.constants[node.inputs[1]]).astype(np.int32))
+    table = emitter.look_up(f"{node.name}.table", emitter.graph.constants[node.inputs[1]])
     scale = 1 << int(node.attr("input_shift", 0))
     settings = Vector(scale_a=scale, post=emitter.post(node), lut=table, label=node.name)
     op = vector_op("LUT", axes_of(y.shape, y.strides, x.strides), [operand_at(y, 0), operand_at(x, 1)], settings)
@@ -149,7 +147,7 @@ def _reduce(emitter: Emitter, node: Node) -> None:
 def _softmax(emitter: Emitter, node: Node) -> None:
     x, y = emitter.at(node.inputs[0]), emitter.at(node.output)
     axis = int(node.attr("axis", -1)) % len(x.shape)
-    table = emitter.weight(f"{node.name}.table", np.asarray(emitter.graph.constants[node.inputs[1]]).astype(np.int32))
+    table = emitter.look_up(f"{node.name}.table", emitter.graph.constants[node.inputs[1]])
     settings = Vector(post=emitter.post(node), lut=table, label=node.name)
     others = [i for i in range(len(x.shape)) if i != axis]
     loops, dims = split_loops(

@@ -35,6 +35,7 @@ class Emitter:
     cores: dict[str, int] = field(default_factory=dict[str, int])  # value -> core that wrote it last
     filled: set[str] = field(default_factory=set[str])
     numbers: Dict[str, tuple[Tile, ...]] = field(default_factory=dict[str, tuple[Tile, ...]])  # matrices without codes
+    looked_up: dict[WeightRef, str] = field(default_factory=dict[WeightRef, str])  # tables of the vector unit
     banked: list[str] = field(default_factory=list[str])  # weights that lie in memory banks
     owners: dict[str, str] = field(default_factory=dict[str, str])  # weight layer: the one whose weights it reads
     reloaded: dict[Binding, int] = field(default_factory=dict[Binding, int])  # what WLOAD brings: segment
@@ -62,6 +63,13 @@ class Emitter:
         """Keep an array as a weight; returns its name."""
         self.weights[name] = weight_ref(array)
         return name
+
+    def look_up(self, name: str, array: npt.NDArray[Any]) -> str:
+        """Keep a table of the vector unit; returns the name of the first one with these entries."""
+        ref = weight_ref(np.asarray(array).astype(np.int32))
+        known = self.looked_up.setdefault(ref, name)
+        self.weights[known] = ref
+        return known
 
     def table(self, name: str, array: npt.NDArray[Any]) -> str:
         """Keep an array as a weight symbol in memory; returns the symbol's name."""

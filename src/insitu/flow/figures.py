@@ -27,6 +27,7 @@ from insitu.isa.setup import memory_macros, setup_length
 from insitu.report.result import AccuracyPoint, LayerResult
 from insitu.sim.poly import whole
 from insitu.sim.energy import Energy, energy
+from insitu.sim.poly import whole
 from insitu.sim.steady import steady_state
 from insitu.sim.timing import Timing, simulate_setup, simulate_time
 from insitu.sim.trace import utilization
@@ -202,7 +203,8 @@ def _fit(program: Program, timing: Timing) -> dict[str, Metric]:
         note = f"cells taken over the {weights:,} weights that have to be held, copies left out, less 1; 0 is least"
         rows.append(("cells_gap", (facts["cells_used"] - facts.get("copied_cells", 0)) / weights - 1, "1", note))
     if bound:
-        note = f"over the work of the busiest unit, {timing.busiest}, {bound * PS:.4g} s, less 1; no order of these commands beats 0"
+        note = f"over the work of the busiest unit, {timing.busiest}, {bound * PS:.4g} s, less 1; "
+        note += "no order of these commands beats 0"
         rows.append(("latency_gap", timing.latency_ps / bound - 1, "1", note))
     rows += _placement(facts)
     return {name: Metric(name, float(value), unit, "modelled", note) for name, value, unit, note in rows}

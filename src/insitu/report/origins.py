@@ -43,6 +43,8 @@ _MEANING = {
     "segments": "groups of layers whose weights take turns in the macros",
     "cells_gap": "cells taken, over the weights that have to be held",
     "latency_gap": "time over the work of the busiest unit",
+    "setup_s": "calibration, tables and modes of arrays, before all inferences",
+    "setup_energy_j": "their events times energy per event, plus leakage over that time",
 }
 
 

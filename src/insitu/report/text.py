@@ -29,6 +29,7 @@ _TITLES = {
     "throughput_gap": "Time between results above the busiest unit's work", "copies": "Copies of layers",
     "copies_gap": "Estimate above the least with any copies", "stage_gap": "Longest stage above an even share",
     "search_gap": "Searched placement above the proven bound",
+    "setup_s": "Time to set up, once", "setup_energy_j": "Energy to set up, once",
 }  # fmt: skip
 _FRACTIONS = (
     "accuracy",
