@@ -25,7 +25,6 @@ from insitu.isa.container import program_bytes
 from insitu.isa.program import HOME, Program, chip_of_space
 from insitu.isa.setup import memory_macros, setup_length
 from insitu.report.result import AccuracyPoint, LayerResult
-from insitu.sim.poly import whole
 from insitu.sim.energy import Energy, energy
 from insitu.sim.poly import whole
 from insitu.sim.steady import steady_state
