@@ -30,8 +30,10 @@ def _attention(own: str, *, bias: bool = False, size: int = D // HEADS, out: str
     return found | _linear(f"{own}{out}", HEADS * size, D, bias=bias and out != "o_proj")
 
 
-def _llama(*, bias: bool = False, head: bool = True, sandwich: bool = False, qk_norm: bool = False, size: int = D // HEADS,
-           experts: int = 0, fused: bool = False) -> Shapes:  # fmt: skip
+def _llama(
+    *, bias: bool = False, head: bool = True, sandwich: bool = False, qk_norm: bool = False, size: int = D // HEADS,
+    experts: int = 0, fused: bool = False,
+) -> Shapes:  # fmt: skip
     found: Shapes = {"model.embed_tokens.weight": (WORDS, D), **_norms(["model.norm"])}
     found |= {"lm_head.weight": (WORDS, D)} if head else {}
     for layer in range(LAYERS):
@@ -137,14 +139,15 @@ FAMILIES: dict[str, tuple[dict[str, Any], Shapes]] = {
          "head_dim": 8, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 8,
          "query_pre_attn_scalar": 16}, _llama(head=False, sandwich=True)),
     "gemma3": (
-        {**_MODERN, "model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "hidden_act": "gelu_pytorch_tanh",
+        {**_MODERN, "model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh",
+         "hidden_act": "gelu_pytorch_tanh",
          "head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"],
          "rope_local_base_freq": 10000.0, "rope_theta": 1e6}, _llama(head=False, sandwich=True, qk_norm=True)),
     "mixtral": (
         {**_MODERN, "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}, _llama(experts=4)),
     "gpt2": (
-        {"model_type": "gpt2", "n_embd": D, "n_layer": LAYERS, "n_head": HEADS, "vocab_size": WORDS, "n_positions": ROOM,
-         "activation_function": "gelu_new"}, _gpt2()),
+        {"model_type": "gpt2", "n_embd": D, "n_layer": LAYERS, "n_head": HEADS, "vocab_size": WORDS,
+         "n_positions": ROOM, "activation_function": "gelu_new"}, _gpt2()),
     "opt": ({**_OLD, "model_type": "opt", "ffn_dim": FFN, "activation_function": "relu", "hidden_act": "relu"}, _opt()),
     "bert": ({**_OLD, "model_type": "bert", "hidden_act": "gelu", "type_vocab_size": 2}, _bert()),
 }  # fmt: skip

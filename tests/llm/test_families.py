@@ -1,4 +1,4 @@
-"""Every family of Hugging Face folders: read, compiled, every integer compared, one token as its row of the whole text."""
+"""Every family of Hugging Face folders: read, compiled, every integer compared, a token as its row of the text."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _edit(folder: Path, **changes: object) -> None:
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "m", "llama", shards=3)
     (folder / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(ModelError, match="model-00002-of-00003.safetensors"):
+    with pytest.raises(ModelError, match=r"model-00002-of-00003\.safetensors"):
         read_language_model(folder)
 
 
@@ -87,7 +87,7 @@ def test_a_wrong_shape_is_named(tmp_path: Path) -> None:
 def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "m", "llama")
     _edit(folder, model_type="lama")
-    with pytest.raises(ModelError, match="model_type 'lama'.*Try: llama"):
+    with pytest.raises(ModelError, match=r"model_type 'lama'.*Try: llama"):
         read_language_model(folder)
 
 
@@ -106,5 +106,5 @@ def test_broken_files_are_one_message(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="whole safetensors file"):
         read_language_model(folder)
     (folder / "config.json").write_text("{")
-    with pytest.raises(ModelError, match="config.json"):
+    with pytest.raises(ModelError, match=r"config\.json"):
         read_language_model(folder)

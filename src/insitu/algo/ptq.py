@@ -192,7 +192,8 @@ def _spec(choice: _Choice, node: Node) -> QuantSpec:
         return moved
     if name in choice.bases:
         either = seen.low < 0 or _fixed_sign(choice, node)
-        return power_of_two(seen, base=choice.bases[name], signed=either, default=default, bits=choice.bits)
+        own = int(node.attr("bits", choice.bits))
+        return power_of_two(seen, base=choice.bases[name], signed=either, default=default, bits=own)
     source = choice.values.get(node.inputs[0], SOFTMAX_SPEC)
     if node.op in ("AveragePool", "ReduceMean") and (source.axis is not None or choice.kind == "wtm2101"):
         return _average(choice, node, source)
@@ -208,7 +209,7 @@ def _free_value(choice: _Choice, node: Node, name: str, default: float) -> Quant
     seen, bits = choice.range(name), int(node.attr("bits", choice.bits))
     if name in choice.bases:
         either = seen.low < 0 or _fixed_sign(choice, node)
-        return power_of_two(seen, base=choice.bases[name], signed=either, default=default, bits=choice.bits)
+        return power_of_two(seen, base=choice.bases[name], signed=either, default=default, bits=bits)
     if choice.kind == "wtm2101":
         return symmetric(seen, relu=False, default=default) if seen.low < 0 else unsigned(seen, default=default)
     signed = choice.chip.macro.input.signed

@@ -197,7 +197,7 @@ def run(
 
         limit = 0 if max_chips == 1 else max_chips
         options = ShapeOptions(
-            context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, *(vs or [BESIDE])[:1]
+            context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE)
         )
         return shapes.run(request, options)
     from insitu.frontend.load import is_language_model

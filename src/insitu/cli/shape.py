@@ -42,10 +42,11 @@ def lines(found: ShapeRun) -> list[str]:
     parts = [
         f"{model.name} on {value['chips']:,.0f} x {result.chip}: {count(model.parameters)} parameters, "
         f"{count(model.macs)} MACs a token with weights; no weights, closed form",
-        f"Tokens        {quantity(value['tokens_per_s'], 'tokens/s')}, {quantity(value['energy_per_token_j'], 'J')} each, "
+        f"Tokens        {quantity(value['tokens_per_s'], 'tokens/s')}, "
+        f"{quantity(value['energy_per_token_j'], 'J')} each, "
         f"the first after {quantity(value['ttft_s'], 's')} (modelled)",
-        f"Memory        weights {quantity(value['weight_bytes'], 'B')}, caches {quantity(value['kv_cache_bytes'], 'B')} of "
-        f"{quantity(value['kv_cache_room_bytes'], 'B')}",
+        f"Memory        weights {quantity(value['weight_bytes'], 'B')}, "
+        f"caches {quantity(value['kv_cache_bytes'], 'B')} of {quantity(value['kv_cache_room_bytes'], 'B')}",
     ]
     if value["streamed_bytes_per_token"]:
         parts.append(f"Streamed      {quantity(value['streamed_bytes_per_token'], 'B')} of weights a token at "

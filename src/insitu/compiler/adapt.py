@@ -43,7 +43,7 @@ def run(graph: Graph, chip: Chip) -> Graph:
     if not chip.capabilities.mma:
         graph = _hosted(graph, [n for n in graph.nodes if n.op == "MatMul" and not is_weight_layer(graph, n)])
     graph = _tables(graph, chip)
-    graph = _widths(graph) if wide else graph
+    graph = _widths(graph) if chip.core.vector.format != "int8" else graph
     return replace(graph, meta={**graph.meta, "adapted": chip.name})
 
 

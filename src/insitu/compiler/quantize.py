@@ -298,7 +298,7 @@ Rule = Callable[[Draft, Node], None]
 RULES: dict[str, Rule] = {
     "Conv": weight_layer, "MatMul": weight_layer, "Add": _add, "Sub": _add, "Mul": _mul, "Relu": _rescale,
     "Clip": _rescale, "Requantize": _rescale, "Curve": _curve, "AveragePool": _average, "ReduceMean": _average,
-    "Softmax": _softmax, "Concat": _concat, "Scatter": _scatter, "Gather": general.gather, "ReduceSum": general.reduce_sum,
-    "Host": general.host,
+    "Softmax": _softmax, "Concat": _concat, "Scatter": _scatter, "Gather": general.gather,
+    "ReduceSum": general.reduce_sum, "Host": general.host,
     **dict.fromkeys(MOVES, _move),
 }  # fmt: skip

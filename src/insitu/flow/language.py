@@ -26,7 +26,7 @@ from insitu.graph.ops.macs import macs
 from insitu.isa.check import check_program
 from insitu.isa.program import Program
 from insitu.llm.build import Prepared, prepare
-from insitu.llm.generate import Sampling, Token, generate, generate_batch
+from insitu.llm.generate import Sampling, Token, generate, generate_batch, room_of
 from insitu.llm.samples import written
 from insitu.llm.score import Score, score
 from insitu.llm.tokens import Tokenizer, prompt_tokens, read_tokenizer, text_tokens, windows
@@ -37,6 +37,7 @@ Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 CALIBRATION_TEXTS, TEXT_LENGTH = 16, 128
 CHECKED_STEPS = 8
+GREEDY = Sampling()
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class LanguageOptions:
 
     context: int = 256
     tokens: int = 64
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     physics: str = "ideal"
     instance: int = 0
     seed: int = 0
@@ -113,7 +114,7 @@ class LanguageDeployment:
         )  # fmt: skip
 
     def logits(self, tokens: int, *, physics: str = "ideal", instance: int = 0) -> Callable[[Array], Array]:
-        """ids (texts, tokens) -> logits of the compiled text program, one text a sample."""
+        """Ids (texts, tokens) -> logits of the compiled text program, one text a sample."""
         program, graph = self.text(tokens)
         session = self._session(program, graph, physics, instance)
         name = graph.outputs[0]
@@ -138,12 +139,15 @@ class LanguageDeployment:
         return score(pieces, longest, self.reference(longest), chip, done=done)
 
     def check(self, tokens: Sequence[int]) -> BitExact:
-        """Interpreter against simulator: every value of the first steps, with their state."""
-        ids = np.asarray(tokens, np.int64)[:, None, None]
-        codes: dict[str, Array] = {"ids": ids}
-        if "position" in self.session.inputs:
-            codes["position"] = np.arange(len(tokens), dtype=np.int64)[:, None]
-        return check.compare(self.session, codes)
+        """Interpreter against simulator: every value of the steps of a text, with their state; cut where caches end."""
+        room, found = room_of(self.session), list[BitExact]()
+        for start in range(0, len(tokens), room):
+            ids = np.asarray(tokens[start : start + room], np.int64)
+            codes: dict[str, Array] = {"ids": ids[:, None, None], "position": np.arange(len(ids))[:, None]}
+            found.append(check.compare(self.session, {n: codes[n] for n in self.session.inputs}))
+        first = next((f.first for f in found if f.first is not None), None)
+        checked, wrong = sum(f.checked_values for f in found), sum(f.mismatches for f in found)
+        return BitExact(checked, wrong, sum(f.excluded_values for f in found), first)
 
 
 def silent(stage: str, done: int, total: int) -> None:

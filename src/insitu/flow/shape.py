@@ -16,7 +16,7 @@ from insitu.report.result import Coverage, ModelFacts, Result
 
 CONTEXTS = (128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-BESIDE = "nvidia-h100-80g-sxm"
+BESIDE = ("nvidia-h100-80g-sxm",)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ShapeOptions:
     weight_bits: float = 8
     cache_bits: float = 8
     max_chips: int = 0
-    beside: str = BESIDE
+    beside: tuple[str, ...] = BESIDE
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,11 @@ def run_shape(name: str, shape: Shape, chip: Chip, options: ShapeOptions) -> Sha
     curves = {"context": _over_context(on, options), "batch": _over_batch(on, keys)}
     share = Coverage(1.0)  # every weight product lies in arrays or banks
     result = Result(facts, chip.name, 0, "random", coverage=share, metrics=metrics)
-    other = points(shape, options.beside, keys=keys, prompt=options.prompt, weight_bits=_gpu_bits(options.weight_bits),
-                   cache_bits=16 if options.weight_bits > 8 else 8)  # fmt: skip
+    bits, cached = _gpu_bits(options.weight_bits), 16 if options.weight_bits > 8 else 8
+    other = [
+        p for m in options.beside for p in points(shape, m, keys=keys, prompt=options.prompt, weight_bits=bits,
+                                                  cache_bits=cached)
+    ]  # fmt: skip
     return ShapeRun(result, curves, dict(one.seconds), dict(one.joules), tuple(other))
 
 

@@ -230,7 +230,8 @@ def _gemma(folder: _Folder) -> LanguageModel:
         every = int(folder.setting("sliding_window_pattern", 2 if folder.family == "gemma2" else 6))
         local = [k == "sliding_attention" for k in kinds] if kinds else [bool((i + 1) % every) for i in range(layers)]
         more["windows"] = tuple(int(window) if at and window else 0 for at in local)
-        more["caps"] = tuple(folder.point.number(n, default=0.0) for n in ("attn_logit_softcapping", "final_logit_softcapping"))  # fmt: skip
+        names = ("attn_logit_softcapping", "final_logit_softcapping")
+        more["caps"] = tuple(folder.point.number(n, default=0.0) for n in names)
     if folder.family == "gemma3_text":
         more["local_theta"] = folder.point.number("rope_local_base_freq", default=10000.0)
     return _llama(folder, offset=1.0, **more)

@@ -33,7 +33,7 @@ ACTIVATIONS = {
 class Architecture:
     """What a language model computes.
 
-    `rotary` is the number of rotated elements of a head (0: none).  `post_norm`: norms behind the sums (BERT, some OPT);
+    `rotary` is the number of rotated elements of a head (0: none).  `post_norm`: norms behind the sums (BERT);
     `parallel`: attention and feed-forward read one norm (Phi); `sandwich`: norms before and behind each part (Gemma).
     `windows` holds each layer's reach in tokens (0: all).  `caps` bounds scores and logits by cap * tanh(x / cap).
     """

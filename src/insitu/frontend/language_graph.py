@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from insitu.frontend.language import Array, Architecture, LanguageModel, rotations
+from insitu.frontend.language import Architecture, Array, LanguageModel, rotations
 from insitu.graph.graph import Attr, Graph, State
 from insitu.graph.rewrite import Builder
 from insitu.graph.types import TensorType

@@ -180,7 +180,8 @@ def _never(place: _Place) -> int:
 RULES: dict[str, Callable[[_Place], int]] = {
     "Conv": _leading, "BatchNormalization": _leading, "MaxPool": _leading, "AveragePool": _leading,
     "GlobalAveragePool": _leading, "Gemm": _gemm, "MatMul": _matmul, "Add": _aligned, "Sub": _aligned,
-    "Mul": _aligned, "Norm": _norm, "Gather": _gather, "Scatter": _never, "Host": _never, "ReduceSum": _reduce, "ReduceMax": _reduce,
+    "Mul": _aligned, "Norm": _norm, "Gather": _gather, "Scatter": _never, "Host": _never,
+    "ReduceSum": _reduce, "ReduceMax": _reduce,
     "Softmax": _softmax, "ReduceMean": _reduce, "Concat": _concat, "Slice": _slice, "Pad": _pad,
     "Reshape": _reshape, "Flatten": _reshape, "Squeeze": _reshape, "Unsqueeze": _reshape, "Transpose": _transpose,
 }  # fmt: skip

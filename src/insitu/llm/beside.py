@@ -9,7 +9,7 @@ from math import ceil
 from typing import Any
 
 from insitu.base.yaml import parse_yaml
-from insitu.cost.machines import Machine, load_machine
+from insitu.cost.machines import Machine, load_system
 from insitu.llm.fit import DEVICE_CLASSES
 from insitu.llm.roofline import Serving, prefill, step, total
 from insitu.llm.shapes import Shape
@@ -51,14 +51,15 @@ def points(
     shape: Shape, name: str, *, keys: float, prompt: float, weight_bits: float = 16, cache_bits: float = 16
 ) -> list[Beside]:
     """Batch 1 and the best batch on the fewest devices (a power of two) that hold the shape; none where none do."""
-    machine = load_machine(name)
+    system = load_system(name)
+    machine = system.machine
     serving = Serving(shape, machine, habits().classes[SOFTWARE], 1, "tensor", weight_bits,
                       weight_bits if weight_bits == 8 else 16, cache_bits)  # fmt: skip
     size = machine.memory.size
     if not size:
         return []
     need = (serving.weight_bytes + serving.sequence_bytes * keys) / (size * serving.software.margin)
-    count = 1 << max(0, ceil(need) - 1).bit_length()
+    count = max(system.count, 1 << max(0, ceil(need) - 1).bit_length())
     if count > MOST:
         return []
     serving = replace(serving, count=count)

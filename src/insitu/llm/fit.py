@@ -215,7 +215,8 @@ def implausible(given: Mapping[str, Any], serving: Serving) -> str:
     if float(rate) > FASTER * bound:
         per_token = shape.product_weights * serving.weight_bits / 8
         asked = float(rate) * per_token / 1e9
-        return f"needs {asked:.0f} GB/s for its weights alone; the memory gives {speed * int(given['device_count']) / 1e9:.4g}"
+        have = speed * int(given["device_count"]) / 1e9
+        return f"needs {asked:.0f} GB/s for its weights alone; the memory gives {have:.4g}"
     return ""
 
 

@@ -1,10 +1,10 @@
-"""A language model of any size on chips of one kind, in closed form: weights stay in arrays or banks, layers follow each other.
+"""A language model of any size on chips of one kind, in closed form: weights stay in arrays or banks.
 
-Per token and layer (docs/design/language.md): every matrix is one read of its macros, all at once (banks: its weights at
-the banks' rate); attention and what lies between run on the vector units; values move through the chip's memory.  What is
-counted is what a compiled step counts; tests hold both against each other.  A layer that needs several chips is spread
-over them (two all-reduces); a chip that holds several layers runs them in turn.  Weights that no chip may hold are read
-from the weight store for every token.
+Per token and layer (docs/design/language.md): every matrix is one read of its macros, all at once (banks: its weights
+at the banks' rate); attention and what lies between run on the vector units; values move through the chip's memory.
+What is counted is what a compiled step counts; tests hold both against each other.  A layer that needs several chips is
+spread over them (two all-reduces); a chip that holds several layers runs them in turn.  Weights that no chip may hold
+are read from the weight store for every token.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from insitu.arch.spec import Chip
 from insitu.base.errors import Infeasible, InfeasibleError
 from insitu.llm.shapes import Shape
 
+TABLES, TABLE_BYTES = 4, 90112  # look-up tables of a layer: two norms (2^14 entries), activation, softmax; their bytes
 MATRICES = 4  # products of a layer that wait for each other: queries to values, output, up, down
 CODE, WIDE = 1, 2  # bytes of an array's input, of a value between layers
 PARTS = ("weights", "attention", "vector", "memory", "links", "stream")
@@ -128,6 +129,12 @@ class OnChips:
         return (self.cores or self.chip.cores) * self.chip.core.vector.lanes * self.chip.chip.clock
 
     @property
+    def table_bytes(self) -> float:
+        """Bytes of look-up tables that a token loads: all, where vector units have too few places for them."""
+        each = TABLES * self.shape.layers / (self.count * (self.cores or self.chip.cores))
+        return float(self.shape.layers * TABLE_BYTES) if each > self.chip.core.vector.luts else 0.0
+
+    @property
     def read_time(self) -> float:
         """Seconds of one use of every macro."""
         return self.chip.capacity / self.array_rate
@@ -179,6 +186,7 @@ def token(on: OnChips, *, keys: float) -> Token:
     """One token of one sequence after `keys` others, nothing else running."""
     shape, chip = on.shape, on.chip
     found = counts(shape, keys, on.token_bytes)
+    found["moved_bytes"] += on.table_bytes
     share = on.spread
     matrices = MATRICES + (1 if shape.moe else 0)
     if chip.capabilities.gemv:

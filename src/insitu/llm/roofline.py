@@ -1,4 +1,4 @@
-"""Time of a language model's steps on conventional machines: bytes over bandwidth or operations over rate, and overheads.
+"""Time of a language model's steps on conventional machines: bytes over bandwidth, operations over rate, overheads.
 
 One step takes `tokens` new tokens of each of `batch` sequences.  Parts: `weights` (products with weights), `attention`
 (queries times keys, shares times values), `cache` (its reading and writing), `links` (all-reduces between devices),

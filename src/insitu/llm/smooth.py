@@ -13,11 +13,12 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from insitu.frontend.language import Array, Architecture, LanguageModel
+from insitu.frontend.language import Architecture, Array, LanguageModel
 from insitu.frontend.language_graph import text_graph
 from insitu.graph.export import float_session
 
 Floats = npt.NDArray[np.float64]
+FULL = 0.97  # of a power of two that peaks are brought to
 LEAST = 1e-3  # of a group's largest channel: fainter ones are not raised further
 SHARE = 0.5  # of the ranges' spread that weights behind a product take over
 
@@ -63,9 +64,14 @@ def _peak(value: Array) -> Floats:
 
 
 def _factors(peak: Floats) -> Floats:
-    """Factors that bring channels to the largest one's size."""
+    """Divisors that bring channels to the largest one's size."""
     top = peak.max()
     return np.maximum(peak, LEAST * top) / top if top > 0 else np.ones_like(peak)
+
+
+def _round(top: float) -> float:
+    """A divisor that brings a peak just below a power of two, where steps that are powers of two lose no range."""
+    return float(top / (FULL * 2.0 ** np.round(np.log2(top)))) if top > 0 else 1.0
 
 
 def _even_keys(weights: dict[str, Array], arch: Architecture, at: str, peak: Floats) -> None:
@@ -75,18 +81,18 @@ def _even_keys(weights: dict[str, Array], arch: Architecture, at: str, peak: Flo
         pair = np.maximum(peak[:, :half], peak[:, half : 2 * half])
         peak = np.concatenate([pair, pair, peak[:, 2 * half :]], axis=1)
     if arch.qk_norm:
-        shared = _factors(peak.max(axis=0))
+        shared = _factors(peak.max(axis=0)) * _round(peak.max())
         _scale(weights, f"{at}k_norm.w", 1 / shared)
         _scale(weights, f"{at}q_norm.w", shared)
         return
-    keys = _factors(peak)
+    keys = _factors(peak) * _round(peak.max())
     for end in ("w", "b"):
         _scale(weights, f"{at}k.{end}", 1 / keys.reshape(-1))
         _scale(weights, f"{at}q.{end}", np.repeat(keys, arch.groups, axis=0).reshape(-1))
 
 
 def _even_values(weights: dict[str, Array], arch: Architecture, at: str, peak: Floats) -> None:
-    values = _factors(peak)
+    values = _factors(peak) * _round(peak.max())
     for end in ("w", "b"):
         _scale(weights, f"{at}v.{end}", 1 / values.reshape(-1))
     _scale(weights, f"{at}o.w", np.repeat(values, arch.groups, axis=0).reshape(-1)[:, None])
@@ -96,6 +102,7 @@ def _even_product(weights: dict[str, Array], at: str, peak: Floats) -> None:
     """Products get even to SHARE, so that single rows of the weights behind do not grow too far."""
     rows = np.abs(weights[f"{at}down.w"]).max(axis=1)
     factors = _factors(peak) ** SHARE / np.maximum(_factors(rows.astype(np.float64)), LEAST) ** (1 - SHARE)
+    factors = factors * _round(float((peak / factors).max()))
     for end in ("w", "b"):
         _scale(weights, f"{at}up.{end}", 1 / factors)
     _scale(weights, f"{at}down.w", factors[:, None])

@@ -28,7 +28,7 @@ class Software(Config):
     margin: float = Field(gt=0, le=1)
 
 
-class Exception_(Config):
+class Habit(Config):
     """What some versions do otherwise."""
 
     words: list[str]
@@ -39,7 +39,7 @@ class Habits(Config):
     """The file."""
 
     classes: dict[str, Software]
-    exceptions: list[Exception_]
+    exceptions: list[Habit]
     thread_bandwidth: float
     small_thread_bandwidth: float
     small_kinds: list[str]

@@ -1,7 +1,8 @@
 """Text to tokens and back: the vocabulary a model folder brings.
 
-A tokenizer.json with `vocab` and `scores` is llama2.c's (SentencePiece BPE: the best-scored neighbours merge first); one of
-Hugging Face's form is read by the `tokenizers` package (extra `hf`).  Without a tokenizer, tokens are numbers: "ids:1,403".
+A tokenizer.json with `vocab` and `scores` is llama2.c's (SentencePiece BPE: the best-scored neighbours merge first);
+one of Hugging Face's form is read by the `tokenizers` package (extra `hf`).  Without a tokenizer, tokens are numbers:
+"ids:1,403".
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -142,7 +144,7 @@ def _stored(path: Path, vocab: int) -> list[list[int]]:
         raise DataError(str(path), str(error)[:80], "`ids`, and `offset` where each text starts") from None
     if ids.min(initial=0) < 0 or ids.max(initial=0) >= vocab or (np.diff(cuts) < 1).any() or cuts[-1] > len(ids):
         raise DataError(str(path), "tokens or offsets out of range", f"tokens 0..{vocab - 1}, offsets that grow")
-    return [[int(i) for i in ids[a:b]] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [[int(i) for i in ids[a:b]] for a, b in pairwise(cuts)]
 
 
 def windows(texts: Sequence[Sequence[int]], length: int) -> list[list[int]]:

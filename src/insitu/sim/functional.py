@@ -385,7 +385,7 @@ def _mvm(machine: Machine, section: Section, command: Command, frame: Frame) -> 
     key = (section.chip, section.core, number)
     matrix = machine.matrices.get(key)
     if matrix is None:
-        matrix = machine.matrices[key] = _bound(machine, section, number, x.dtype)
+        matrix = machine.matrices[key] = bound(machine, section, number, x.dtype)
     source = _lines(machine, _placed(machine, section, int(command.args[1])), frame, binding.rows)
     target = _lines(machine, _placed(machine, section, int(command.args[0])), frame, binding.cols)
     if source and target and ideal_product(matrix, source, target, machine.samples):
@@ -402,7 +402,7 @@ def _mvm(machine: Machine, section: Section, command: Command, frame: Frame) -> 
     out[...] = result.reshape(out.shape)
 
 
-def _bound(machine: Machine, section: Section, number: int, dtype: np.dtype[Any]) -> BoundMatrix:
+def bound(machine: Machine, section: Section, number: int, dtype: np.dtype[Any]) -> BoundMatrix:
     """A binding ready to multiply, its columns corrected by the procedures that a CAL asks for."""
     done = calibrated(section, number)
     skipped = frozenset(name for procedure, name in PROCEDURES.items() if procedure not in done)

@@ -19,6 +19,7 @@ from insitu.sim.products import FLOAT64_EXACT
 from insitu.sim.reads import Reads, ideal_total, noisy_codes
 
 PATCHES = 1 << 19  # elements of gathered rows at a time
+WHOLE = 1 << 62  # products that int64 holds
 
 
 def ideal_product(bound: BoundMatrix, source: Lines, target: Lines, samples: int) -> bool:
@@ -139,7 +140,7 @@ def combined(
     op: str, settings: Vector, a: Lines, b: Lines, out: Lines, samples: int
 ) -> Callable[[], None] | None:  # fmt: skip
     """`elementwise` as a function to be called again and again; none where it cannot do the command."""
-    from insitu.sim.kernels import combine
+    from insitu.sim.kernels import combine, combine_whole
 
     post = settings.post
     if not all(disjoint(line, out) or same(line, out) for line in (a, b)):
@@ -153,7 +154,15 @@ def combined(
     product = op == "MUL"
     most = reach[0] * reach[1] if product else reach[0] * abs(settings.scale_a) + reach[1] * abs(settings.scale_b)
     if not _exact_post(post, most, post.multiplier):
-        return None
+        if post.rounding != "half_even" or most * post.multiplier >= WHOLE:
+            return None
+        whole = (
+            a.memory, a.flip, a.start, a.pitch, a.runs, a.step, settings.zero_a, int(settings.scale_a),
+            b.memory, b.flip, b.start, b.pitch, b.runs, b.step, settings.zero_b, int(settings.scale_b),
+            product, post.multiplier, post.shift, post.zero_point, post.lo, post.hi,
+            out.memory, out.start, out.pitch, out.runs, out.step, out.length, samples,
+        )  # fmt: skip
+        return lambda: combine_whole(*whole)
     given = (
         a.memory, a.flip, a.start, a.pitch, a.runs, a.step, settings.zero_a, float(settings.scale_a),
         b.memory, b.flip, b.start, b.pitch, b.runs, b.step, settings.zero_b, float(settings.scale_b),

@@ -260,3 +260,40 @@ def combine(
             else:
                 for i in range(length):
                     out[here + i * step] = values[i]
+
+
+@nb.njit(cache=True, nogil=True)
+def combine_whole(
+    a, flip_a, start_a, pitch_a, runs_a, step_a, zero_a, scale_a,
+    b, flip_b, start_b, pitch_b, runs_b, step_b, zero_b, scale_b,
+    product, multiplier, shift, zero, lo, hi, out, start, pitch, runs, step, length, samples,
+):  # fmt: skip
+    """As `combine`, in whole numbers: for products that float64 would round."""
+    for s in range(samples):
+        for j in range(runs.shape[0]):
+            at_a, at_b = start_a + s * pitch_a + runs_a[j], start_b + s * pitch_b + runs_b[j]
+            here = start + s * pitch + runs[j]
+            for i in range(length):
+                left = (nb.int64(a[at_a + i * step_a]) ^ flip_a) - flip_a - zero_a
+                right = (nb.int64(b[at_b + i * step_b]) ^ flip_b) - flip_b - zero_b
+                x = left * right if product else left * scale_a + right * scale_b
+                code = _round_shift(x * multiplier, shift, HALF_EVEN) + zero
+                out[here + i * step] = min(max(code, lo), hi)
+
+
+@nb.njit(cache=True, nogil=True)
+def softmax_rows(x, table, zero, lo, hi, multiplier, shift, out):
+    """insitu.numeric.functions.softmax_codes of rows x [rows, n] of codes."""
+    last = table.shape[0] - 1
+    for r in range(x.shape[0]):
+        top = nb.int64(x[r, 0])
+        for i in range(x.shape[1]):
+            top = max(top, nb.int64(x[r, i]))
+        total = nb.int64(0)
+        for i in range(x.shape[1]):
+            total += table[min(top - nb.int64(x[r, i]), last)]
+        whole = total << shift
+        for i in range(x.shape[1]):
+            e = table[min(top - nb.int64(x[r, i]), last)]
+            code = ((e << 9) * multiplier + whole) // (2 * whole) + zero
+            out[r, i] = min(max(code, lo), hi)

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.isa.program import Command, Section, Vector
-from insitu.numeric.functions import softmax_codes
 from insitu.sim import functional as base
 from insitu.sim.fused import combined
 from insitu.sim.products import FLOAT64_EXACT
@@ -221,13 +220,16 @@ def _product(machine: base.Machine, section: Section, command: Command, frame: b
 def _softmax(machine: base.Machine, section: Section, command: Command, frame: base.Frame) -> Step:
     out, x = _views(machine, section, command, frame, 2)
     settings = section.vectors[int(command.args[2])]
+    from insitu.sim.kernels import softmax_rows
+
     table, post = np.asarray(machine.program.weight(settings.lut), np.int64), settings.post
-    multiplier, shift = int(post.multiplier), int(post.shift)
+    rows = np.empty((x.size // x.shape[-1], x.shape[-1]), np.int64)
+    shaped = rows.reshape(x.shape)
+    given = (table, post.zero_point, post.lo, post.hi, int(post.multiplier), int(post.shift))
 
     def run() -> None:
-        out[...] = softmax_codes(
-            x, table, zero_point=post.zero_point, lo=post.lo, hi=post.hi, multiplier=multiplier, shift=shift
-        )
+        softmax_rows(np.ascontiguousarray(x).reshape(rows.shape), *given, rows)
+        out[...] = shaped
 
     return run
 
@@ -241,7 +243,7 @@ def _matrix(machine: base.Machine, section: Section, command: Command, frame: ba
         return None
     key = (section.chip, section.core, number)
     if key not in machine.matrices:
-        machine.matrices[key] = machine.model.bind(machine.program, section, binding, dtype=x.dtype)
+        machine.matrices[key] = base.bound(machine, section, number, x.dtype)
     reader = machine.model.reader(machine.matrices[key], x.dtype)
     sequence = 0
     for counter in frame.counters:

@@ -62,7 +62,8 @@ def summary(rows: Sequence[Row], compared: Sequence[Compared]) -> dict[str, Any]
     others = pooled([r for r in good if r.key != OPERATORS], "gpu") or 1.0
     return {
         **_errors(ratios), "in_sample": _errors(inside), "figures": len(ratios), "rows": len(rows),
-        "groups": len({r.group for r in rows}), "factors": factors(good), "anchors": [_anchor(a) for a in anchors(others)],
+        "groups": len({r.group for r in rows}), "factors": factors(good),
+        "anchors": [_anchor(a) for a in anchors(others)],
         "missing": len([r for r in rows if not r.figures]), "implausible": len([r for r in rows if r.implausible]),
     }  # fmt: skip
 
@@ -96,7 +97,8 @@ def table(rows: Sequence[Row], compared: Sequence[Compared]) -> str:
     """The same for people."""
     lines = [f"{'row':58} {'quantity':22} {'measured':>10} {'modelled':>10} {'ratio':>6}  factor from"]
     lines += [
-        f"{c.row.id[:58]:58} {c.figure.name[:22]:22} {c.figure.measured:10.4g} {c.held_out:10.4g} {c.ratio:6.2f}  {c.source}"
+        f"{c.row.id[:58]:58} {c.figure.name[:22]:22} {c.figure.measured:10.4g} {c.held_out:10.4g} {c.ratio:6.2f}"
+        f"  {c.source}"
         for c in compared
     ]
     lines += [f"{r.id[:58]:58} implausible: {r.implausible}" for r in rows if r.implausible]
