@@ -85,6 +85,10 @@ Search = Annotated[
         help='seconds that a solver looks for better places; 0: none (needs "insitu[solver]")',
     ),
 ]
+Facts = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=NUMBER", help="replace a price or an assumption (electricity_generic=0.3)"),
+]
 Versus = Annotated[
     list[str] | None,
     typer.Option(
@@ -385,6 +389,18 @@ def validate(
     if llm is not None:
         return command.run_language(llm, json=json)
     return command.run(chip, published, out, json=json)
+
+
+@app.command()
+def claims(
+    set_: Facts = None,
+    out: Annotated[str | None, typer.Option("--out", metavar="F.html", help="a page with plots and sliders")] = None,
+    json: AsJson = False,
+) -> int:
+    """Say which of the field's standing claims hold, computed from their data."""
+    from insitu.cli import claims as command
+
+    return command.run(tuple(set_ or ()), out, json=json)
 
 
 @app.command()
