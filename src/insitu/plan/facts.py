@@ -10,6 +10,7 @@ from insitu.arch.cost import area, peak_efficiency
 from insitu.arch.load import load_chip
 from insitu.base.schema import load_yaml
 from insitu.cost.book import Book, Fact, facts_of, load_book
+from insitu.cost.machines import load_machine, machine_names
 
 CHIPS = ("dcim-28nm", "wtm2101", "parametric-reram-adc8")
 
@@ -22,7 +23,14 @@ def plan_book(*, overrides: Sequence[str] = ()) -> Book:
 @cache
 def _more() -> tuple[Fact, ...]:
     text = (files("insitu.plan") / "facts.yaml").read_text(encoding="utf-8")
-    return (*facts_of(load_yaml("facts.yaml", text=text).data).values(), *(f for c in CHIPS for f in _of_chip(c)))
+    shipped = facts_of(load_yaml("facts.yaml", text=text).data).values()
+    return (*shipped, *(f for c in CHIPS for f in _of_chip(c)), *(_of_machine(m) for m in machine_names()))
+
+
+def _of_machine(name: str) -> Fact:
+    """What a machine is sold for; most are not known."""
+    price = load_machine(name).price
+    return Fact(f"price_{name}", price.value, price.currency, price.date or "", price.what or "not found")
 
 
 def _of_chip(name: str) -> tuple[Fact, ...]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from insitu.cost.book import Book, UnknownError
 from insitu.cost.money import chip_bill
+from insitu.report.text import quantity
 
 MB, GB, TB = 1e6, 1e9, 1e12
 SIZES = (2 * MB, 16 * MB, 128 * MB, 1 * GB, 16 * GB, 128 * GB, 1 * TB, 16 * TB, 64 * TB, 256 * TB)
-NOR_UP_TO = 16 * GB  # beyond it NOR would be hundreds of dies; both kinds are shown there
+NOR_UP_TO = 1 * TB  # thousands of dies: price has stopped it long before
 
 
 @dataclass(frozen=True)
@@ -98,3 +99,24 @@ def _price(book: Book, kind: str, size: float, packages: float) -> tuple[float |
         return packages * bill.unit + bill.nre / bill.volume, "USD, made, packaged, tested; design over its volume"
     except UnknownError as lack:
         return None, f"not known: supply {lack.try_[0]}"
+
+
+def ladder_text(rungs: tuple[Rung, ...], weights: float | None) -> str:
+    """A line a rung; with a network's weights (a byte each), its rate where the rung holds them."""
+    head = f"{'':4} {'size':>9} {'peak':>12} {'sustained':>12} {'stops':>10} {'power':>9} {'cells':>6} {'price':>14}"
+    lines = [head + ("   results a second" if weights is not None else "")]
+    for r in rungs:
+        price = "not known" if r.price is None else f"{r.price:,.4g} USD"
+        line = (
+            f"{r.kind:4} {quantity(r.size, 'B'):>9} {_ops(r.peak):>12} {_ops(r.sustained):>12} {r.stops:>10} "
+            f"{quantity(r.watts, 'W'):>9} {r.celsius:4.0f} C {price:>14}"
+        )
+        if weights is not None:
+            line += f"   {r.sustained / (2 * weights):,.3g}" if r.size >= weights else "   does not fit"
+        lines.append(line)
+    unknown = next((r.price_note for r in rungs if r.price is None), None)
+    return "\n".join([*lines, *([f"Price {unknown}"] if unknown else [])])
+
+
+def _ops(rate: float) -> str:
+    return f"{rate / 1e12:,.3g} TOPS"
