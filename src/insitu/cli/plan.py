@@ -48,14 +48,14 @@ def run(request: Request) -> int:
     if request.include not in ("sold", "all"):
         raise UsageError(f"--include {request.include}", "unknown", "sold or all")
     book = plan_book(overrides=request.sets)
-    if request.hybrid is not None:
-        from insitu.cli.hybrid import hybrid
-
-        return hybrid(request.hybrid, book, json=request.json)
-    if request.model is None and not request.ladder:
+    if request.model is None and request.hybrid is None and not request.ladder:
         raise UsageError("MODEL", "missing", "a network, --ladder, --hybrid F.yaml or --init F.yaml")
     wanted = read_requirements(request.requirements, request.profile, request.given)
     network = None if request.model is None else _network(request, wanted)
+    if request.hybrid is not None:
+        from insitu.cli.hybrid import hybrid
+
+        return hybrid(request.hybrid, network, json=request.json)
     return _ladder(request, network, book) if request.ladder else _plan(request, network, wanted, book)
 
 
