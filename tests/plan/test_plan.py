@@ -11,6 +11,7 @@ from insitu.arch.cost import event_energy
 from insitu.arch.load import load_chip
 from insitu.base.errors import InsituError
 from insitu.llm.shapes import load_shape
+from insitu.plan.bill import money
 from insitu.plan.candidates import candidates
 from insitu.plan.decide import Decision, decide
 from insitu.plan.facts import plan_book
@@ -141,3 +142,21 @@ def test_near_memory_chips_pay_for_their_banks(network: Network) -> None:
     chip = load_chip("aim-gddr6")
     read = (256 * 128 + 128 * 10) * (event_energy(chip)["bank_read_byte"].value or 0.0)
     assert row.value("energy_j") > read  # type: ignore[operator]
+
+
+def test_the_money_of_a_chip_of_ones_own(network: Network) -> None:
+    """Three cases in order, parts that add up, and a volume at which it costs what the cheapest machine does."""
+    wanted, book = Requirements(volume=1e5), plan_book()
+    found = candidates(network, wanted, book)
+    chip = next(c for c in found if c.system == "dcim-28nm")
+    shown = money(chip, found, wanted, book)
+    assert shown is not None
+    cases = shown["cases"]
+    assert cases["floor"] < cases["typical"] < cases["pessimistic"]
+    assert sum(shown["parts"].values()) == pytest.approx(shown["price_usd"])
+    assert shown["owning"]["total_usd"] == pytest.approx(shown["price_usd"] + shown["owning"]["electricity_usd"])
+    row = next(r for r in shown["break_even"] if r["against"] == "raspberry-pi-5")
+    same = Requirements(volume=row["volume"])
+    at = next(c for c in candidates(network, same, book) if c.system == "dcim-28nm")
+    assert at.value("price_usd") == pytest.approx(row["price_usd"])
+    assert "volume" in shown["percent_for_one_percent"] or "design_nre" in shown["percent_for_one_percent"]

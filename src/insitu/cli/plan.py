@@ -12,6 +12,7 @@ from insitu.cli import console
 from insitu.cli.inputs import ModelInputs, load
 from insitu.cost.book import Book
 from insitu.llm.shapes import load_shape, shapes
+from insitu.plan.bill import money, money_text
 from insitu.plan.candidates import candidates
 from insitu.plan.decide import decide, decision_text
 from insitu.plan.facts import plan_book
@@ -84,10 +85,12 @@ def _plan(request: Request, network: Network | None, wanted: Requirements, book:
     assert network is not None
     found = candidates(network, wanted, book, systems=request.systems, beside=request.vs)
     decision = decide(found, wanted, include_all=request.include == "all")
+    chosen = money(decision.recommendation, found, wanted, book)
+    other = money(decision.best_other, found, wanted, book)
     if request.json:
-        console.put_json({"model": network.name, **decision.to_json()})
+        console.put_json({"model": network.name, **decision.to_json(), "money": [m for m in (chosen, other) if m]})
     else:
-        console.put(decision_text(decision, network.name))
+        console.put("\n".join([*money_text(chosen), *money_text(other), decision_text(decision, network.name)]))
     return 0 if decision.recommendation is not None else INFEASIBLE
 
 

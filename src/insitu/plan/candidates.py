@@ -16,7 +16,7 @@ from insitu.cost.book import Book, dates, valued
 from insitu.cost.designs import designs
 from insitu.cost.layers import stack
 from insitu.cost.machines import System, load_machine, load_system, machine_names
-from insitu.cost.money import chip_cost, electricity_hour
+from insitu.cost.money import chip_cost, electricity_hour, hour
 from insitu.cost.points import cost
 from insitu.cost.roofline import spend
 from insitu.plan.network import Network
@@ -55,6 +55,7 @@ class Candidate:
     availability: str
     metrics: Mapping[str, Metric]
     bounds: tuple[Bound, ...] = field(default=())
+    machine: bool = False  # bought as it is, where a chip is made
 
     def value(self, name: str) -> float | None:
         metric = self.metrics.get(name)
@@ -133,7 +134,7 @@ def on_machine(system: System, network: Network, wanted: Requirements, book: Boo
     bounds += [] if room is None else [Bound("memory", spent.needs, float(room * system.count), "B")]
     return _candidate(
         system.name, WORDS[machine.availability], latency=spent.latency, energy=spent.energy, idle=idle,
-        price=cost_, count=system.count, bounds=bounds, missing=missing, wanted=wanted, book=book,
+        price=cost_, count=system.count, bounds=bounds, missing=missing, machine=True, wanted=wanted, book=book,
     )  # fmt: skip
 
 
@@ -172,7 +173,7 @@ def on_chip(chip: Chip, network: Network, wanted: Requirements, book: Book) -> C
         chip.name if chips == 1 else f"{chips}x{chip.name}", _availability(chip),
         latency=latency, energy=energy + static * chips * latency, idle=(static_power(chip).value or 0.0) * chips,
         price=price, count=chips,
-        bounds=bounds, missing="", wanted=wanted, book=book,
+        bounds=bounds, missing="", machine=False, wanted=wanted, book=book,
     )  # fmt: skip
 
 
@@ -210,7 +211,7 @@ def _availability(chip: Chip) -> str:
 
 def _candidate(
     name: str, availability: str, *, latency: float | None, energy: float | None, idle: float | None, price: Metric,
-    count: int, bounds: Sequence[Bound], missing: str, wanted: Requirements, book: Book,
+    count: int, bounds: Sequence[Bound], missing: str, machine: bool, wanted: Requirements, book: Book,
 ) -> Candidate:  # fmt: skip
     """Figures at the required rate: mean power is work and, between inferences, idling."""
     busy = None if latency is None else wanted.rate * latency
@@ -226,10 +227,26 @@ def _candidate(
         "chips": Metric("chips", float(count), "1", "modelled"),
         "price_usd": price,
         "electricity_usd_per_year": _year(power, book),
+        "usd_per_result": _per_result(price, power, wanted, book),
     }
     if wanted.battery_wh is not None:
         figures["battery_hours"] = Metric("battery_hours", hours, "h", "modelled", "of one charge, all of it for this")
-    return Candidate(name, availability, figures, (*bounds, *_bounds(figures, busy, wanted)))
+    judged = (*bounds, *_bounds(figures, busy, wanted))
+    return Candidate(name, availability, figures, judged, machine)
+
+
+def _per_result(price: Metric, power: float | None, wanted: Requirements, book: Book) -> Metric:
+    """Dollars of an inference (a token) at the required rate: the price over the years, and electricity."""
+    name = "usd_per_result"
+    if price.value is None or power is None:
+        note = price.note if price.value is None else "not known: the power is not"
+        return Metric(name, None, "USD", "assumed", note)
+    bought = price.value
+
+    def each(b: Book) -> float:
+        return hour(b, price=bought, watts=power, around="server_share").total / (3600.0 * wanted.rate)
+
+    return valued(name, "USD", each, book)
 
 
 def _year(power: float | None, book: Book) -> Metric:

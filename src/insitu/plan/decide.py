@@ -10,6 +10,7 @@ from insitu.plan.candidates import Candidate
 from insitu.plan.requirements import Requirements
 from insitu.report.text import quantity
 
+NEAR = 0.05  # a bound that is used less than this flips nothing
 METRIC = {"energy": "energy_j", "price": "price_usd", "latency": "latency_s"}
 UNIT = {"energy": "J", "price": "USD", "latency": "s"}
 
@@ -73,7 +74,7 @@ def _flips(
     if best is None:
         return ()
     for bound in sorted(best.bounds, key=lambda b: -(b.over or 0.0))[:2]:
-        if bound.over:
+        if bound.over and bound.over >= NEAR:
             words = f"{quantity(bound.value, bound.unit)} of {quantity(bound.limit, bound.unit)}"
             found.append(f"{bound.name} tightens by {1.0 / bound.over:.3g} x: {best.system} takes {words}")
     for rival, words in ((second, ""), (other, "were sold and ")):
@@ -132,7 +133,7 @@ def _binding(candidate: Candidate) -> str:
     if bound is None or bound.over is None:
         return "nothing binds"
     words = f"{quantity(bound.value, bound.unit)} of {quantity(bound.limit, bound.unit)}"
-    return f"{bound.name} binds: {words}, {bound.over:.3g} x"
+    return f"{'nearest bound' if bound.over <= 1 else 'misses'} {bound.name}: {words}, {bound.over:.3g} x"
 
 
 def _unknown(candidate: Candidate) -> str:
