@@ -9,7 +9,6 @@ from typing import Any
 from insitu.base.errors import UsageError
 from insitu.base.store import write_text
 from insitu.cli import console
-from insitu.cli.inputs import ModelInputs, load
 from insitu.cost.book import Book
 from insitu.llm.shapes import load_shape, shapes
 from insitu.plan.bill import money, money_text
@@ -78,7 +77,9 @@ def _network(request: Request, wanted: Requirements) -> Network:
     if model.startswith("shape:") or model in shapes():
         name, shape = load_shape(model)
         return of_shape(name, shape, context=wanted.context, weight_bits=wanted.weight_bits)
-    return of_graph(load(ModelInputs(model, None, shapes=list(request.shapes))).graph)
+    from insitu.cli.inputs import ModelInputs, read_graph  # brings the whole compiler, which a shape does not need
+
+    return of_graph(read_graph(ModelInputs(model, None, shapes=list(request.shapes))))
 
 
 def _plan(request: Request, network: Network | None, wanted: Requirements, book: Book) -> int:

@@ -91,7 +91,8 @@ def candidates(
     network: Network, wanted: Requirements, book: Book, *, systems: Sequence[str] = (), beside: Sequence[str] = ()
 ) -> tuple[Candidate, ...]:
     """Every chip and machine that ships (or `systems` alone), and `beside`, judged."""
-    names = systems or (*(p for p in presets() if p not in TOOLS), *_machines(network))
+    chips = [p for p in presets() if p not in TOOLS] if network.layers else []  # arrays hold weights
+    names = systems or (*chips, *_machines(network))
     return tuple(_judged(name, network, wanted, book) for name in dict.fromkeys((*names, *beside)))
 
 
