@@ -1,4 +1,4 @@
-"""Converted modules: eval is the compiled program's integers, training follows it, the rest of PyTorch stays as it is."""
+"""Converted modules: eval is the compiled program's integers, training follows it, the rest of PyTorch is as it was."""
 
 from __future__ import annotations
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from insitu.nn.config import Config
-    from insitu.nn.convert import convert, quantized
+    from insitu.nn.converted import convert, quantized
+    from insitu.nn.loop import Schedule, fit
 
-__all__ = ["Config", "convert", "quantized"]
+__all__ = ["Config", "Schedule", "convert", "fit", "quantized"]
 
-_HOMES = {"Config": "config", "convert": "convert", "quantized": "convert"}
+_HOMES = {"Config": "config", "Schedule": "loop", "convert": "converted", "fit": "loop", "quantized": "converted"}
 
 
 def __getattr__(name: str) -> Any:

@@ -55,8 +55,13 @@ class Capture:
 
 
 def capture(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Capture:
-    """Export a module with example arguments; ModelError where torch cannot."""
-    program = export_module(module, args, kwargs)
+    """Export a converted module with example arguments; ModelError where torch cannot."""
+    made = type(module)
+    module.__class__ = made.__bases__[1]  # under its own class arguments have their own names
+    try:
+        program = export_module(module, args, kwargs)
+    finally:
+        module.__class__ = made
     proto = export_onnx_form(program, type(module).__name__)
     leaves = [leaf for leaf in pytree.tree_leaves((tuple(args), dict(kwargs))) if isinstance(leaf, torch.Tensor)]
     shapes = tuple(tuple(t.shape[1:]) for t in leaves)

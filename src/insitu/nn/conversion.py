@@ -27,7 +27,8 @@ from insitu.graph.verify import verify
 from insitu.nn.capture import Capture, arrays_of, capture, marked, put_back, tensors_of
 from insitu.nn.config import Config
 from insitu.nn.exact import integers, reals
-from insitu.nn.layers import Shared, adopt, mixin_of
+from insitu.nn.kinds import mixin_of
+from insitu.nn.layers import Shared, adopt
 from insitu.nn.physics import Field, check_reach
 from insitu.nn.settings import settings_of
 

@@ -137,17 +137,6 @@ def rounded_parameter(setting: Setting, w: Tensor, shared: Shared) -> Tensor:
     )
 
 
-def mixin_of(module: nn.Module) -> type[ChipLayer]:
-    """The class that makes a chip layer of a module."""
-    if isinstance(module, nn.Linear):
-        return Linear
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return Conv
-    if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        return ConvTranspose
-    return Embedding if isinstance(module, nn.Embedding) else Weights
-
-
 def adopt(module: nn.Module, mixin: type) -> None:
     """Put a class between a module and its own class."""
     own = type(module)
