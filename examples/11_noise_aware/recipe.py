@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,6 @@ from torch import nn
 
 from insitu import deploy, load_chip
 from insitu.nn import Config, Schedule, convert, fit
-
-ROOM = 4096  # samples that the float network is first trained for, times this many steps over the batch
 
 
 def stages(
@@ -74,7 +73,7 @@ def main() -> None:
     given = parser.parse_args()
     task = (tasks.spoken_digits if given.task == "fsdd" else tasks.cifar)(given.data)
     if given.test is not None:
-        task = tasks.replace(task, test_x=task.test_x[: given.test], test_y=task.test_y[: given.test])
+        task = replace(task, test_x=task.test_x[: given.test], test_y=task.test_y[: given.test])
     chip = load_chip(given.chip, overrides=given.set)
     made = stages(task, chip, steps=given.steps, tune=given.tune, out=given.out)
     rows = {n: measured(m, task, chip, instances=given.instances, times=given.times) for n, m in made.items()}

@@ -8,7 +8,7 @@ from importlib import import_module
 from insitu.base.registry import resolve
 from insitu.bench.result import BenchResult
 
-NAMES = ("compile", "cost", "llm-shape", "llm-tokens", "mvm")
+NAMES = ("compile", "cost", "llm-shape", "llm-tokens", "mvm", "train")
 BENCHES: Mapping[str, str] = {name: f"insitu.bench.{name.replace('-', '_')}" for name in NAMES}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,26 @@ from torch import Tensor
 from insitu.numeric.affine import QuantSpec
 
 Apply = Callable[[Tensor, Tensor], Tensor]  # (inputs, weights in the parameter's shape) -> column sums
+
+
+class Rounded(torch.autograd.Function):
+    """Numbers at the nearest of lo * scale .. hi * scale, half to even; the gradient passes where nothing is clipped.
+
+    What torch.fake_quantize_per_tensor_affine does, in passes that use all threads and vectors.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, lo: int, hi: int) -> Tensor:
+        """Save the numbers for what is clipped."""
+        ctx.save_for_backward(x)
+        ctx.bounds = ((lo - 0.5) * scale, (hi + 0.5) * scale)
+        return x.mul(1.0 / scale).round_().clamp_(lo, hi).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """The gradient, but for what is clipped."""
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grads[0], x, *ctx.bounds), None, None, None
 
 
 @dataclass(frozen=True)
@@ -39,11 +60,11 @@ class Codes:
     def rounded(self, x: Tensor) -> Tensor:
         """The numbers next to `x` that codes stand for; the gradient passes where nothing is clipped."""
         x = x.float()
+        lo, hi = self.lo - self.zero, self.hi - self.zero
         if self.scales is None or self.axis is None:
-            return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, self.lo, self.hi)
-        scales = self.scales.to(x.device)
-        zeros = torch.full_like(scales, self.zero, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(x, scales, zeros, x.ndim + self.axis, self.lo, self.hi)
+            return Rounded.apply(x, self.scale, lo, hi)
+        scales = along(self.scales.to(x.device), x, self.axis)
+        return Rounded.apply(x / scales, 1.0, lo, hi) * scales
 
 
 @dataclass(frozen=True)
@@ -112,16 +133,12 @@ def codes_of_weights(setting: Setting, w: Tensor) -> Tensor:
 
 def rounded_weights(setting: Setting, w: Tensor) -> Tensor:
     """The real numbers next to weights that codes stand for."""
-    step = setting.step
-    if step.numel() == max(step.shape) and w.is_floating_point():  # one size per output or for all: torch's own kernel
-        axis = max(range(step.ndim), key=lambda i: step.shape[i])
-        zeros = torch.zeros(step.numel(), dtype=torch.int32, device=w.device)
-        flat = step.reshape(-1).expand(w.shape[axis]) if step.numel() == 1 else step.reshape(-1)
-        zeros = zeros if step.numel() > 1 else zeros.expand(w.shape[axis])
-        return torch.fake_quantize_per_channel_affine(
-            w.float(), flat.contiguous(), zeros.contiguous(), axis, setting.lo, setting.hi
-        )
-    return codes_of_weights(setting, w) * step
+    return Rounded.apply(w.float() / setting.step, 1.0, setting.lo, setting.hi) * setting.step
+
+
+def inputs(setting: Setting, x: Tensor) -> Tensor:
+    """A layer's inputs on the codes that its rows take."""
+    return x.float() if setting.x is None else setting.x.rounded(x)
 
 
 def real_bias(setting: Setting, bias: Tensor | None, q: Tensor | None) -> Tensor:
@@ -142,7 +159,7 @@ def layer(
 
     `channel` is the axis of outputs that counts columns.
     """
-    x = x.float() if setting.x is None else setting.x.rounded(x)
+    x = inputs(setting, x)
     if setting.bias_unit:
         q = codes_of_weights(setting, w)
         real, b = q * setting.step, real_bias(setting, bias, q)

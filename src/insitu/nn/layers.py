@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from insitu.nn.functional import Apply, Setting, codes_of_weights, layer, rounded_weights
-from insitu.nn.physics import Field, noisy_layer, programmed
+from insitu.nn.physics import Field, noisy_layer, programmed, straight
 
 
 @dataclass
@@ -132,9 +132,10 @@ def rounded_parameter(setting: Setting, w: Tensor, shared: Shared) -> Tensor:
     setting = setting.to(w.device)
     if shared.now is None:
         return rounded_weights(setting, w)
-    return (
-        setting.back(programmed(setting, setting.cells(codes_of_weights(setting, w)), shared.now).cells) * setting.step
-    )
+    near, now = rounded_weights(setting, w), shared.now
+    with torch.no_grad():
+        held = programmed(setting, setting.cells(codes_of_weights(setting, w)), now)
+    return straight(setting.back(held.cells) * setting.step, near, moves=now.physics.moves)
 
 
 def adopt(module: nn.Module, mixin: type) -> None:

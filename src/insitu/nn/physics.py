@@ -22,7 +22,7 @@ from insitu.circuit.converter import bend, drive_levels
 from insitu.circuit.effects import Physics
 from insitu.circuit.tile import adc_bend, column_error, drawn_cells, driver_gain, read_noise_sd
 from insitu.compiler.quantize_layers import slice_bits, weight_magnitude_bits
-from insitu.nn.functional import Apply, Setting, along, codes_of_weights, real_bias
+from insitu.nn.functional import Apply, Setting, along, codes_of_weights, inputs, real_bias, rounded_weights
 from insitu.numeric.readout import adc_range
 from insitu.numeric.slicing import digit_shifts
 
@@ -67,64 +67,94 @@ def noisy_layer(
     setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, field: Field, channel: int = -1
 ) -> Tensor:  # fmt: skip
     """A chip layer in training on one chip instance; arguments as those of `functional.layer`."""
-    x = x.float() if setting.x is None else setting.x.rounded(x)
-    q = codes_of_weights(setting, w)
-    b, held = real_bias(setting, bias, q), programmed(setting, setting.cells(q), field)
-    real = setting.back(held.cells) * setting.step
+    x, near = inputs(setting, x), rounded_weights(setting, w)
+    with torch.no_grad():
+        q = codes_of_weights(setting, w)
+        held = programmed(setting, setting.cells(q), field)
+        holds = setting.back(held.cells) * setting.step
+    b, real = real_bias(setting, bias, q), straight(holds, near, moves=field.physics.moves)
     x = _driven(setting, x, field)
     y = apply(x, real)
-    errors = setting.source * (held.cells - setting.cells(q)).sum(0)  # the zero point drives cells, and their errors
     moved = b * held.bias if setting.bias_unit else b
-    shift = (held.offset + errors) * setting.unit + moved
-    if field.physics.calibration(field.chip).column_offset and field.chip.macro.readout.kind == "wtm2101":
-        change, rest = real - q * setting.step, errors * setting.unit + moved - b
-        shift = shift - _compensated(setting, x, change, rest, field.chip)
+    shift = held.offset * setting.unit + moved
+    if setting.source:  # the zero point drives cells, and their errors
+        errors = setting.source * (held.cells - setting.cells(q)).sum(0) * setting.unit
+        shift = shift + errors
+        if field.physics.calibration(field.chip).column_offset and field.chip.macro.readout.kind == "wtm2101":
+            shift = shift - _compensated(setting, x, holds - q * setting.step, errors + moved - b, field.chip)
     y = y + along(shift, y, channel)
-    y = y + _read_noise(setting, held, x, y, apply, channel, field.chip)
-    y = _bent(setting, y, channel, field)
+    y = _bent(setting, _read(setting, held, x, y, apply, channel, field.chip), channel, field)
     return y if setting.y is None else setting.y.rounded(y)
 
 
 # cells and columns
 
 
+def straight(holds: Tensor, near: Tensor, *, moves: bool) -> Tensor:
+    """The real weights that cells hold, with the gradient of those they were asked for, times what all have lost.
+
+    The rest of a cell's error counts as its own, whatever it was asked for: its slope is noise of zero mean.
+    """
+    whole = near.detach()
+    if not moves:
+        return near + (holds - whole)
+    kept = (holds * whole).sum() / (whole * whole).sum().clamp(min=1e-30)
+    return near * kept + (holds - whole * kept)
+
+
+@torch.no_grad()
 def programmed(setting: Setting, q: Tensor, field: Field) -> Held:
-    """Weight codes q [rows, outputs] on one chip instance."""
+    """Weight codes q [rows, outputs] on one chip instance; array by array, as they lie there."""
     parts = setting.parts or (*range(0, len(q), field.chip.array.rows), len(q))
-    found = [_part(setting, q[a:b], i, len(parts) - 1, field) for i, (a, b) in enumerate(pairwise(parts))]
-    spreads = [f.spread for f in found if f.spread is not None]
-    offset, floor = torch.stack([f.offset for f in found]).sum(0), torch.stack([f.floor for f in found]).sum(0)
-    return Held(
-        torch.cat([f.cells for f in found]), found[0].bias, offset, floor, torch.cat(spreads) if spreads else None
-    )
+    cells = torch.empty_like(q)
+    spread = torch.zeros_like(q) if _any_noise(field) else None
+    bias, offset, floor = (torch.full_like(setting.read, v) for v in (1.0, 0.0, 0.0))
+    for index, (a, b) in enumerate(pairwise(parts)):
+        rows, noise = cells[a:b], None if spread is None else spread[a:b]
+        gain, off, still = _part(setting, q[a:b], index, len(parts) - 1, field, rows, noise)
+        bias, offset, floor = gain if index == 0 else bias, offset + off, floor + still
+    return Held(cells, bias, offset, floor, spread)
 
 
-def _part(setting: Setting, q: Tensor, index: int, parts: int, field: Field) -> Held:
-    """The rows of one part, all weight slices together."""
+def _part(
+    setting: Setting, q: Tensor, index: int, parts: int, field: Field, cells: Tensor, spread: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows of one part: fills `cells` and `spread`; (gain of its first slice, offset, variance of a read)."""
     chip, physics, read = field.chip, field.physics, setting.read / 2.0**setting.finer
-    planes = [float(1 << at) for at in plane_shifts(chip)]
-    sliced = slices(chip, q)
-    several = parts * len(planes) * len(sliced) > 1
-    cells, spread = torch.zeros_like(q), torch.zeros_like(q)
-    bias, offset, floor = torch.ones_like(read), torch.zeros_like(read), torch.zeros_like(read)
-    for number, (up, digits, levels) in enumerate(sliced):
-        normals = _normals(digits)
-        held = drawn_cells(digits, normals, chip=chip, physics=physics, slice_index=number, levels=levels)
-        gain, off = _columns(setting, read, index, number, field)
-        noise = read_noise_sd(torch.ones_like(read), chip=chip, physics=physics, step=read) ** 2
-        still = read_noise_sd(torch.zeros_like(read), chip=chip, physics=physics, step=read) ** 2
-        weight = float(4**up)
-        cells, bias = cells + held.weights * gain * float(2**up), gain if number == 0 else bias
-        offset = offset + off * read * (sum(planes) * 2**up)
-        rounding = read * read / 12.0 if several else 0.0 * read
-        floor = floor + (still + rounding) * (sum(p * p for p in planes) * weight)
-        spread = spread + _cell_noise(digits, held.variance, noise - still, field) * weight
-    if len(sliced) > 1:  # digits have no gradient: that of the whole weight stands for them
-        cells = q + (cells - q).detach()
+    planes, cols = [float(1 << at) for at in plane_shifts(chip)], chip.array.cols
+    shifts = [up for up, *_ in sliced(chip, q[:1])]
+    columns = [_columns(setting, read, index, number, field) for number in range(len(shifts))]
+    still, noise = _variances(read, chip, physics)
+    rounding = read * read / 12.0 if parts * len(planes) * len(shifts) > 1 else 0.0 * read
+    drivers = _row_gain(len(q), chip, physics, q)
+    for c in range(0, q.shape[1], cols):
+        own = slice(c, c + cols)
+        total: Any = 0.0
+        for number, (up, digits, levels) in enumerate(sliced(chip, q[:, own])):
+            drawn = _normals(digits)
+            held = drawn_cells(digits, drawn, chip=chip, physics=physics, slice_index=number, levels=levels)
+            gain = columns[number][0]
+            total = total + (held.weights * 2.0**up if gain is None else held.weights * (gain[own] * 2.0**up))
+            if spread is not None:
+                spread[:, own] += _cell_noise(digits, held.variance, noise[own], field) * 4.0**up
+        cells[:, own] = total if drivers is None else total * drivers
+    offset = sum((off * read * (sum(planes) * 2**up) for up, (_, off) in zip(shifts, columns, strict=True)), 0.0 * read)
+    floor = (still + rounding) * (sum(p * p for p in planes) * sum(4.0**up for up in shifts))
+    first = columns[0][0]
+    return torch.ones_like(read) if first is None else first, offset, floor
+
+
+def _variances(read: Tensor, chip: Chip, physics: Physics) -> tuple[Tensor, Tensor]:
+    """Variance of one read that no input makes, and that of each squared driven code, by column."""
+    still = read_noise_sd(torch.zeros_like(read), chip=chip, physics=physics, step=read) ** 2
+    return still, read_noise_sd(torch.ones_like(read), chip=chip, physics=physics, step=read) ** 2 - still
+
+
+def _row_gain(rows: int, chip: Chip, physics: Physics, like: Tensor) -> Tensor | None:
     spec = chip.physics.dac
-    if spec is not None and physics.has("dac_nonlinearity") and spec.row_sd > 0:
-        cells = cells * driver_gain(torch.randn(len(q), 1, device=q.device), spec)
-    return Held(cells, bias, offset, floor, spread if _any_noise(field) else None)
+    if spec is None or spec.row_sd == 0 or not physics.has("dac_nonlinearity"):
+        return None
+    return driver_gain(torch.randn(rows, 1, device=like.device), spec)
 
 
 def _any_noise(field: Field) -> bool:
@@ -133,12 +163,15 @@ def _any_noise(field: Field) -> bool:
     return any(has(n) for n in ("read_noise", "thermal_noise", "shot_noise", "flicker_noise", "telegraph_noise"))
 
 
-def _columns(setting: Setting, read: Tensor, index: int, number: int, field: Field) -> tuple[Tensor, Tensor]:
-    """(gain, offset in codes) of the layer's columns on this chip instance."""
+def _columns(setting: Setting, read: Tensor, index: int, number: int, field: Field) -> tuple[Tensor | None, Tensor]:
+    """(gain, offset in codes) of the layer's columns on this chip instance; no gain where there is no such effect."""
+    has = field.physics.has
+    if not any(has(n) for n in ("column_gain", "column_offset", "adc_gain", "adc_offset")):
+        return None, torch.zeros_like(read)
     place: dict[str, Any] = {"seed": field.seed, "instance": field.instance, "macro": setting.number << 8 | index}
     gain, offset = column_error(
-        len(read), chip=field.chip, physics=field.physics, x0=0, step=read.detach().cpu().double().numpy(),
-        slice_index=number, **place,
+        len(read), chip=field.chip, physics=field.physics, x0=0, step=read.cpu().double().numpy(), slice_index=number,
+        **place,
     )  # fmt: skip
     return torch.as_tensor(gain).to(read), torch.as_tensor(offset).to(read)
 
@@ -160,8 +193,8 @@ def _normals(like: Tensor) -> Callable[[bool], Callable[[str, int], Tensor]]:
 
         def draw(effect: str, plane: int) -> Tensor:
             if (effect, plane) not in known:
-                size = (like.shape[0], like.shape[1] + int(reference))
-                known[effect, plane] = torch.randn(size, device=like.device, dtype=like.dtype)
+                size = (like.shape[1] + int(reference), like.shape[0])  # columns lie along memory, as parameters do
+                known[effect, plane] = torch.randn(size, device=like.device, dtype=like.dtype).T
             return known[effect, plane]
 
         return draw
@@ -169,13 +202,13 @@ def _normals(like: Tensor) -> Callable[[bool], Callable[[str, int], Tensor]]:
     return of
 
 
-def slices(chip: Chip, q: Tensor) -> Sliced:
+def sliced(chip: Chip, q: Tensor) -> Sliced:
     """(shift, digits, what cells and reference column hold) of weight codes, as the macro has them."""
     bits, step, middle = weight_magnitude_bits(chip), slice_bits(chip), 1 << weight_magnitude_bits(chip)
     offset = chip.macro.weights.encoding == "offset_column"
     if step >= bits:
         return [(0, q, (q + middle, middle) if offset else None)]
-    whole, found = q.detach(), Sliced()
+    whole, found = q, Sliced()
     for at in digit_shifts(bits, step):
         last = at + step >= bits
         digits = torch.sign(whole) * _digit(whole.abs(), at, step, last=False)
@@ -229,16 +262,17 @@ def _squares(chip: Chip, codes: Tensor) -> Tensor:
     return sum((d * d * float(4**at) for at, d in digits), torch.zeros_like(codes))
 
 
-def _read_noise(
-    setting: Setting, held: Held, x: Tensor, y: Tensor, apply: Apply, channel: int, chip: Chip
-) -> Tensor:  # fmt: skip
-    """One draw of what reads add to outputs."""
+def _read(setting: Setting, held: Held, x: Tensor, y: Tensor, apply: Apply, channel: int, chip: Chip) -> Tensor:
+    """Outputs with one draw of what reads add to them."""
     with torch.no_grad():
+        if held.spread is None and not bool(held.floor.any()):
+            return y
         variance = along(held.floor, y, channel)
         if held.spread is not None:
             squares = _squares(chip, torch.round(_codes(setting, x, channel)))
             variance = variance + apply(squares, setting.back(held.spread))
-        return torch.randn_like(y) * torch.sqrt(variance.clamp(min=0.0)) * along(setting.unit, y, channel)
+        noise = torch.randn_like(y) * torch.sqrt(variance.clamp(min=0.0)) * along(setting.unit, y, channel)
+    return y + noise
 
 
 def _compensated(setting: Setting, x: Tensor, change: Tensor, rest: Tensor, chip: Chip) -> Tensor:
