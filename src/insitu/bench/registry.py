@@ -10,7 +10,7 @@ from insitu.bench.result import BenchResult
 
 NAMES = (
     "compile", "cost", "llm-shape", "llm-tokens", "mvm", "mvm-statedep", "network", "sliced", "start", "timing",
-    "wires",
+    "train", "wires",
 )  # fmt: skip
 BENCHES: Mapping[str, str] = {
     **{name: f"insitu.bench.{name.replace('-', '_')}" for name in NAMES}, "import": "insitu.bench.imports",
