@@ -1,7 +1,7 @@
 """What of acceptance/04 is no row of `insitu bench`: many instances in one call, and how time grows with size; JSON out.
 
-    python tools/acceptance_engine.py instances     100 chip instances in one call against one: times and peak memory
-    python tools/acceptance_engine.py slopes        slope of log time over log batch, layers and instances
+python tools/acceptance_engine.py instances     100 chip instances in one call against one: times and peak memory
+python tools/acceptance_engine.py slopes        slope of log time over log batch, layers and instances
 """
 
 from __future__ import annotations
