@@ -40,7 +40,7 @@ def test_an_unknown_benchmark_is_a_usage_error() -> None:
     assert {"compile", "cost", "mvm"} <= set(BENCHES)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_resnet18_compiles_within_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "RUNS", 1)
     values = {case.case: case.value for case in run_bench("compile").cases}

@@ -28,10 +28,14 @@ CHIPS: dict[str, tuple[str, tuple[str, ...], int]] = {
     "adc-chips": ("parametric-reram-adc8", ("memories.ram.size=4 MiB",), 80),
 }
 QUICK = ("tc_resnet8", "squeezenet", "mobilenet_v2")
+BIG = (("mobilenet_v2", "holds"), ("mobilenet_v2", "chips"), ("squeezenet", "holds"))
 SLOW = ("resnet18", "googlenet", "unet")
 LONG = ("vgg16", "densenet121", "resnet50")
 CASES = [
-    *(pytest.param(n, c, id=f"{n}-{c}") for n in QUICK for c in ("holds", "reload", "chips")),
+    *(
+        pytest.param(n, c, id=f"{n}-{c}", marks=pytest.mark.long if (n, c) in BIG else ())
+        for n in QUICK for c in ("holds", "reload", "chips")
+    ),
     *(pytest.param(n, c, id=f"{n}-{c}", marks=pytest.mark.slow) for n in SLOW for c in ("holds", "reload", "chips")),
     *(pytest.param(n, c, id=f"{n}-{c}", marks=pytest.mark.long) for n in LONG for c in ("holds", "reload", "chips")),
     *(pytest.param(n, "adc-chips", id=f"{n}-adc", marks=pytest.mark.long) for n in ("mobilenet_v2", "resnet18")),
