@@ -1,4 +1,4 @@
-"""What of acceptance/04 is no row of `insitu bench`: many instances in one call, and how time grows with size; JSON out.
+"""What of acceptance/04 is no row of `insitu bench`: many instances in one call, how time grows with size; JSON out.
 
 python tools/acceptance_engine.py instances     100 chip instances in one call against one: times and peak memory
 python tools/acceptance_engine.py slopes        slope of log time over log batch, layers and instances
@@ -16,10 +16,10 @@ from typing import Any
 for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 
-import numpy as np
+import numpy as np  # noqa: E402 (after the number of BLAS threads is set)
 
-from insitu.bench.compile import peak_memory
-from insitu.bench.networks import Network
+from insitu.bench.compile import peak_memory  # noqa: E402
+from insitu.bench.networks import Network  # noqa: E402
 
 RUNS = 5
 DOUBLINGS = 4

@@ -35,7 +35,7 @@ class Case:
     def to_json(self) -> dict[str, Any]:
         return {
             "case": self.case, "value": self.value, "unit": self.unit, "baseline": self.baseline, "ratio": self.ratio,
-            "runs": list(self.runs),
+            "runs": list(self.runs), "least": self.least, "most": self.most, "holds": self.holds,
         }  # fmt: skip
 
 
