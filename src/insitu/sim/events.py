@@ -53,7 +53,8 @@ class Machine:
         loops, tokens = np.zeros((count, int(info["depth"])), layout.LOOP), np.zeros(self._tables.tokens, np.int64)
         fixed = (self._tables.plans, self._tables.stages, self._tables.holds, self._tables.code)
         memory = self._memory_of_states()
-        while not kernels.run(
+        run: Any = kernels.run
+        while not run(
             self._cores, *fixed, loops, self._free, tokens, queue, self._info, self._spans, self._tally, *memory,
             self._trace, self._skip,
         ):  # fmt: skip

@@ -80,7 +80,7 @@ def ideal_total(bound: BoundMatrix, x: Floats, *, signed: bool, across: bool) ->
         for up_w, matrix in bound.slices[index]:
             up = up_w + readout.finest - steps[index]
             for (low, plane), (high, other), width in _paired(planes, bound.digit_bound(matrix)):
-                both = plane if other is None else plane + other * np.float32(1 << width)
+                both = plane if other is None else np.asarray(plane + other * np.float32(1 << width), np.float32)
                 acc = _times(both, bound.parts[index], matrix.data, across=across)
                 _add_ideal(acc, bound, matrix, steps[index], width, (up + low, up + high), total)
     return total
@@ -206,7 +206,7 @@ def squares_of(driven: Floats, analog: Analog) -> Floats:
     if analog.slope == 0:
         return np.zeros((len(driven), 1), np.float32)
     if analog.spread is not None:
-        return (driven * driven) @ analog.spread
+        return np.asarray((driven * driven) @ analog.spread, np.float32)
     out = np.empty(len(driven), np.float32)
     if driven.flags.f_contiguous and len(driven) > 1:
         squares_across(driven.T, out)
