@@ -113,6 +113,22 @@ def test_a_language_model_takes_several_machines() -> None:
     assert chips.feasible is False
 
 
+def test_a_batch_shares_the_weights() -> None:
+    """A GPU's tokens a second grow with the batch, each costs less, and its caches must fit."""
+    name, shape = load_shape("shape:llama-3-8b")
+    network = of_shape(name, shape, context=1024, weight_bits=8)
+    one, many = (
+        next(c for c in plan(network, batch=b).candidates if c.system == "nvidia-h100-80g-sxm") for b in (1, 32)
+    )
+    rate, joules = ([c.value(k) or 0.0 for c in (one, many)] for k in ("throughput_per_s", "energy_j"))
+    assert 10 * rate[0] < rate[1] < 32 * rate[0]
+    assert joules[1] < joules[0] / 5
+    needs = [next(b.value or 0.0 for b in c.bounds if b.name == "memory") for c in (one, many)]
+    assert needs[1] - needs[0] == pytest.approx(31 * 1024 * shape.cached_elements)
+    chips = [next(c for c in plan(network, batch=b).candidates if "dcim" in c.system) for b in (1, 32)]
+    assert chips[0].value("throughput_per_s") == chips[1].value("throughput_per_s")
+
+
 def test_battery_hours(network: Network) -> None:
     found = plan(network, battery_wh=0.2, hours=8.0, rate=10.0)
     for c in found.candidates:

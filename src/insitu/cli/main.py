@@ -408,6 +408,9 @@ def plan(
     price: Annotated[float | None, typer.Option("--price", metavar="USD", help="of the chips or the machine")] = None,
     battery: Annotated[float | None, typer.Option("--battery", metavar="WH", help="watt-hours of one charge")] = None,
     hours: Annotated[float | None, typer.Option("--hours", metavar="H", help="that a charge must last")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", metavar="N", help="inferences a machine may take together")
+    ] = None,
     prefer: Annotated[str | None, typer.Option("--prefer", metavar="WHAT", help="energy, price or latency")] = None,
     system: Annotated[
         list[str] | None, typer.Option("--system", metavar="S", help="only these chips or machines (8xh100)")
@@ -434,7 +437,7 @@ def plan(
 
     given = {
         "rate": rate, "latency": latency, "power": power, "price_usd": price, "battery_wh": battery, "hours": hours,
-        "prefer": prefer,
+        "prefer": prefer, "batch": batch,
     }  # fmt: skip
     request = command.Request(
         model, requirements, profile, given, tuple(system or ()), tuple(vs or ()), include, ladder, hybrid, init,

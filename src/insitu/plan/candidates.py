@@ -92,11 +92,11 @@ def candidates(
 ) -> tuple[Candidate, ...]:
     """Every chip and machine that ships (or `systems` alone), and `beside`, judged."""
     chips = [p for p in presets() if p not in TOOLS] if network.layers else []  # arrays hold weights
-    names = systems or (*chips, *_machines(network))
+    names = systems or (*chips, *_machines(network, wanted.batch))
     return tuple(_judged(name, network, wanted, book) for name in dict.fromkeys((*names, *beside)))
 
 
-def _machines(network: Network) -> Iterable[str]:
+def _machines(network: Network, batch: int) -> Iterable[str]:
     """Machines with a rate that is known, as many of a kind as hold the network's weights."""
     bits = 8.0 if network.weight_bits is None else network.weight_bits
     for name in machine_names():
@@ -104,7 +104,7 @@ def _machines(network: Network) -> Iterable[str]:
         size = machine.memory.size
         if not machine.rates or machine.memory.bandwidth is None:
             continue
-        need = 1.15 * (network.weights * bits / 8.0 + network.memory)
+        need = 1.15 * (network.weights * bits / 8.0 + batch * network.memory)
         count = 1 if not size else 2 ** math.ceil(math.log2(max(1.0, need / size)))
         yield name if count == 1 else f"{count}x{name}"
 
@@ -125,16 +125,18 @@ def _is_machine(path: str) -> bool:
 
 def on_machine(system: System, network: Network, wanted: Requirements, book: Book) -> Candidate:
     """A conventional machine: roofline with efficiency, one inference at a time."""
-    spent = spend(network.works, system, weight_bits=network.weight_bits)
+    spent = spend(network.works, system, weight_bits=network.weight_bits, batch=wanted.batch)
     machine = system.machine
     missing = f"not known: supply {' and '.join(f'{machine.name}.{m}' for m in spent.missing)} in a machine file"
     idle = None if machine.power.idle is None else machine.power.idle * system.count
+    each = None if spent.energy is None else spent.energy / wanted.batch
     cost_ = _price(system, book)
     room = machine.memory.size
     bounds = [Bound("chips", float(system.count), float(wanted.max_chips), "1")]
     bounds += [] if room is None else [Bound("memory", spent.needs, float(room * system.count), "B")]
     return _candidate(
-        system.name, WORDS[machine.availability], latency=spent.latency, energy=spent.energy, idle=idle,
+        system.name, WORDS[machine.availability], latency=spent.latency, energy=each, idle=idle,
+        together=wanted.batch,
         price=cost_, count=system.count, bounds=bounds, missing=missing, machine=True, wanted=wanted, book=book,
     )  # fmt: skip
 
@@ -174,7 +176,7 @@ def on_chip(chip: Chip, network: Network, wanted: Requirements, book: Book) -> C
         chip.name if chips == 1 else f"{chips}x{chip.name}", _availability(chip),
         latency=latency, energy=energy + static * chips * latency, idle=(static_power(chip).value or 0.0) * chips,
         price=price, count=chips,
-        bounds=bounds, missing="", machine=False, wanted=wanted, book=book,
+        bounds=bounds, missing="", machine=False, together=1, wanted=wanted, book=book,
     )  # fmt: skip
 
 
@@ -212,17 +214,17 @@ def _availability(chip: Chip) -> str:
 
 def _candidate(
     name: str, availability: str, *, latency: float | None, energy: float | None, idle: float | None, price: Metric,
-    count: int, bounds: Sequence[Bound], missing: str, machine: bool, wanted: Requirements, book: Book,
+    together: int, count: int, bounds: Sequence[Bound], missing: str, machine: bool, wanted: Requirements, book: Book,
 ) -> Candidate:  # fmt: skip
     """Figures at the required rate: mean power is work and, between inferences, idling."""
-    busy = None if latency is None else wanted.rate * latency
+    busy = None if latency is None else wanted.rate * latency / together
     power = None
     if energy is not None and idle is not None and busy is not None:
         power = wanted.rate * energy + idle * max(0.0, 1.0 - busy)
     hours = None if wanted.battery_wh is None or not power else wanted.battery_wh / power
     figures = {
         "latency_s": Metric("latency_s", latency, "s", "modelled", "" if latency is not None else missing),
-        "throughput_per_s": Metric("throughput_per_s", None if not latency else 1.0 / latency, "1/s", "modelled"),
+        "throughput_per_s": Metric("throughput_per_s", None if not latency else together / latency, "1/s", "modelled"),
         "energy_j": Metric("energy_j", energy, "J", "modelled", "" if energy is not None else missing),
         "power_w": Metric("power_w", power, "W", "modelled", "mean at the required rate"),
         "chips": Metric("chips", float(count), "1", "modelled"),

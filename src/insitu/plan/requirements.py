@@ -29,6 +29,7 @@ class Requirements(Config):
     price_usd: Positive | None = None
     volume: Positive | None = None
     max_chips: Annotated[int, Field(ge=1)] = 64
+    batch: Annotated[int, Field(ge=1)] = 1
     context: Annotated[int, Field(ge=0)] = 1024
     weight_bits: Annotated[int, Field(ge=1, le=32)] = 8
     prefer: Prefer = "energy"
@@ -45,6 +46,7 @@ hours: 8
 price_usd: 20       # of the chips or the machine, US dollars
 volume: 1000000     # chips made over the life of a design
 max_chips: 64       # chips or machines that may share one network
+batch: 1            # inferences (sequences) that a machine may take together; chips take them one by one
 context: 1024       # tokens that a language model looks back on
 weight_bits: 8      # of a language model's weights
 prefer: energy      # energy, price or latency: what decides among those that meet all
