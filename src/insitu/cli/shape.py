@@ -58,6 +58,16 @@ def lines(found: ShapeRun) -> list[str]:
         energy = "" if point.energy_per_token_j is None else f", {quantity(point.energy_per_token_j, 'J')} each"
         parts.append(f"Beside        {point.devices} x {point.machine}, batch {point.batch}: "
                      f"{quantity(point.tokens_per_s, 'tokens/s')}{energy}")  # fmt: skip
+    if found.served is not None:
+        first, between = found.served["ttft_s"], found.served["tpot_s"]
+        if first and between:
+            parts.append(f"Serving       {found.served['requests']} requests, prompts on {found.served['prompts_on']}: "
+                         f"{quantity(found.served['tokens_per_s'], 'tokens/s')}; first token p50 "
+                         f"{quantity(first['p50'], 's')}, p99 {quantity(first['p99'], 's')}; "
+                         f"each p50 {quantity(between['p50'], 's')}")  # fmt: skip
+    if found.pair is not None:
+        parts.append(f"Pair          {quantity(found.pair['tokens_per_s'], 'tokens/s')} with {found.pair['ahead']:.0f} drafted, "
+                     f"{percent(found.pair['accepted'], digits=0)} of them kept (assumed): {found.pair['speedup']:.2f}x")  # fmt: skip
     best = max(found.curves["batch"], key=lambda r: r["tokens_per_s"])
     parts.append(f"Best batch    {best['batch']:.0f}: {quantity(best['tokens_per_s'], 'tokens/s')}, "
                  f"{quantity(best['energy_per_token_j'], 'J')} each")  # fmt: skip
