@@ -55,8 +55,19 @@ def test_pairs() -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["run", "shape:llama-3-8b", "--chip", "aim-gddr6", "--requests", "20@1", "--tokens", "16", "--max-chips", "64",
-            "--prompts-on", "h100", "--draft", "llama-3.2-1b", "--context", "4096", "--batch", "8", "--json"]  # fmt: skip
+    argv = ["run", "shape:llama-3-8b", "--chip", "aim-gddr6", "--requests", "20@1", "--tokens", "16", "--json"]
+    argv += [
+        "--max-chips",
+        "64",
+        "--prompts-on",
+        "h100",
+        "--draft",
+        "llama-3.2-1b",
+        "--context",
+        "4096",
+        "--batch",
+        "8",
+    ]
     assert main(argv) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["serving"]["requests"] == 20

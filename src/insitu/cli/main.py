@@ -206,8 +206,8 @@ def run(
 
         limit = 0 if max_chips == 1 else max_chips
         options = ShapeOptions(
-            context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE), requests, tokens,
-            prompts_on, draft, seed=seed,
+            context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE), requests,
+            tokens, prompts_on, draft, seed=seed,
         )  # fmt: skip
         return shapes.run(request, options)
     from insitu.frontend.load import is_language_model
