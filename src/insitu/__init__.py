@@ -53,6 +53,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "nn":
+        return import_module("insitu.nn")
     if name not in _HOMES:
         raise AttributeError(f"module 'insitu' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -8,15 +8,18 @@ from insitu.arch.cost import (
     EVENTS,
     area,
     area_breakdown,
+    duty,
     event_energy,
     host_idle,
     leakage,
+    load_power,
     peak_efficiency,
     peak_power,
     peak_tops,
     static_power,
 )  # fmt: skip
 from insitu.arch.load import load_chip, presets
+from insitu.base.errors import RangeError
 from insitu.circuit.model import Operands
 
 WTM, DCIM, RERAM = load_chip("wtm2101"), load_chip("dcim-28nm"), load_chip("parametric-reram-adc8")
@@ -65,6 +68,29 @@ def test_analog_efficiencies_lie_among_published_ones() -> None:
 def test_static_power_of_wtm2101_is_its_lowest_published_current() -> None:
     """0.07 mA in voice activity detection, at an assumed 3.3 V."""
     assert static_power(WTM).value == pytest.approx(0.07e-3 * 3.3, rel=0.01)
+
+
+PUBLISHED = {  # Guo et al. 2023, table 3: operations a second, mA of the whole chip
+    "voice activity": (0.1e6, 0.07), "wake-up": (400e6, 0.4), "40 commands": (400e6, 0.6), "100 commands": (400e6, 0.8),
+    "noise suppression": (800e6, 1.0), "speaker recognition": (1500e6, 2.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", PUBLISHED)
+def test_wtm2101_at_work_draws_what_is_published(task: str) -> None:
+    """Constants from the first and the last; the four between come out within a factor of 2, at 3.3 V."""
+    operations, milliamperes = PUBLISHED[task]
+    drawn = load_power(WTM, operations, tile=(256, 256)).value
+    assert drawn is not None
+    factor = drawn / 3.3 * 1e3 / milliamperes
+    fitted = task in ("voice activity", "speaker recognition")
+    assert factor == pytest.approx(1.0, abs=0.02) if fitted else 0.5 <= factor <= 2.0
+
+
+def test_a_chip_that_cannot_keep_up() -> None:
+    assert duty(WTM, 1500e6, tile=(256, 256)) == pytest.approx(0.847, abs=0.001)
+    with pytest.raises(RangeError):
+        duty(WTM, 2000e6, tile=(256, 256))
 
 
 def test_a_number_in_the_chip_file_wins_and_keeps_its_origin() -> None:

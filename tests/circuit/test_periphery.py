@@ -18,7 +18,8 @@ from insitu.device.laws import LAWS
 from insitu.device.noise import BOLTZMANN, CHARGE, flicker_sd, rtn_sd, shot_sd, thermal_sd
 from insitu.device.retention import retain
 from insitu.isa.program import Readout
-from insitu.sim.macro import Analog, bent_codes
+from insitu.sim.bound import Analog
+from insitu.sim.reads import bent_codes
 
 torch: Any = pytest.importorskip("torch")
 PLACE: dict[str, Any] = {"seed": 3, "instance": 1, "macro": 0, "y0": 0, "x0": 0}

@@ -529,10 +529,36 @@ def test_sum_norm(rng: np.random.Generator, axis: int) -> None:
     assert np.array_equal(got, np.minimum(wanted, 255))
 
 
-def test_group_norm_says_why_not(rng: np.random.Generator) -> None:
-    proto = network([helper.make_node("GroupNorm", ["x"], ["y"], num_groups=1, name="norm")],
-                    inputs={"x": [1, 4, 3, 3]}, outputs=["y"])  # fmt: skip
-    with pytest.raises(ModelError, match=r"(?s)GroupNorm: norm.*fixed statistics"):
+@pytest.mark.parametrize(("groups", "relu"), [(1, False), (2, True), (4, False)])
+def test_group_norm(rng: np.random.Generator, groups: int, relu: bool) -> None:
+    """Against the definition in 64 bits of mantissa; a group of equal codes gives beta."""
+    x = codes(rng, 20, 1, 4, 3, 5)
+    x[0] = 7
+    gamma, beta = np.array([0.5, 0.6, -0.25, 0.8]), np.array([0.75, 0.3, -0.65, 0.5])
+    nodes = [helper.make_node("GroupNorm", ["x", "g", "b"], ["n" if relu else "y"], name="norm", num_groups=groups,
+                              num_channels=4, scale_in=0.5, scale_out=1 / 32, epsilon=1e-3)]  # fmt: skip
+    nodes += [helper.make_node("Relu", ["n"], ["y"])] if relu else []
+    proto = network(nodes, inputs={"x": [1, 4, 3, 5]}, outputs=["y"], tensors={"g": gamma, "b": beta})
+    got = stepped(imported(proto), {"x": x})["y"]
+    grouped = x.reshape(20, groups, -1).astype(np.longdouble) / 2
+    normal = (grouped - grouped.mean(axis=2, keepdims=True)) / np.sqrt(grouped.var(axis=2, keepdims=True) + 1e-3)
+    wide = (1, 1, 4, 1, 1)
+    wanted = np.floor((normal.reshape(x.shape) * gamma.reshape(wide) + beta.reshape(wide)) * 32 + 0.5)
+    assert np.array_equal(got, np.clip(wanted, 0 if relu else -128, 127))
+
+
+@pytest.mark.parametrize(
+    ("attrs", "said"),
+    [
+        ({"num_groups": 3}, "3 groups of the 4"),
+        ({"num_channels": 5}, "the 5 channels"),
+        ({"epsilon": 0.0}, "epsilon 0"),
+    ],
+)
+def test_group_norms_that_contradict_themselves(attrs: dict[str, float], said: str) -> None:
+    proto = network([helper.make_node("GroupNorm", ["x"], ["y"], name="norm", **attrs)], inputs={"x": [1, 4, 3]},
+                    outputs=["y"])  # fmt: skip
+    with pytest.raises(ModelError, match=rf"(?s)norm.*{said}"):
         imported(proto)
 
 
@@ -559,14 +585,14 @@ def test_split_slice_concat_and_transpose(rng: np.random.Generator) -> None:
 def test_all_unsupported_nodes_are_named_at_once() -> None:
     nodes = [
         helper.make_node("Scale", ["x"], ["a"], scale=0.5),
-        helper.make_node("GroupNorm", ["a"], ["b"], name="norm"),
+        helper.make_node("LRN", ["a"], ["b"], name="norm"),
         helper.make_node("Erf", ["b"], ["c"], name="erf"),
         helper.make_node("SumNorm", ["c"], ["y"], name="sum"),
     ]
     with pytest.raises(ModelError) as error:
         imported(network(nodes, inputs={"x": [1, 4]}, outputs=["y"]))
     assert error.value.code == "unsupported_operator"
-    assert all(word in error.value.got for word in ("2 nodes", "GroupNorm: norm", "Erf: erf"))
+    assert all(word in error.value.got for word in ("2 nodes", "LRN: norm", "Erf: erf"))
 
 
 @pytest.mark.parametrize(

@@ -191,8 +191,21 @@ def attention(draw: Draw) -> onnx.ModelProto:
     return draw.done(draw.gemm(r, "y", m * m - 1, 4))
 
 
+def normed(draw: Draw) -> onnx.ModelProto:
+    """A map normalized by groups of its channels between two convolutions."""
+    groups, each, side = draw.number(1, 4), draw.number(1, 3), draw.number(4, 9)
+    c = groups * each
+    a = draw.conv(draw.input("x", 1, 2, side, side), "a", 2, c, (3, 3), pads=[1, 1, 1, 1])
+    gamma, beta = (draw.rng.normal(middle, 0.3, c).astype(np.float32) for middle in (1.0, 0.0))
+    draw.tensors |= {"gamma": gamma, "beta": beta}
+    n = draw.node("GroupNorm", [a, "gamma", "beta"], "n", num_groups=groups, num_channels=c,
+                  scale_out=draw.pick(1 / 32, 1 / 50))  # fmt: skip
+    n = draw.node("Relu", [n], "r") if draw.pick(True, False) else n
+    return draw.done(draw.conv(n, "y", c, 3, (3, 3), relu=False))
+
+
 KINDS: dict[str, Callable[[Draw], onnx.ModelProto]] = {
-    f.__name__: f for f in (dense, residual, u_net, tdnn, denoiser, gru, attention)
+    f.__name__: f for f in (dense, residual, u_net, tdnn, denoiser, gru, attention, normed)
 }
 STREAMS = frozenset(("tdnn", "denoiser", "gru"))
 BEYOND = (276, 300, 600, 1100)  # peaks of weights that several rows share

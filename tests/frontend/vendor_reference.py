@@ -253,6 +253,14 @@ class Reference:
                     for i in range(kh) for j in range(kw))  # fmt: skip
         return np.clip((2 * np.asarray(total) + kh * kw) // (2 * kh * kw), -128, 127)
 
+    def GroupNorm(self, node: onnx.NodeProto, attrs: dict[str, Any]) -> Array:
+        x, wide = self.x(node), (-1, *[1] * (self.x(node).ndim - 3))
+        grouped = x.reshape(len(x), attrs["num_groups"], -1).astype(np.longdouble)
+        spread = np.sqrt(grouped.var(axis=2, keepdims=True) + np.longdouble(1e-5))
+        normal = ((grouped - grouped.mean(axis=2, keepdims=True)) / spread).reshape(x.shape)
+        gamma, beta = (self.consts[v].astype(np.longdouble).reshape(wide) for v in node.input[1:])
+        return np.clip(np.floor((normal * gamma + beta) / attrs["scale_out"] + 0.5), -128, 127).astype(np.int64)
+
     # moves
 
     def Concat(self, node: onnx.NodeProto, attrs: dict[str, Any]) -> Array:

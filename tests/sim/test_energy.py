@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from insitu.arch.cost import event_energy, static_power
+from insitu.arch.cost import awake, event_energy, static_power
 from insitu.arch.load import load_chip
 from insitu.sim.energy import CHARGES, energy
 from insitu.sim.timing import simulate_time
@@ -26,7 +26,7 @@ def test_energy_is_events_times_their_cost_and_power_over_time(toy, name, kind):
     timing, spent = run(toy, chip, kind=kind)
     costs, total = event_energy(chip), timing.counts.total
     dynamic = sum(total[event] * costs[cost].value for event, (cost, _) in CHARGES.items())
-    static = static_power(chip).value * timing.latency
+    static = (static_power(chip).value + awake(chip).value) * timing.latency
     assert spent.total.value == pytest.approx(dynamic + static, rel=1e-12)
     assert spent.total.value == pytest.approx(math.fsum(part.value for part in spent.components.values()), rel=1e-12)
     assert sum(spent.layers.values()) == pytest.approx(dynamic, rel=1e-12)

@@ -11,9 +11,9 @@ from insitu.isa.program import Binding, Post, Readout, Vector
 from insitu.numeric.affine import requantize
 from insitu.numeric.readout import wtm2101_code
 from insitu.sim import fused
+from insitu.sim.bound import BoundMatrix
 from insitu.sim.fused import elementwise, ideal_product
 from insitu.sim.lines import Lines, across, disjoint, lines, offsets
-from insitu.sim.macro import BoundMatrix
 from insitu.sim.products import exact_matrix
 
 SAMPLES, PITCH = 3, 4096
@@ -129,3 +129,42 @@ def test_what_has_no_lines() -> None:
     assert lines(memory(), np.dtype(np.float32), 0, (2, 3), (3, 1), 3) is None
     assert lines(memory(), np.dtype(np.int16), 1, (2, 3), (3, 1), 3) is None
     assert lines(memory(), np.dtype(np.int8), 0, (2, 3), (3, 1), 2) is None
+
+
+@pytest.mark.parametrize("physics", ["ideal", "full"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("chip", ["parametric-reram-adc8", "wtm2101"])
+def test_a_convolution_is_the_same_from_lines_and_from_vectors(
+    chip: str, stride: int, physics: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ideal codes are equal; noisy ones as DESIGN 3 has it for different cuts, and equal however samples are cut."""
+    from insitu.arch.load import load_chip
+    from insitu.bench.networks import Network
+    from insitu.flow.chain import capture
+    from insitu.frontend.onnx import import_model
+    from insitu.runtime.session import Session
+    from insitu.sim import functional
+
+    net = Network("conv", (1, 3, 16, 16))
+    graph = capture(import_model(net.model(net.conv(net.conv("x", 8, 3), 24, 3, stride=stride))))
+    x = np.random.default_rng(0).standard_normal((6, 1, 3, 16, 16), np.float32)
+    program = compiled(graph, load_chip(chip), x)
+    session = Session(program, physics=physics)
+    codes = session.codes(x)
+    (name,) = session.outputs
+    fast = session.run_codes(codes)[name]
+    parts = [session.run_codes({"x": codes["x"][a : a + 2]}, first_sample=a)[name] for a in (0, 2, 4)]
+    np.testing.assert_array_equal(np.concatenate(parts), fast)
+    monkeypatch.setattr(functional, "converted_product", lambda *_: False)
+    slow = session.run_codes(codes)[name]
+    apart = np.abs(fast.astype(int) - slow)
+    assert apart.max() <= (1 if physics == "full" else 0)
+    assert np.count_nonzero(apart) <= (1e-3 * apart.size if physics == "full" else 0)
+
+
+def compiled(graph: Any, chip: Any, x: Any) -> Any:
+    from insitu.algo import ptq
+    from insitu.compiler.pipeline import compile_graph
+    from insitu.compiler.precision import apply_plan
+
+    return compile_graph(apply_plan(graph, chip, plan=ptq.plan(graph, chip, data={"x": x})), chip)

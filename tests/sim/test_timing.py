@@ -4,8 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insitu.base.errors import ProgramError
+from insitu.sim import timing as timing_
+from insitu.sim.clock.layout import SPAN
 from insitu.sim.counts import count
-from insitu.sim.timing import SPAN, check_trace, simulate_time
+from insitu.sim.timing import check_trace, simulate_time
+from tests.sim import obvious_clock
 
 NS = 1000
 SLOW_READ = {"macro.t_read": "30 ns"}
@@ -17,9 +20,30 @@ def run(program, chip, **options):
     assert check_trace(traced.spans) == []
     assert traced.latency_ps == timing.latency_ps >= timing.lower_bound_ps
     assert timing.counts == count(program, chip, **{k: v for k, v in options.items() if k == "reads"})
+    assert_obvious(program, chip, timing, traced, options)
     held = np.bincount(traced.spans["resource"], traced.spans["end"] - traced.spans["start"], len(traced.units))
     assert all(held[i] >= timing.busy_ps[unit] for i, unit in enumerate(traced.units))
     return timing
+
+
+def assert_obvious(program, chip, timing, traced, options):
+    """The event loop of kernels is the one of plain Python, span by span."""
+    options = {name: value for name, value in options.items() if name != "skip"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing_, "Machine", Obvious)
+        plain = simulate_time(program, chip, skip=False, **options)
+        shown = simulate_time(program, chip, trace=True, **options)
+    for name in ("latency_ps", "layers", "busy_ps", "counts", "commands", "last_ps"):
+        assert getattr(timing, name) == getattr(plain, name), name
+    np.testing.assert_array_equal(np.sort(traced.spans), np.sort(shown.spans))
+
+
+class Obvious(obvious_clock.Machine):
+    """Its spans in the form of the kernels'."""
+
+    def run(self, starts):
+        super().run(starts)
+        self.spans = np.array(self.spans, SPAN)
 
 
 def one_mvm(toy, vectors, macros=(0,), *, kind="exact", core=0, rows=8, code=("MVM 0 1 0",)):

@@ -7,6 +7,7 @@ from math import ceil
 from typing import Any
 
 from insitu.arch.spec import Chip, Memory
+from insitu.base.errors import RangeError
 from insitu.base.metrics import Metric, Source
 from insitu.circuit.cost import (
     MM2,
@@ -75,6 +76,33 @@ def host_idle(chip: Chip) -> Metric:
         return given
     fact = facts()["host"]
     return Metric("host_idle", fact["idle_w"] if chip.chip.host else 0.0, "W", "assumed", fact["source"])
+
+
+def awake(chip: Chip) -> Metric:
+    """Watts that a chip draws while a program runs, beside its events and what always flows; 0 if not given."""
+    given = _given(chip, "awake", "W")
+    return given if given is not None else Metric("awake", 0.0, "W", "assumed", "assumption: nothing beside its events")
+
+
+def duty(chip: Chip, operations_per_s: float, *, tile: tuple[int, int]) -> float:
+    """Share of the time that arrays work for this many operations a second (a MAC is two) in tiles of rows x columns.
+
+    RangeError where the chip cannot keep up.
+    """
+    share = operations_per_s / 2.0 / (tile[0] * tile[1] * chip.macros) * chip.t_vector
+    if share > 1.0:
+        got = f"{operations_per_s:.3g} operations a second"
+        raise RangeError(f"{chip.name}: load", got, f"at most {operations_per_s / share:.3g}")
+    return share
+
+
+def load_power(chip: Chip, operations_per_s: float, *, tile: tuple[int, int]) -> Metric:
+    """Mean watts of a chip that works this much of the time and sleeps the rest, its own memory and clocks on."""
+    macros = 2.0 * chip.array.rows * chip.array.cols
+    per_operation = sum(n * (event_energy(chip)[e].value or 0.0) for e, n in _array_events(chip).items()) / macros
+    working = duty(chip, operations_per_s, tile=tile) * (awake(chip).value or 0.0)
+    watts = (static_power(chip).value or 0.0) + working + operations_per_s * per_operation
+    return Metric("load_power", watts, "W", "assumed", f"{awake(chip).note}; {static_power(chip).note}")
 
 
 def static_power(chip: Chip) -> Metric:

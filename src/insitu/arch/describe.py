@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from insitu.arch.cost import area, event_energy, host_idle, leakage, memory_latency, peak_efficiency, peak_power
+from insitu.arch.cost import area, awake, event_energy, host_idle, leakage, memory_latency, peak_efficiency, peak_power
 from insitu.arch.load import chip_schema
 from insitu.arch.spec import Chip
 from insitu.arch.thermal import junction
@@ -121,9 +121,8 @@ def _converter(chip: Chip) -> str:
 def _energy(chip: Chip) -> Iterator[str]:
     total = area(chip)
     yield _row("area", f"{_si(total.value, 'm2')} ({total.source})")
-    yield _row(
-        "leakage", " + ".join(f"{_si(m.value, 'W')} {m.name} ({m.source})" for m in (leakage(chip), host_idle(chip)))
-    )
+    drawn = (leakage(chip), host_idle(chip), awake(chip))
+    yield _row("leakage", " + ".join(f"{_si(m.value, 'W')} {m.name} ({m.source})" for m in drawn))
     watts = sum(part.value or 0.0 for part in peak_power(chip).values())
     yield _row(
         "heat", f"{_si(watts, 'W')} at the peak rate; junction {junction(chip, watts).value or 0.0:.0f} K (assumed)"

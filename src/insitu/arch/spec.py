@@ -97,6 +97,7 @@ class Energy(Config):
     control: Joules | None = Field(default=None, ge=0, description="one command fetched, decoded and issued")
     leakage: Watts | None = Field(default=None, ge=0)
     host_idle: Watts | None = Field(default=None, ge=0, description="the host processor while it waits")
+    awake: Watts | None = Field(default=None, ge=0, description="all that programs keep awake, beside their events")
 
 
 class Area(Config):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from insitu.arch.cost import area, peak_power, source_of, static_power
+from insitu.arch.cost import area, awake, peak_power, source_of, static_power
 from insitu.arch.spec import Chip
 from insitu.base.metrics import Metric
 
@@ -34,7 +34,7 @@ def power_density(chip: Chip, watts: float) -> float | None:
 
 def peak_watts(chip: Chip) -> float:
     """Macros at their peak rate with the blocks beside them, and what flows at rest."""
-    return sum(m.value or 0.0 for m in peak_power(chip).values()) + (static_power(chip).value or 0.0)
+    return sum(m.value or 0.0 for m in (*peak_power(chip).values(), static_power(chip), awake(chip)))
 
 
 def heated(chip: Chip, watts: float) -> Chip:

@@ -19,7 +19,8 @@ from insitu.compiler.quantize import quantize
 from insitu.graph.graph import Graph, Node, const_type
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
-from insitu.sim.macro import BoundMatrix, MacroModel
+from insitu.sim.bound import BoundMatrix
+from insitu.sim.macro import MacroModel
 
 Array = npt.NDArray[Any]
 
@@ -38,11 +39,13 @@ class Layer:
         spread_rows(lambda a, b: self._part(x[a:b], out[a:b], a), len(x))
 
     def _part(self, x: Array, out: Array, first: int) -> None:
-        real = np.multiply(x, np.float32(1.0 / self.source.scale[0]))
-        np.clip(np.rint(real, out=real), self.source.lo, self.source.hi, out=real)
-        codes = real.astype(np.int8)
-        read = self.model.read(self.matrix, codes, first_vector=first)
-        np.multiply(read, np.float32(self.target.scale[0]), out=out)
+        from insitu.bench.kernels import to_codes, to_reals
+
+        codes = np.empty(x.shape, np.int8)
+        to_codes(
+            x, np.float32(1.0 / self.source.scale[0]), np.float32(self.source.lo), np.float32(self.source.hi), codes
+        )
+        to_reals(self.model.read(self.matrix, codes, first_vector=first), np.float32(self.target.scale[0]), out)
 
 
 def bench_chip(*overrides: str) -> Chip:

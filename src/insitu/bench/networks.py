@@ -133,7 +133,7 @@ class Network:
         ends = [helper.make_tensor_value_info(v, TensorProto.FLOAT, list(self.shapes[v])) for v in outputs]
         start = helper.make_tensor_value_info("x", TensorProto.FLOAT, list(self.start))
         graph = helper.make_graph(self._nodes, self.name, [start], ends, self._tensors)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
 def resnet(
@@ -164,3 +164,55 @@ def resnet18(size: int = 224, classes: int = 1000) -> onnx.ModelProto:
 def resnet50(size: int = 224, classes: int = 1000) -> onnx.ModelProto:
     """ResNet-50, the stride in the 3x3 convolutions as torchvision has it."""
     return resnet("resnet50", (3, 4, 6, 3), bottleneck=True, size=size, classes=classes)
+
+
+def resnet20(classes: int = 10) -> onnx.ModelProto:
+    """The residual network for CIFAR of He et al., CVPR 2016, section 4.2, n = 3, with projections."""
+    net = Network("resnet20", (1, 3, 32, 32), batch_norm=True)
+    x = net.conv("x", 16, 3)
+    for stage in range(3):
+        for block in range(3):
+            out, stride = 16 << stage, 2 if stage and block == 0 else 1
+            short = net.conv(x, out, 1, stride=stride, act="") if stride > 1 else x
+            x = net.add(net.conv(net.conv(x, out, 3, stride=stride), out, 3, act=""), short)
+    return net.model(net.dense(net.average(x), classes))
+
+
+def encoder(layers: int = 6, width: int = 384, tokens: int = 128, heads: int = 6) -> onnx.ModelProto:
+    """A transformer encoder (Vaswani et al. 2017, norms after the sums as in BERT) on embeddings [1, tokens, width]."""
+    net = Network("encoder", (1, tokens, width))
+    shape, each = (1, tokens, width), width // heads
+    split = net.tensor(np.array([0, tokens, heads, each], np.int64))  # 0: as it is
+    whole = net.tensor(np.array([0, tokens, width], np.int64))
+    scale = net.tensor(np.float32(each**-0.5).reshape(1))
+    ones, zeros = net.tensor(np.ones(width, np.float32)), net.tensor(np.zeros(width, np.float32))
+
+    def linear(x: str, rows: int, cols: int) -> str:
+        y = net.node("MatMul", [x, net.random((rows, cols), 2 * rows)], (1, tokens, cols))
+        return net.node("Add", [y, net.tensor(np.zeros(cols, np.float32))], (1, tokens, cols))
+
+    def turned(x: str, perm: list[int], dims: Shape) -> str:
+        return net.node("Transpose", [net.node("Reshape", [x, split], (1, tokens, heads, each))], dims, perm=perm)
+
+    def normed(a: str, b: str) -> str:
+        total = net.node("Add", [a, b], shape)
+        return net.node("LayerNormalization", [total, ones, zeros], shape, axis=-1, epsilon=1e-5)
+
+    x = "x"
+    for _ in range(layers):
+        q = turned(linear(x, width, width), [0, 2, 1, 3], (1, heads, tokens, each))
+        k = turned(linear(x, width, width), [0, 2, 3, 1], (1, heads, each, tokens))
+        v = turned(linear(x, width, width), [0, 2, 1, 3], (1, heads, tokens, each))
+        scores = net.node(
+            "Mul", [net.node("MatMul", [q, k], (1, heads, tokens, tokens)), scale], (1, heads, tokens, tokens)
+        )
+        mixed = net.node(
+            "MatMul", [net.node("Softmax", [scores], (1, heads, tokens, tokens), axis=-1), v], (1, heads, tokens, each)
+        )
+        back = net.node(
+            "Reshape", [net.node("Transpose", [mixed], (1, tokens, heads, each), perm=[0, 2, 1, 3]), whole], shape
+        )
+        x = normed(x, linear(back, width, width))
+        wide = (1, tokens, 4 * width)
+        x = normed(x, linear(net.node("Gelu", [linear(x, width, 4 * width)], wide), 4 * width, width))
+    return net.model(x)

@@ -8,8 +8,13 @@ from importlib import import_module
 from insitu.base.registry import resolve
 from insitu.bench.result import BenchResult
 
-NAMES = ("compile", "cost", "llm-shape", "llm-tokens", "mvm")
-BENCHES: Mapping[str, str] = {name: f"insitu.bench.{name.replace('-', '_')}" for name in NAMES}
+NAMES = (
+    "compile", "cost", "llm-shape", "llm-tokens", "mvm", "mvm-statedep", "network", "sliced", "start", "timing",
+    "train", "wires",
+)  # fmt: skip
+BENCHES: Mapping[str, str] = {
+    **{name: f"insitu.bench.{name.replace('-', '_')}" for name in NAMES}, "import": "insitu.bench.imports",
+}  # fmt: skip
 
 
 def run_bench(name: str) -> BenchResult:

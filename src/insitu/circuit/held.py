@@ -1,13 +1,17 @@
-"""What cells hold at the time they are read, and how noisy a read of each is: one cell a weight, in hook order."""
+"""What cells hold at the time they are read, and how noisy a read of each is: one cell a weight, in hook order.
+
+Levels and draws are NumPy arrays or torch tensors; gradients pass through everything but the exact wire network.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from insitu.base.arrays import namespace, stop_gradient
 from insitu.circuit.effects import LEVEL_NOISE, Physics
 from insitu.circuit.spec import MacroChip
 from insitu.circuit.wires import Wires, approximate, transfer
@@ -18,13 +22,12 @@ from insitu.device.noise import flicker_sd, rtn_sd, shot_sd, thermal_sd
 from insitu.device.programming import program
 from insitu.device.retention import retain
 
-Floats = npt.NDArray[np.float64]
-Draws = Callable[[str, int], Floats]  # (effect, plane) -> standard normals of the cells
+Draws = Callable[[str, int], Any]  # (effect, plane) -> standard normals of the cells
 
 
-def held_levels(value: Floats, draws: Draws, *, chip: MacroChip, physics: Physics, plane: int, age: float) -> Floats:
+def held_levels(value: Any, draws: Draws, *, chip: MacroChip, physics: Physics, plane: int, age: float) -> Any:
     """What one cell a weight holds `age` seconds after it was asked for `value` (0 .. full scale), in hook order."""
-    cell, full_scale = chip.cell, float((1 << chip.array.bits_per_cell) - 1)
+    cell, full_scale, xp = chip.cell, float((1 << chip.array.bits_per_cell) - 1), namespace(value)
     passes = physics.calibration(chip).refine_passes
     noisy = physics.has("programming_noise")
     if cell.law is not None:
@@ -34,14 +37,14 @@ def held_levels(value: Floats, draws: Draws, *, chip: MacroChip, physics: Physic
         held = program(value, draws("programming_noise", plane), cell, refine_passes=passes, full_scale=full_scale)
     else:
         held = value
-    sign = np.where(value < 0, -1.0, 1.0)  # a signed cell is a level and a sign
+    sign = xp.where(value < 0, -1.0, 1.0)  # a signed cell is a level and a sign
     if physics.has("stuck_cells") and cell.stuck is not None:
         share = normal_share(draws("stuck_cells", plane))
         law = law_of(cell.law) if cell.law is not None else None
         off = law.g_min / law.g_max if law is not None else cell.off_ratio
         held = sign * stick(sign * held, share, cell.stuck, full_scale=full_scale, off_ratio=off)
     if age > 0 and physics.has("drift") and cell.drift is not None and cell.law is None:
-        nu = np.maximum(cell.drift.nu + cell.drift.nu_sd * draws("drift", plane), 0.0)
+        nu = xp.clip(cell.drift.nu + cell.drift.nu_sd * draws("drift", plane), 0.0, None)
         change = partial(drift, t=age, nu=nu, t0=cell.drift.t0)
         held = sign * _of_conductance(sign * held, cell.off_ratio, full_scale, change)
     if age > 0 and physics.has("retention") and cell.retention is not None:
@@ -56,36 +59,36 @@ def level_noise(chip: MacroChip, physics: Physics) -> bool:
 
 
 def noise_variance(
-    level: Floats, value: Floats, draws: Draws, *, chip: MacroChip, physics: Physics, plane: int, time: float
-) -> Floats:
+    level: Any, value: Any, draws: Draws, *, chip: MacroChip, physics: Physics, plane: int, time: float
+) -> Any:
     """Variance of one read of cells that hold `level` and were asked for `value`, in weight steps squared.
 
     Independent parts add.  `time` is in seconds after programming; wires are taken as ideal here.
     """
-    cell, full_scale = chip.cell, float((1 << chip.array.bits_per_cell) - 1)
-    total = np.zeros_like(level)
+    cell, full_scale, xp = chip.cell, float((1 << chip.array.bits_per_cell) - 1), namespace(level)
+    total = xp.zeros_like(level)
     if cell.noisy_law and physics.has("read_noise"):
         law = law_of(cell.law or "")
         step = (law.g_max - law.g_min) / full_scale
         g, wanted = law.g_min + abs(level) * step, law.g_min + abs(value) * step
-        total = total + (np.asarray(law.read_sd(g, wanted, time), np.float64) / step) ** 2
+        total = total + (law.read_sd(g, wanted, time) / step) ** 2
         if cell.erased_exact:
-            total = np.where(value != 0, total, 0.0)
+            total = xp.where(value != 0, total, 0.0)
     return total + _from_first_principles(level, draws, chip, physics, plane=plane, time=time)
 
 
 def _from_first_principles(
-    level: Floats, draws: Draws, chip: MacroChip, physics: Physics, *, plane: int, time: float
-) -> Floats:
+    level: Any, draws: Draws, chip: MacroChip, physics: Physics, *, plane: int, time: float
+) -> Any:
     """Thermal, shot, 1/f and telegraph noise of the currents behind levels, in weight steps squared."""
     cell, noise = chip.cell, chip.cell.noise
     if noise is None or not cell.conducts:
-        return np.zeros_like(level)
+        return namespace(level).zeros_like(level)
     volts = cell.read_voltage or chip.technology.supply
     off, on = (g * volts for g in cell.conductance) if cell.conductance else (0.0, cell.read_current or 0.0)
     step = (on - off) / float((1 << chip.array.bits_per_cell) - 1)
     current, t_read = off + abs(level) * step, cell.read_pulse or chip.macro.t_read
-    total = np.zeros_like(level)
+    total = namespace(level).zeros_like(level)
     if physics.has("thermal_noise"):
         total = total + thermal_sd(current / volts, temperature=physics.kelvin(chip), t_read=t_read) ** 2
     if physics.has("shot_noise"):
@@ -96,10 +99,10 @@ def _from_first_principles(
         trap = normal_share(draws("telegraph_noise", plane))
         at = noise.telegraph
         total = total + rtn_sd(current, trap, amplitude=at.amplitude, share=at.share, duty=at.duty) ** 2
-    return np.asarray(total / step**2, np.float64)
+    return total / step**2
 
 
-def through_wires(level: Floats, chip: MacroChip) -> Floats:
+def through_wires(level: Any, chip: MacroChip) -> Any:
     """Levels as the feet of the columns see them, drivers and sense nodes at the edges of the tile.
 
     Each leg of a pair is an array of its own; a network is linear, so its effect on inputs is an effect on weights.
@@ -110,38 +113,48 @@ def through_wires(level: Floats, chip: MacroChip) -> Floats:
     off, on = conductance
     step = (on - off) / float((1 << chip.array.bits_per_cell) - 1)
     wires = Wires(spec.row, spec.column)
+    xp = namespace(level)
     signed = chip.macro.weights.encoding in ("signed_cell", "twos_complement")  # else below 0 is below level 0
-    sign = np.where(level < 0, -1.0, 1.0) if signed else 1.0
-    seen = (transfer if spec.exact else approximate)(np.maximum(off + sign * level * step, 0.0), wires)
-    return np.asarray(sign * (seen - off) / step, np.float64)
+    sign = xp.where(level < 0, -1.0, 1.0) if signed else 1.0
+    g = xp.clip(off + sign * level * step, 0.0, None)
+    if not spec.exact:
+        seen = approximate(g, wires)
+    elif xp is np:
+        seen = transfer(g, wires)
+    else:  # the network is solved in NumPy; what it takes away counts as a constant
+        known = np.asarray(stop_gradient(g).cpu(), np.float64)
+        seen = g + xp.asarray(transfer(known, wires) - known, dtype=g.dtype, device=g.device)
+    return sign * (seen - off) / step
 
 
 def _by_law(
-    value: Floats, draws: Draws, cell: CellSpec, *, noisy: bool, plane: int, age: float,
-    full_scale: float,
-) -> Floats:  # fmt: skip
+    value: Any, draws: Draws, cell: CellSpec, *, noisy: bool, plane: int, age: float, full_scale: float
+) -> Any:  # fmt: skip
     """Levels by the cell's published law, whose range of conductances stands for 0 .. full scale."""
     law = law_of(cell.law or "")
     step = (law.g_max - law.g_min) / full_scale
-    sign = np.where(value < 0, -1.0, 1.0)
+    xp = namespace(value)
+    sign = xp.where(value < 0, -1.0, 1.0)
     wanted = law.g_min + abs(value) * step
     g = law.program(wanted, draws("programming_noise", plane)) if noisy else wanted
     if age > 0:
         g = law.at(g, wanted, age, draws("drift", plane))
-    held = np.asarray(sign * (g - law.g_min) / step, np.float64)
+    held = sign * (g - law.g_min) / step
     # A cell asked for nothing stays erased: programming it to zero would only add the mean of a clipped error, which
     # makes every output of a pair smaller.
-    return np.where(value != 0, held, 0.0) if cell.erased_exact or law.g_min == 0 else held
+    return xp.where(value != 0, held, 0.0) if cell.erased_exact or law.g_min == 0 else held
 
 
-def _of_conductance(held: Floats, off: float, full_scale: float, change: Callable[[Floats], Floats]) -> Floats:
+def _of_conductance(held: Any, off: float, full_scale: float, change: Callable[[Any], Any]) -> Any:
     """A change of relative conductance, seen in levels: level 0 conducts `off` of what full scale does."""
     step = (1.0 - off) / full_scale
-    return np.asarray((change(off + held * step) - off) / step, np.float64)
+    return (change(off + held * step) - off) / step
 
 
-def normal_share(normal: Floats) -> Floats:
+def normal_share(normal: Any) -> Any:
     """Uniform draws from normal ones, so that faults use the streams of cells."""
-    from scipy.special import ndtr
+    if namespace(normal) is np:
+        from scipy.special import ndtr
 
-    return np.asarray(ndtr(normal), np.float64)
+        return np.asarray(ndtr(normal), np.float64)
+    return namespace(normal).special.ndtr(normal)

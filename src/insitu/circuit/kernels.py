@@ -36,6 +36,7 @@ def convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo
     values, variance = np.empty(part, np.float32), np.empty(part, np.float32)
     sums, out = acc.reshape(vectors * columns), total.reshape(vectors * columns)
     noisy = slope > F(0.0) or floor.max() > F(0.0)
+    even = squares.shape[1] == 1 and together == 1 and floor.max() == floor.min()  # one variance for a vector
     ahead = max(1, CHUNK // span)  # groups of four runs whose normals are drawn in one go
     words, normals = np.empty((4, ahead * part), np.uint32), np.empty((4, ahead * part), np.float32)
     first = stream[0]
@@ -61,7 +62,11 @@ def convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo
                 at = (begin - first) * columns + col
                 sheet = values[:size]
                 _signal(sums[at : at + size], scales[col:], offsets[col:], sheet)
-                if noisy:
+                if noisy and even:
+                    spread = math.sqrt(slope * squares[begin - first, 0] + floor[0])
+                    own = (run // 4) * wide
+                    _add_even_noise(sheet, spread, inverses[col:], normals[run % 4, own : own + size])
+                elif noisy:
                     _variance(squares[begin - first : end - first], slope, floors, columns, col, wide, variance)
                     own = (run // 4) * wide + skip
                     _add_noise(sheet, variance, inverses[col:], normals[run % 4, own : own + size])
@@ -110,6 +115,12 @@ def _variance(squares, slope, floor, columns, col, wide, variance):
 def _add_noise(values, variance, inverse, draws):
     for c in range(values.shape[0]):
         values[c] += math.sqrt(variance[c]) * draws[c] * inverse[c]
+
+
+@nb.njit(cache=True, inline="always", fastmath={"contract"})
+def _add_even_noise(values, spread, inverse, draws):
+    for c in range(values.shape[0]):
+        values[c] += spread * draws[c] * inverse[c]
 
 
 @nb.njit(cache=True, inline="always")

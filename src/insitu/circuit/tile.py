@@ -7,6 +7,7 @@ into tiles finds the same cells and columns there.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,8 @@ from insitu.base import random
 from insitu.base.arrays import namespace
 from insitu.circuit.converter import inl_table
 from insitu.circuit.effects import CELL_EFFECTS, Physics
-from insitu.circuit.held import held_levels, level_noise, noise_variance, normal_share, through_wires
-from insitu.circuit.spec import AdcNoise, ColumnOffset, MacroChip
+from insitu.circuit.held import Draws, held_levels, level_noise, noise_variance, normal_share, through_wires
+from insitu.circuit.spec import AdcNoise, ColumnOffset, DacErrors, MacroChip
 from insitu.device.laws import compensation
 from insitu.device.noise import read_variance
 
@@ -50,8 +51,8 @@ class Cells:
     `variance` is that of one read, in steps squared; None where every cell has the same (`read_noise_sd` has it).
     """
 
-    weights: Floats
-    variance: Floats | None = None
+    weights: Any
+    variance: Any = None
 
 
 def tile_cells(
@@ -74,36 +75,55 @@ def tile_cells(
         reference = cell_normals((len(target), 1), chip=chip, effect=effect, **where)
         return np.hstack([draws(effect, plane), reference])
 
-    legs = _legs(target, chip, levels)
-    drawn = beside if legs.reference else draws
+    now = drawn_cells(
+        target, lambda reference: beside if reference else draws, chip=chip, physics=physics, slice_index=slice_index,
+        levels=levels,
+    )  # fmt: skip
+    rows = _row_gain(len(target), chip, physics, seed=seed, instance=instance, macro=macro, y0=y0)
+    return now if rows is None else Cells(now.weights * rows, now.variance)
+
+
+def drawn_cells(
+    target: Any, drawn: Callable[[bool], Draws], *, chip: MacroChip, physics: Physics, slice_index: int = 0,
+    levels: tuple[Any, int] | None = None,
+) -> Cells:  # fmt: skip
+    """What cells asked for `target` [rows, cols] hold for given draws; NumPy arrays, or tensors with their gradients.
+
+    `drawn` gives the standard normals of the cells, with those of a reference column on the right where it is told so.
+    Row drivers are not in it.
+    """
+    legs, noisy = _legs(target, chip, levels), level_noise(chip, physics)
+    normals = drawn(legs.reference)
 
     def cells(age: float, time: float) -> Cells:
         parts: list[Cells] = []
         for number, value in enumerate(legs.values):
             plane = 2 * slice_index + number
-            level = held_levels(value, drawn, chip=chip, physics=physics, plane=plane, age=age)
-            spread = noise_variance(level, value, drawn, chip=chip, physics=physics, plane=plane, time=time)
+            level = held_levels(value, normals, chip=chip, physics=physics, plane=plane, age=age)
             seen = through_wires(level, chip) if physics.has("ir_drop") else level
-            parts.append(Cells(seen, spread if noisy else None))
+            if not noisy:
+                parts.append(Cells(seen))
+                continue
+            spread = noise_variance(level, value, normals, chip=chip, physics=physics, plane=plane, time=time)
+            parts.append(Cells(seen, spread))
         return legs.joined(target, parts)
 
     age = physics.age(chip)
     now = cells(age, physics.time)
     if age > 0 and physics.calibration(chip).drift_compensation:
-        factor = float(compensation(cells(0.0, 0.0).weights, now.weights))
+        factor = compensation(cells(0.0, 0.0).weights, now.weights)
         now = Cells(now.weights * factor, None if now.variance is None else now.variance * factor**2)
-    rows = _row_gain(len(target), chip, physics, seed=seed, instance=instance, macro=macro, y0=y0)
-    return now if rows is None else Cells(now.weights * rows, now.variance)
+    return now
 
 
 @dataclass(frozen=True)
 class _Legs:
     """What the arrays behind a tile are asked for: one matrix, two of a pair, or one with its reference column."""
 
-    values: tuple[Floats, ...]
+    values: tuple[Any, ...]
     reference: bool = False
 
-    def joined(self, target: Floats, parts: list[Cells]) -> Cells:
+    def joined(self, target: Any, parts: list[Cells]) -> Cells:
         """The weights that the legs stand for; the noise of independent cells adds."""
         if self.reference:
             error, spread = parts[0].weights - self.values[0], parts[0].variance
@@ -116,16 +136,18 @@ class _Legs:
         return Cells(plus.weights - minus.weights, both)
 
 
-def _legs(target: Floats, chip: MacroChip, levels: tuple[npt.NDArray[Any], int] | None) -> _Legs:
-    encoding = chip.macro.weights.encoding
+def _legs(target: Any, chip: MacroChip, levels: tuple[Any, int] | None) -> _Legs:
+    encoding, xp = chip.macro.weights.encoding, namespace(target)
     if encoding == "differential_pair":
-        return _Legs((np.maximum(target, 0.0), np.maximum(-target, 0.0)))
+        return _Legs((xp.clip(target, 0.0, None), xp.clip(-target, 0.0, None)))
     if encoding != "offset_column":
         return _Legs((target,))
     middle = 1 << (chip.array.bits_per_cell - 1)
     cells, reference = levels if levels is not None else (target + middle, middle)
-    column = np.full((len(target), 1), float(reference))
-    return _Legs((np.hstack([np.asarray(cells, np.float64), column]),), reference=True)
+    if xp is np:
+        cells = np.asarray(cells, np.float64)
+    column = 0.0 * cells[:, :1] + float(reference)
+    return _Legs((xp.hstack([cells, column]),), reference=True)
 
 
 def _row_gain(
@@ -136,7 +158,12 @@ def _row_gain(
     if spec is None or not physics.has("dac_nonlinearity") or spec.row_sd == 0:
         return None
     own = random.normal(seed, "dac_nonlinearity", rows, instance=instance, macro=macro, offset=y0)
-    return np.asarray(1.0 + spec.row_sd * own, np.float64)[:, None]
+    return np.asarray(driver_gain(own, spec), np.float64)[:, None]
+
+
+def driver_gain(normal: Any, spec: DacErrors) -> Any:
+    """Gains of row drivers for standard normal draws, one a row."""
+    return 1.0 + spec.row_sd * normal
 
 
 def cell_normals(

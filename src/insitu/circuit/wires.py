@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.base.arrays import namespace
 from insitu.base.errors import RangeError
 
 Floats = npt.NDArray[np.float64]
@@ -59,7 +60,7 @@ def solve(conductance: Floats, voltages: Floats, wires: Wires) -> Floats:
     return nodes.reshape(2, rows, cols, -1)[1, -1].T / wires.column
 
 
-def approximate(conductance: Floats, wires: Wires) -> Floats:
+def approximate(conductance: Any, wires: Wires) -> Any:
     """`transfer` to first order in the wire resistance, in O(rows x columns): fast, and stated to be approximate.
 
     Each cell sees its row's voltage less the drop of the row's whole current up to it and its column's rise below it,
@@ -67,11 +68,12 @@ def approximate(conductance: Floats, wires: Wires) -> Floats:
     current, is below half the square of the largest total drop plus a quarter of it times the inputs' spread (tests).
     """
     rows, cols = conductance.shape
-    behind = np.cumsum(conductance[:, ::-1], axis=1)[:, ::-1]  # current through the segment before each cell, per volt
-    along = np.cumsum(behind, axis=1) * wires.row
-    above = np.cumsum(conductance, axis=0)
-    rise = np.cumsum(above[::-1], axis=0)[::-1] * wires.column
-    return np.asarray(conductance / (1.0 + along + rise), np.float64) if rows and cols else conductance
+    xp = namespace(conductance)
+    behind = xp.flip(xp.cumsum(xp.flip(conductance, (1,)), 1), (1,))  # current before each cell, per volt
+    along = xp.cumsum(behind, 1) * wires.row
+    above = xp.cumsum(conductance, 0)
+    rise = xp.flip(xp.cumsum(xp.flip(above, (0,)), 0), (0,)) * wires.column
+    return conductance / (1.0 + along + rise) if rows and cols else conductance
 
 
 def _nodal(g: Floats, wires: Wires) -> Any:

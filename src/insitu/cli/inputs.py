@@ -89,6 +89,11 @@ def load(given: ModelInputs) -> Loaded:
     return Loaded(graph.name, graph, chip, data, calib, plan, task, precision)
 
 
+def read_graph(given: ModelInputs) -> Graph:
+    """The captured graph alone: no chip, no data read."""
+    return _model(given)[1]
+
+
 def _model(given: ModelInputs) -> tuple[Task | None, Graph]:
     if "," in given.model and not Path(given.model).exists():
         return None, _several(given)

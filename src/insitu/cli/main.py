@@ -85,6 +85,10 @@ Search = Annotated[
         help='seconds that a solver looks for better places; 0: none (needs "insitu[solver]")',
     ),
 ]
+Facts = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=NUMBER", help="replace a price or an assumption (electricity_generic=0.3)"),
+]
 Versus = Annotated[
     list[str] | None,
     typer.Option(
@@ -395,6 +399,70 @@ def validate(
     if llm is not None:
         return command.run_language(llm, json=json)
     return command.run(chip, published, out, json=json)
+
+
+@app.command()
+def plan(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="an .onnx or .graph file, a task, or shape:llama-3-8b")
+    ] = None,
+    requirements: Annotated[
+        str | None, typer.Option("--requirements", metavar="F.yaml", help="what it must meet (--init writes one)")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", metavar="NAME", help="a place's: earbuds, phone, car, cloud ...")
+    ] = None,
+    rate: Annotated[float | None, typer.Option("--rate", metavar="N", help="inferences or tokens a second")] = None,
+    latency: Annotated[str | None, typer.Option("--latency", metavar="TIME", help="of one inference: 20ms")] = None,
+    power: Annotated[str | None, typer.Option("--power", metavar="POWER", help="mean, at that rate: 5mW")] = None,
+    price: Annotated[float | None, typer.Option("--price", metavar="USD", help="of the chips or the machine")] = None,
+    battery: Annotated[float | None, typer.Option("--battery", metavar="WH", help="watt-hours of one charge")] = None,
+    hours: Annotated[float | None, typer.Option("--hours", metavar="H", help="that a charge must last")] = None,
+    prefer: Annotated[str | None, typer.Option("--prefer", metavar="WHAT", help="energy, price or latency")] = None,
+    system: Annotated[
+        list[str] | None, typer.Option("--system", metavar="S", help="only these chips or machines (8xh100)")
+    ] = None,
+    vs: Versus = None,
+    include: Annotated[
+        str, typer.Option("--include", metavar="sold/all", help="what the recommendation may choose from")
+    ] = "sold",
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="a family of NOR and NAND chips from 2 MB to 256 TB")
+    ] = False,
+    hybrid: Annotated[
+        str | None, typer.Option("--hybrid", metavar="F.yaml", help="device, edge and cloud with links and queues")
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option("--init", metavar="F", help="write a template of requirements and stop")
+    ] = None,
+    shape: Shapes = None,
+    set_: Facts = None,
+    json: AsJson = False,
+) -> int:
+    """Say which chip or machine should run a network, what binds, and what would change the answer."""
+    from insitu.cli import plan as command
+
+    given = {
+        "rate": rate, "latency": latency, "power": power, "price_usd": price, "battery_wh": battery, "hours": hours,
+        "prefer": prefer,
+    }  # fmt: skip
+    request = command.Request(
+        model, requirements, profile, given, tuple(system or ()), tuple(vs or ()), include, ladder, hybrid, init,
+        tuple(shape or ()), tuple(set_ or ()), json,
+    )  # fmt: skip
+    return command.run(request)
+
+
+@app.command()
+def claims(
+    set_: Facts = None,
+    out: Annotated[str | None, typer.Option("--out", metavar="F.html", help="a page with plots and sliders")] = None,
+    json: AsJson = False,
+) -> int:
+    """Say which of the field's standing claims hold, computed from their data."""
+    from insitu.cli import claims as command
+
+    return command.run(tuple(set_ or ()), out, json=json)
 
 
 @app.command()

@@ -1,4 +1,6 @@
-"""Loads: a WLOAD (then WVERIFY and CAL where cells and columns ask for them) for every binding whose weights take turns, as early as its macros are done with the segment before.
+"""Loads: a WLOAD for every binding whose weights take turns, as early as its macros are done with the segment before.
+
+WVERIFY and CAL follow it where cells and columns ask for them.
 
 WLOAD runs beside the commands that follow, so the earliest place hides most of it.  Loads of a core keep the order in
 which its commands need them, since they share one store.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -91,7 +92,7 @@ class Book:
 
         Every entry that is read can be replaced: `--set wafer_300mm_28nm=4000`.
         """
-        sizes = sorted(_node(n, series) for n in self.facts if n.startswith(f"{series}_") and n.endswith("nm"))
+        sizes = _nodes(series)
         if not sizes:
             raise UsageError(f"series {series!r}", "unknown", "a series of prices.yaml")
         nm = node * 1e9
@@ -161,9 +162,11 @@ def _shipped() -> dict[str, Fact]:
     return facts_of(load_yaml("prices.yaml", text=text).data)
 
 
-def _node(name: str, series: str) -> int:
-    text = name.removeprefix(f"{series}_").removesuffix("nm")
-    return int(text) if text.isdigit() else 0
+@cache
+def _nodes(series: str) -> tuple[int, ...]:
+    """The nodes of a series, in nanometres, smallest first."""
+    names = (re.fullmatch(rf"{re.escape(series)}_(\d+)nm", name) for name in _shipped())
+    return tuple(sorted(int(match[1]) for match in names if match))
 
 
 def _number(override: str, text: str) -> float:

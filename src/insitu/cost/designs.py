@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.arch.cost import area, bus_energy, event_energy, scaled, static_power
+from insitu.arch.cost import area, awake, bus_energy, event_energy, scaled, static_power
 from insitu.arch.spec import Chip
 from insitu.base.errors import RangeError
 from insitu.circuit.cost import (
@@ -100,7 +100,8 @@ def _numbers(chip: Chip, operands: Operands | None) -> dict[str, float]:
         "e_mac": energy["mac"], "e_dac": energy["dac"], "e_adc": energy["adc"], "e_shift_add": energy["shift_add"],
         "e_vector": energy["vector_op"], "e_read": energy["ram_read_byte"], "e_write": energy["ram_write_byte"],
         "vector_rate": chip.cores * chip.core.vector.lanes * chip.chip.clock,
-        "bandwidth": chip.memories["ram"].bandwidth, "static": static_power(chip).value or 0.0,
+        "bandwidth": chip.memories["ram"].bandwidth,
+        "static": (static_power(chip).value or 0.0) + (awake(chip).value or 0.0),
         "area": area(chip).value or 0.0,
     }  # fmt: skip
 

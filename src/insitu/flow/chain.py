@@ -226,6 +226,9 @@ def deploy(
     chip = chip if isinstance(chip, Chip) else load_chip(chip)
     transforms = read_precision(precision) if isinstance(precision, str | Path | Mapping) else precision
     effects = Physics.parse(options.physics, chip, calibrated=options.calibrated)
+    if (trained := modules.converted(model, chip)) is not None:
+        name = name or type(model).__name__
+        model, plan = trained[0], plan or trained[1]
     captured = capture(model, shapes=shapes, tasks=task_models(), reading=reading, sources=(data, calib))
     if open_sizes := captured.symbols():
         known = "deploy(graph.bind({...}), ...), or compile_graph with sizes and a Session that binds them"

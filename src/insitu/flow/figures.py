@@ -373,6 +373,7 @@ def constants(chip: Chip) -> list[dict[str, Any]]:
             **arch_cost.event_energy(chip),
             "leakage": arch_cost.leakage(chip),
             "host idle": arch_cost.host_idle(chip),
+            "awake": arch_cost.awake(chip),
         }.items()
         if m.value
     ]

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.base.errors import DataError, ModelError
+from insitu.arch.spec import Chip
+from insitu.base.errors import DataError, ModelError, UsageError
+from insitu.compiler.plan import QuantPlan
 from insitu.flow.data import read_npz
 from insitu.frontend.inputs import Shapes
 from insitu.frontend.torch_export import import_torch, is_torch_model
@@ -27,6 +29,27 @@ def captured(model: object, sources: Sequence[Source | None], *, shapes: Shapes 
     if not hasattr(model, "forward"):  # an exported program knows its inputs
         return import_torch(model, shapes=shapes)
     return import_torch(model, _example(model, sources), shapes=shapes)
+
+
+def converted(model: Any, chip: Chip) -> tuple[Graph, QuantPlan] | None:
+    """Network and plan of a module of `insitu.nn.convert` with its present weights; none for anything else.
+
+    UsageError where it was converted for another chip: its numbers are that chip's.
+    """
+    if "insitu" not in getattr(model, "__dict__", {}) or not is_torch_model(model):
+        return None
+    from insitu.nn.conversion import Conversion
+
+    conversion = model.__dict__["insitu"]
+    if not isinstance(conversion, Conversion):
+        return None
+    if conversion.chip != chip:
+        need = "the chip that it was converted for"
+        raise UsageError(type(model).__name__, f"converted for {conversion.chip.name}, deployed on {chip.name}", need)
+    graph = conversion.canonical(model)
+    if conversion.plan is None:
+        raise UsageError(type(model).__name__, "no plan yet", "a module that has seen a batch, or Config(data=...)")
+    return graph, conversion.plan
 
 
 def _example(module: Any, sources: Sequence[Source | None]) -> list[npt.NDArray[Any]]:

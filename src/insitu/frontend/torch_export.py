@@ -7,13 +7,14 @@ torch evaluates; those are refused before torch sees them.
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import logging
 import re
 import warnings
 import zipfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,61 @@ def import_torch(
     batch open.  A module is taken as it computes in eval; it is not changed.  Raises ModelError with torch's reason
     where it cannot be exported, UsageError where torch is not there.
     """
-    torch = _torch()
+    torch = needs_torch()
     label = name or type(model).__name__
     with _quiet():
         program = model if isinstance(model, torch.export.ExportedProgram) else _exported(model, example, label)
         proto = _onnx(program, label)
     return import_model(proto, where=label, name=label, shapes=shapes)
+
+
+def export_module(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The exported program of a module in eval for example tensors, with an open batch where it allows that."""
+    torch = needs_torch()
+
+    def doubled(value: Any) -> Any:
+        return torch.cat([value[:1], value[:1]]).detach() if isinstance(value, torch.Tensor) else value
+
+    from torch.utils import _pytree as pytree
+
+    rows = pytree.tree_map(doubled, (tuple(args), dict(kwargs)))
+    batch = pytree.tree_map(lambda v: {0: torch.export.Dim("batch")} if isinstance(v, torch.Tensor) else None, rows)
+    label = type(module).__name__
+    with _quiet():
+        return _in_eval(module, label, rows[0], rows[1], _dynamic(module, batch))
+
+
+def _dynamic(module: Any, batch: Any) -> Any:
+    """What may vary, by argument name, as torch.export takes it for positional and keyword arguments together."""
+    names = [p.name for p in inspect.signature(module.forward).parameters.values()]
+    return {**dict(zip(names, batch[0], strict=False)), **batch[1]}
+
+
+def _in_eval(module: Any, label: str, args: Any, kwargs: Any, dynamic: Any) -> Any:
+    import torch
+
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            try:
+                return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic)
+            except Exception:  # noqa: BLE001  a module written for one batch size: whatever torch raises
+                one = [v[:1] if isinstance(v, torch.Tensor) else v for v in args]
+                few = {k: v[:1] if isinstance(v, torch.Tensor) else v for k, v in kwargs.items()}
+                return torch.export.export(module, tuple(one), few)
+    except Exception as error:  # noqa: BLE001  the module's own code runs here
+        raise ModelError(
+            label, f"torch.export fails: {_first_line(error)}", "a module that torch.export takes"
+        ) from None
+    finally:
+        module.train(training)
+
+
+def export_onnx_form(program: Any, label: str) -> Any:
+    """The ONNX form of an exported program in which every parameter stands under its own name."""
+    with _quiet():
+        return _onnx(program, label, optimize=False)
 
 
 def is_torch_model(model: object) -> bool:
@@ -68,7 +118,7 @@ def import_pt2(path: str | Path, *, shapes: Shapes | None = None) -> Graph:
     """The network of a file of `torch.export.save`; ModelError for a broken one, or one that holds pickled objects."""
     path = Path(path)
     data = _checked(path)
-    torch = _torch()
+    torch = needs_torch()
     with _quiet():
         try:
             program = torch.export.load(io.BytesIO(data))
@@ -80,7 +130,8 @@ def import_pt2(path: str | Path, *, shapes: Shapes | None = None) -> Graph:
 _NEED = "a file that torch.export.save wrote"
 
 
-def _torch() -> Any:
+def needs_torch() -> Any:
+    """The torch module; UsageError where it, or what its exporter needs, is not installed."""
     try:
         import onnxscript  # noqa: F401  # pyright: ignore[reportUnusedImport]
         import torch
@@ -109,29 +160,16 @@ def _exported(module: Any, example: Sequence[npt.NDArray[Any]], label: str) -> A
     if not example:
         raise ModelError(label, "a module without example inputs", "an array for each input", try_=["data=..."])
     arrays = [np.asarray(a) for a in example]
-    rows = [torch.from_numpy(np.ascontiguousarray(np.resize(a, (2, *a.shape[1:])))) for a in arrays]
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            batch = torch.export.Dim("batch")
-            try:
-                return torch.export.export(module, tuple(rows), dynamic_shapes=tuple({0: batch} for _ in rows))
-            except Exception:  # noqa: BLE001  a module written for one batch size: whatever torch raises
-                return torch.export.export(module, tuple(r[:1] for r in rows))
-    except Exception as error:  # noqa: BLE001  the module's own code runs here
-        raise ModelError(
-            label, f"torch.export fails: {_first_line(error)}", "a module that torch.export takes"
-        ) from None
-    finally:
-        module.train(training)
+    rows = tuple(torch.from_numpy(np.ascontiguousarray(np.resize(a, (2, *a.shape[1:])))) for a in arrays)
+    batch = torch.export.Dim("batch")
+    return _in_eval(module, label, rows, {}, tuple({0: batch} for _ in rows))
 
 
-def _onnx(program: Any, label: str) -> Any:
+def _onnx(program: Any, label: str, *, optimize: bool = True) -> Any:
     import torch
 
     try:
-        found = torch.onnx.export(program, dynamo=True, verbose=False)
+        found = torch.onnx.export(program, dynamo=True, verbose=False, optimize=optimize)
         assert found is not None
         return found.model_proto
     except InsituError:
@@ -195,7 +233,7 @@ def _check_json(value: Any, where: str) -> None:
 
 def _check_sample(data: bytes, where: str) -> None:
     """Sample inputs are pickled tensors: only what torch's restricted unpickler takes is let through."""
-    torch = _torch()
+    torch = needs_torch()
     try:
         torch.load(io.BytesIO(data), weights_only=True)
     except Exception as error:  # noqa: BLE001  whatever a hostile pickle makes it raise

@@ -21,6 +21,7 @@ from insitu.frontend.wtm2101_events import product, sum_norm
 from insitu.frontend.wtm2101_fronts import with_fronts
 from insitu.frontend.wtm2101_layers import gemm, tdnn
 from insitu.frontend.wtm2101_moves import MOVES, split
+from insitu.frontend.wtm2101_norms import group_norm
 from insitu.frontend.wtm2101_options import LayerOptions
 from insitu.frontend.wtm2101_recurrent import RECURRENT
 from insitu.graph.graph import Attr, Graph, Node
@@ -39,11 +40,10 @@ def multiply(draft: Draft, call: Call) -> Value:
 
 
 LAYERS = {"Gemm": gemm, "MatMul": multiply, "Tdnn": tdnn, "Conv": conv, "ConvTranspose": conv_transpose}
-KNOWN = {**LAYERS, **OPERATORS, **MOVES, **RECURRENT, "SumNorm": sum_norm}
-WAYS = {"GroupNorm": "BatchNormalization with fixed statistics for GroupNorm, which divides by what only a run tells"}
+KNOWN = {**LAYERS, **OPERATORS, **MOVES, **RECURRENT, "SumNorm": sum_norm, "GroupNorm": group_norm}
 STREAMED = frozenset(("Tdnn", *RECURRENT))
 TAKES_RELU = frozenset((*LAYERS, "Scale", "Scalar", "Add", "Added", "Mul", "Multi", "BatchNormalization", "AveragePool",
-                        "GlobalAveragePool", "MaxPool", "ReduceMean", "Concat"))  # fmt: skip
+                        "GlobalAveragePool", "MaxPool", "ReduceMean", "Concat", "GroupNorm"))  # fmt: skip
 LEAST_INPUTS = {
     "Gemm": 2, "MatMul": 2, "Conv": 2, "ConvTranspose": 2, "Tdnn": 2, "Add": 2, "Added": 2, "Mul": 2, "Multi": 2,
     "Lstm": 5, "Gru": 5, "Gru2Array": 5, "BatchNormalization": 5,
@@ -115,8 +115,7 @@ def _check_supported(network: Network) -> None:
         parts = "; ".join(f"{op}: {', '.join(names)}" for op, names in faults.items())
         got = f"{total} node{'s are' if total > 1 else ' is'} not supported in the WTM2101 dialect ({parts})"
         need = f"operators of {', '.join(sorted((*KNOWN, 'Split')))}"
-        raise ModelError("network", got, need, try_=tuple(WAYS[op] for op in faults if op in WAYS),
-                         code="unsupported_operator")  # fmt: skip
+        raise ModelError("network", got, need, code="unsupported_operator")
 
 
 def _check_options(network: Network, reading: Reading) -> None:

@@ -158,6 +158,15 @@ class Draft:
         own = plain | dict(attrs or {}) | {"shift": shift, "rounding": rounding, "lo": lo, "hi": hi}
         return self.put(op, inputs, lo, hi, name=name, output=output, attrs=own, spec=spec)
 
+    def hosted(
+        self, value: Value, shape: Sequence[int], lo: int, hi: int, *, name: str, output: str, attrs: Mapping[str, Attr]
+    ) -> Value:
+        """One operator of the processor, which knows the shape of its result."""
+        output = output or self.builder.fresh(name)
+        self._typed(output, tuple(shape), spec_of(lo, hi))
+        self.builder.emit("Host", [value.name], name=name, output=output, attrs=attrs)
+        return Value(output, lo, hi, value.delay)
+
     def move(self, op: str, value: Value, *, name: str, output: str = "", attrs: Mapping[str, Attr]) -> Value:
         """A node that moves codes and leaves them as they are."""
         moved = self.put(op, [value], value.lo, value.hi, name=name, output=output, attrs=attrs, spec=self.spec(value))

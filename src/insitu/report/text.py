@@ -11,6 +11,7 @@ UNKNOWN = "not known"
 _COMPONENTS = {
     "adc": "the ADCs", "dac": "the DACs", "array": "the arrays", "leakage": "leakage", "sram": "the SRAM",
     "ram": "the RAM", "vector": "the vector unit", "memory": "the memory", "host": "the host CPU",
+    "awake": "all that is awake meanwhile",
     "control": "control", "link": "links", "weights": "loading weights", "dma": "data movement",
 }  # fmt: skip
 _TITLES = {

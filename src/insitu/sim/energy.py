@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from insitu.arch.cost import event_energy, host_idle, leakage
+from insitu.arch.cost import awake, event_energy, host_idle, leakage
 from insitu.arch.spec import Chip
 from insitu.base.metrics import Metric, Source
 from insitu.sim.counts import Counts
@@ -67,6 +67,8 @@ def energy(counts: Counts, timing: Timing, chip: Chip, *, chips: int = 1) -> Ene
     parts = _dynamic(counts.total, costs)
     for name, power in (("leakage", leakage(chip)), ("host", host_idle(chip))):
         parts[name] = Metric(name, chips * (power.value or 0.0) * timing.latency, "J", power.source, power.note)
+    if drawn := awake(chip).value:
+        parts["awake"] = Metric("awake", chips * drawn * timing.latency, "J", awake(chip).source, awake(chip).note)
     if counts.total["host_values"]:
         parts["host"] = _joined("host", [parts["host"], _host_work(counts.total)])
     joules = math.fsum(part.value or 0.0 for part in parts.values())

@@ -22,11 +22,13 @@ from insitu.isa.program import Command, Descriptor, Location, Program, Section, 
 from insitu.isa.setup import PROCEDURES, calibrated, table_places
 from insitu.isa.walk import operands
 from insitu.numeric.functions import lut_codes, softmax_codes
+from insitu.sim.bound import BoundMatrix
 from insitu.sim.code import Block, Item, Loop, Step
-from insitu.sim.fused import elementwise, ideal_product
+from insitu.sim.fused import converted_product, elementwise, ideal_product
 from insitu.sim.lines import Lines, lines
-from insitu.sim.macro import BoundMatrix, MacroModel
+from insitu.sim.macro import MacroModel
 from insitu.sim.order import Turn, interleaved
+from insitu.sim.reads import Reads
 from insitu.sim.vector import NUMBERS, Numbers, bound_product, float_product, run_host_command
 
 Array = npt.NDArray[Any]
@@ -388,13 +390,15 @@ def _mvm(machine: Machine, section: Section, command: Command, frame: Frame) -> 
     target = _lines(machine, _placed(machine, section, int(command.args[0])), frame, binding.cols)
     if source and target and ideal_product(matrix, source, target, machine.samples):
         return
-    codes = x.reshape(-1, binding.rows)
-    vectors = len(codes) // machine.samples
     walked = 0
     for counter, trips in zip(frame.counters, _loop_trips(section, command, frame), strict=False):
         walked = walked * trips + counter
-    first = machine.first_sample * vectors
-    result = machine.model.read(matrix, codes, first_vector=first, sequence=walked)
+    vectors = x.size // binding.rows // machine.samples
+    reads = Reads(machine.first_sample * vectors, walked)
+    if source and target and converted_product(machine.model, matrix, source, target, machine.samples, reads):
+        return
+    codes = x.reshape(-1, binding.rows)
+    result = machine.model.read(matrix, codes, first_vector=reads.first, sequence=walked)
     out[...] = result.reshape(out.shape)
 
 

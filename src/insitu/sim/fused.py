@@ -12,12 +12,13 @@ from math import lcm
 import numpy as np
 
 from insitu.isa.program import Post, Vector
-from insitu.sim.lines import Lines, across, disjoint, same
-from insitu.sim.macro import BoundMatrix
+from insitu.sim.bound import BoundMatrix
+from insitu.sim.lines import Array, Ints, Lines, across, disjoint, gathers, same
+from insitu.sim.macro import MacroModel, drive_signed, finish, line_of_drive
 from insitu.sim.products import FLOAT64_EXACT
+from insitu.sim.reads import Reads, ideal_total, noisy_codes
 
 PATCHES = 1 << 19  # elements of gathered rows at a time
-NOTHING = np.float32(np.inf)
 WHOLE = 1 << 62  # products that int64 holds
 
 
@@ -40,7 +41,7 @@ def ideal_product(bound: BoundMatrix, source: Lines, target: Lines, samples: int
         return False
     if not disjoint(source, target) or source.vectors != target.vectors:
         return False
-    scale, add, lo, hi = _driven(bound)
+    scale, add, lo, hi = line_of_drive(bound.binding)
     weights = matrix.data.T
     for first, count, begin, end in _blocks(source, target, len(source.rows), samples):
         runs = source.runs[begin // source.length : end // source.length]
@@ -59,18 +60,6 @@ def ideal_product(bound: BoundMatrix, source: Lines, target: Lines, samples: int
     return True
 
 
-def _driven(bound: BoundMatrix) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """(scale, add, lo, hi) that make codes of the rows out of stored ones, as insitu.sim.macro.drive."""
-    binding, zero = bound.binding, np.float32(bound.binding.zero_in)
-    if binding.drive:
-        scale, add = np.float32(1 << binding.input_shift), np.float32(binding.input_offset)
-        return (scale, add - zero, np.float32(binding.drive[0]) - zero, np.float32(binding.drive[1]) - zero)
-    if binding.readout.kind == "wtm2101":
-        scale, add = np.float32(1 << binding.input_shift), np.float32(binding.input_offset)
-        return (scale, add - zero, -zero, np.float32(255) - zero)
-    return np.float32(1), np.float32(-binding.zero_in), -NOTHING, NOTHING
-
-
 def _blocks(source: Lines, target: Lines, rows: int, samples: int) -> list[tuple[int, int, int, int]]:
     """(first sample, samples, first vector, end of vectors): as many samples as fit, else parts of one sample."""
     vectors = source.vectors
@@ -80,6 +69,58 @@ def _blocks(source: Lines, target: Lines, rows: int, samples: int) -> list[tuple
     whole = lcm(source.length, target.length)
     size = max(whole, PATCHES // rows // whole * whole)
     return [(i, 1, at, min(at + size, vectors)) for i in range(samples) for at in range(0, vectors, size)]
+
+
+def converted_product(
+    model: MacroModel, bound: BoundMatrix, source: Lines, target: Lines, samples: int, reads: Reads
+) -> bool:
+    """Reads of a converter, ideal ones and those under physics, from lines to lines; also noisy ones of `wtm2101`."""
+    from insitu.sim.kernels import gather
+
+    binding = bound.binding
+    if binding.readout.kind == "exact" or binding.negated or not (bound.analog or (bound.narrow and bound.exact_scale)):
+        return False
+    if not gathers(source) or not disjoint(source, target) or source.vectors != target.vectors:
+        return False
+    scale, add, lo, hi = line_of_drive(binding)
+    signed = drive_signed(binding, np.int8 if source.flip else np.uint8)
+    for first, count, begin, end in _blocks(source, target, len(source.rows), samples):
+        runs = source.runs[begin // source.length : end // source.length]
+        patches = np.empty((len(source.rows), count * (end - begin)), np.float32)
+        gather(
+            source.memory, source.flip, source.start, source.pitch, source.rows, runs, source.length, source.step,
+            first, count, scale, add, lo, hi, patches,
+        )  # fmt: skip
+        out = target.runs[begin // target.length : end // target.length]
+        if bound.analog:
+            now = reads.after(first * source.vectors + begin)
+            _store_noisy(noisy_codes(model, bound, patches.T, now, signed=signed), bound, target, out, first, count)
+        else:
+            _store_sums(ideal_total(bound, patches, signed=signed, across=True), bound, target, out, first, count)
+    return True
+
+
+def _store_noisy(codes: Array, bound: BoundMatrix, target: Lines, runs: Ints, first: int, count: int) -> None:
+    """What `noisy_codes` gives, [vectors, columns], to its place."""
+    from insitu.sim.kernels import scatter
+
+    if bound.binding.readout.kind == "adc":
+        codes = finish(bound, codes, np.empty(codes.shape, np.int32))
+    scatter(
+        np.ascontiguousarray(codes, np.int32), target.memory, target.start, target.pitch, target.rows, runs,
+        target.length, target.step, first, count,
+    )  # fmt: skip
+
+
+def _store_sums(total: Array, bound: BoundMatrix, target: Lines, runs: Ints, first: int, count: int) -> None:
+    """Sums of codes [columns, vectors], requantized, to their place."""
+    from insitu.sim.kernels import store_lines
+
+    post = bound.binding.post
+    store_lines(
+        total, bound.bias, bound.multiplier, bound.shift, 0, float(post.zero_point), float(post.lo), float(post.hi),
+        target.memory, target.start, target.pitch, target.rows, runs, target.length, target.step, first, count,
+    )  # fmt: skip
 
 
 def _exact_post(post: Post, bound: int, multiplier: int) -> bool:

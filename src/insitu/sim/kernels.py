@@ -82,6 +82,59 @@ def add_codes(acc, multiplier, shift, lo, hi, up, total):
             total[i, c] += min(max(code, lo), hi) << up
 
 
+@nb.njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def squares_along(x, out):
+    """out[v] = sum of x[v, r] ** 2 over r."""
+    for v in range(x.shape[0]):
+        row, total = x[v], F(0.0)
+        for r in range(row.shape[0]):
+            total += row[r] * row[r]
+        out[v] = total
+
+
+@nb.njit(cache=True, nogil=True, fastmath={"contract"})
+def squares_across(x, out):
+    """out[v] = sum of x[r, v] ** 2 over r."""
+    out[:] = F(0.0)
+    for r in range(x.shape[0]):
+        for v in range(x.shape[1]):
+            out[v] += x[r, v] * x[r, v]
+
+
+@nb.njit(cache=True, nogil=True)
+def drive_rows(codes, scale, add, lo, hi, out):
+    """out[v, r] = clip(codes[v, r] * scale + add, lo, hi) in float32."""
+    for v in range(codes.shape[0]):
+        for r in range(codes.shape[1]):
+            out[v, r] = min(max(nb.float32(codes[v, r]) * scale + add, lo), hi)
+
+
+@nb.njit(cache=True, nogil=True)
+def add_pair(acc, width, scale, lo, hi, up_low, up_high, total):
+    """As `add_codes` of flat sums, where float64 holds sum * multiplier; scale = multiplier / 2**shift.
+
+    Where width > 0 an element is low + high * 2**width, |low| < 2**(width - 1): the sums of two planes.
+    """
+    half = nb.int32(1) << nb.int32(width - 1) if width > 0 else nb.int32(0)
+    for i in range(acc.shape[0]):
+        both = nb.int32(acc[i])
+        low = both
+        if width > 0:
+            high = (both + half) >> nb.int32(width)
+            low = both - (high << nb.int32(width))
+            code = min(max(np.rint(nb.float64(high) * scale), lo), hi)
+            total[i] += nb.int32(code) << up_high
+        code = min(max(np.rint(nb.float64(low) * scale), lo), hi)
+        total[i] += nb.int32(code) << up_low
+
+
+@nb.njit(cache=True, nogil=True)
+def digits(x, shift, mask, out):
+    """out[i] = (x[i] >> shift) & mask for whole numbers in float32; mask -1 keeps the sign.  Flat arrays."""
+    for i in range(x.shape[0]):
+        out[i] = nb.float32((nb.int32(x[i]) >> nb.int32(shift)) & nb.int32(mask))
+
+
 # commands on lines of memory (insitu.sim.lines)
 #
 # Memory comes as unsigned words; flip is the sign bit of a signed type, else 0: code = (word ^ flip) - flip.
@@ -144,6 +197,20 @@ def store_lines(
                     for i in range(length):
                         memory[here + i * step] = values[i]
                 at += length
+
+
+@nb.njit(cache=True, nogil=True)
+def scatter(codes, memory, start, pitch, columns, runs, length, step, first, samples):
+    """Codes [vectors, columns] to their places in memory, vectors as `gather` counts them."""
+    at = 0
+    for s in range(first, first + samples):
+        base = start + s * pitch
+        for j in range(runs.shape[0]):
+            for c in range(columns.shape[0]):
+                here = base + columns[c] + runs[j]
+                for i in range(length):
+                    memory[here + i * step] = codes[at + i, c]
+            at += length
 
 
 @nb.njit(cache=True, inline="always")

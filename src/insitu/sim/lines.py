@@ -97,7 +97,12 @@ def offsets(sizes: Sequence[int], strides: Sequence[int]) -> Ints:
 
 def across(source: Lines) -> bool:
     """Whether elements of consecutive vectors are neighbours in memory more than those of one vector are."""
-    if source.step != 1 or source.vectors == 1:
+    return source.step == 1 and gathers(source)
+
+
+def gathers(source: Lines) -> bool:
+    """Whether a run of vectors is longer than any piece of a vector that is contiguous in memory."""
+    if source.vectors == 1:
         return False
     jumps = np.nonzero(np.diff(source.rows) != 1)[0]
     longest = int(np.diff(np.concatenate([[-1], jumps, [len(source.rows) - 1]])).max()) if len(source.rows) > 1 else 1

@@ -4,64 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from insitu.base.random import effect_key, read_normals
-from insitu.circuit.converter import drive_levels
+from insitu.base.random import effect_key
 from insitu.circuit.effects import Physics
-from insitu.circuit.macro import read_codes, step_of
+from insitu.circuit.macro import step_of
 from insitu.circuit.spec import MacroChip
 from insitu.circuit.tile import Cells, adc_bend, column_error, read_noise_sd, tile_cells
-from insitu.isa.program import Binding, Post, Program, Readout, Section, Tile
+from insitu.isa.program import Binding, Post, Program, Section, Tile
 from insitu.numeric.readout import adc_range, finer_step, wtm2101_join
 from insitu.numeric.slicing import digit_shifts, slice_weights
+from insitu.sim.bound import Analog, BoundMatrix
 from insitu.sim.products import FLOAT64_EXACT, Matrix, exact_matrix
+from insitu.sim.reads import ADC, TOGETHER, Reads, ideal_total, noisy_codes, squares_of
 
 Array = npt.NDArray[Any]
 INT64 = np.int64
-ADC, WTM2101 = 0, 1  # readouts of circuit.kernels.convert
 DENSE = 0.75  # above this share of programmed cells, read noise counts all rows
-
-
-@dataclass(frozen=True)
-class Analog:
-    """One separately read part of a matrix under physics: conductances as seen by its columns, and their errors."""
-
-    weights: npt.NDArray[np.float32]
-    gain: npt.NDArray[np.float64]
-    offset: npt.NDArray[np.float64]
-    step: npt.NDArray[np.float64]
-    slope: float
-    floor: npt.NDArray[np.float64]
-    macro: int
-    spread: npt.NDArray[np.float32] | None = None  # read noise of each cell in units of slope; None: all alike
-    bend: npt.NDArray[np.float64] | None = None  # [columns, codes], errors of the converters; None: straight ones
-
-    @cached_property
-    def tables(self) -> tuple[npt.NDArray[np.float32], ...]:
-        """Gain over step, offset, one over step, and variance that does not depend on inputs, as kernels take them."""
-        tables = (self.gain / self.step, self.offset, 1.0 / self.step, np.broadcast_to(self.floor, self.step.shape))
-        return tuple(np.ascontiguousarray(t, np.float32) for t in tables)
-
-
-@dataclass(frozen=True)
-class BoundMatrix:
-    """A binding ready to multiply: its parts, per-column tables, and its number for the noise stream."""
-
-    binding: Binding
-    bias: Array
-    parts: tuple[slice, ...]
-    ideal: tuple[Matrix, ...]
-    multiplier: Array
-    shift: Array
-    stream: int
-    slices: tuple[tuple[tuple[int, Matrix], ...], ...] = ()  # per part, adc only: (slice shift, digits)
-    analog: tuple[tuple[tuple[int, Analog], ...], ...] = ()  # per part: (slice shift, arrays)
 
 
 @dataclass(frozen=True)
@@ -103,14 +67,16 @@ class MacroModel:
 
         `first_vector` and `sequence` number the reads, so that noise depends on neither blocks nor threads.
         """
-        x = drive(bound.binding, codes)
         kind = bound.binding.readout.kind
+        if bound.analog:
+            return self._noisy(bound, codes, Reads(first_vector, sequence))
+        if bound.narrow and codes.dtype.itemsize <= 2:
+            return self._converted(bound, codes)
+        x = drive(bound.binding, codes)
         if kind == "exact":
             acc = bound.ideal[0].times(x)
-            most = bound.ideal[0].bound
-            return narrow(acc, bound.bias, bound.multiplier, bound.shift, bound.binding.post, bound=most)
-        reads = _Reads(first_vector, sequence)
-        return self._wtm2101(bound, x, reads) if kind == "wtm2101" else self._adc(bound, x, reads)
+            return finish(bound, acc, np.empty(acc.shape, np.int32))
+        return self._wtm2101(bound, x) if kind == "wtm2101" else self._adc(bound, x)
 
     def reader(self, bound: BoundMatrix, dtype: Any) -> Callable[[Array, int, int], Array]:
         """`read` of codes of one type as a function (codes, first vector, sequence), its tables made once."""
@@ -148,9 +114,8 @@ class MacroModel:
         [(up_w, analog)] = bound.analog[0]
         lo, hi = adc_range(readout.bits, signed=readout.signed)
         up = up_w + readout.finest - (readout.finer[0] if readout.finer else 0)
-        kind, columns = _total_type(bound), bound.binding.cols
-        most = (1 << _total_bits(bound)) + int(np.abs(bound.bias).max(initial=0))
-        store = narrower(bound.bias, bound.multiplier, bound.shift, bound.binding.post, bound=most)
+        kind, columns = bound.total_type, bound.binding.cols
+        store = narrower(bound.bias, bound.multiplier, bound.shift, bound.binding.post, bound=bound.most)
         scale, offset, inverse, floor = analog.tables
         stream = np.array(
             [0, 0, analog.macro << 16 | up_w, self.instance, self.seed, effect_key("read_noise")], np.int64
@@ -163,7 +128,7 @@ class MacroModel:
                 driven -= np.float32(zero)
             total = np.zeros((len(driven), columns), kind)
             stream[0], stream[1] = first, (high | (sequence & 0xFFF)) & 0xFFFFFFFF
-            squares = _squares(driven, analog)
+            squares = squares_of(driven, analog)
             convert(
                 driven @ analog.weights, squares, scale, offset, inverse, slope, floor, stream, ADC, lo, hi, up, total
             )
@@ -171,7 +136,29 @@ class MacroModel:
 
         return read
 
-    def _wtm2101(self, bound: BoundMatrix, x: Array, reads: _Reads) -> Array:
+    def _noisy(self, bound: BoundMatrix, codes: Array, reads: Reads) -> Array:
+        """Codes under physics of stored codes, a block of vectors at a time."""
+        out = np.empty((len(codes), bound.binding.cols), np.int32)
+        for at in range(0, len(codes), TOGETHER):
+            driven, signed = drive_floats(bound.binding, codes[at : at + TOGETHER])
+            found = noisy_codes(self, bound, driven, reads.after(at), signed=signed)
+            if bound.binding.readout.kind == "adc":
+                finish(bound, found, out[at : at + TOGETHER])
+            else:
+                out[at : at + TOGETHER] = found
+        return out
+
+    @staticmethod
+    def _converted(bound: BoundMatrix, codes: Array) -> Array:
+        """Codes of an ideal converter, a block of vectors at a time."""
+        out = np.empty((len(codes), bound.binding.cols), np.int32)
+        for at in range(0, len(codes), TOGETHER):
+            driven, signed = drive_floats(bound.binding, codes[at : at + TOGETHER])
+            finish(bound, ideal_total(bound, driven, signed=signed, across=False), out[at : at + TOGETHER])
+        return out
+
+    @staticmethod
+    def _wtm2101(bound: BoundMatrix, x: Array) -> Array:
         post, readout = bound.binding.post, bound.binding.readout
         whole = len(bound.parts) == 1
         steps, held = readout.finer or (0,) * len(bound.parts), readout.biased or (0,)
@@ -179,39 +166,25 @@ class MacroModel:
         codes: list[Array] = []
         for index, part in enumerate(bound.parts):
             bias = bound.bias if index in held else np.zeros_like(bound.bias)
-            if bound.analog:
-                analog, out = bound.analog[index][0][1], np.zeros((len(x), bound.binding.cols), np.int32)
-                self._add_noisy(analog, x[:, part], reads, bound, out, plane=index, kind=WTM2101, lo=lo, hi=hi)
-                codes.append(out)
-            else:
-                down = 0 if whole else readout.k + steps[index]
-                codes.append(trunc_q2(bound.ideal[index].times(x[:, part]), bias, bound.shift - down, lo, hi))
+            down = 0 if whole else readout.k + steps[index]
+            codes.append(trunc_q2(bound.ideal[index].times(x[:, part]), bias, bound.shift - down, lo, hi))
         if whole:
             return codes[0]
         return wtm2101_join(np.stack(codes).astype(INT64), readout.k, lo=post.lo, hi=post.hi, finer=steps)
 
-    def _adc(self, bound: BoundMatrix, x: Array, reads: _Reads) -> Array:
+    def _adc(self, bound: BoundMatrix, x: Array) -> Array:
         readout = bound.binding.readout
         assert isinstance(readout.multiplier, int)
         assert isinstance(readout.shift, int)
         bits, step = readout.plane_bits
-        lo, hi = adc_range(readout.bits, signed=readout.signed)
-        total = np.zeros((len(x), bound.binding.cols), _total_type(bound))
+        total = np.zeros((len(x), bound.binding.cols), bound.total_type)
         signed = bool(np.issubdtype(x.dtype, np.signedinteger))
         steps = readout.finer or (0,) * len(bound.parts)
         for index, part in enumerate(bound.parts):
             rest = readout.finest - steps[index]
-            planes = _planes(x[:, part], bits=bits, step=step, signed=signed)
-            for number, (up_x, plane) in enumerate(planes):
-                if bound.analog:
-                    for up_w, analog in bound.analog[index]:
-                        read = index << 8 | number << 4 | up_w
-                        up = up_x + up_w + rest
-                        self._add_noisy(analog, plane, reads, bound, total, plane=read, kind=ADC, lo=lo, hi=hi, up=up)
-                else:
-                    self._convert(bound, index, plane, up_x + rest, total)
-        most = (1 << _total_bits(bound)) + int(np.abs(bound.bias).max(initial=0))
-        return narrow(total, bound.bias, bound.multiplier, bound.shift, bound.binding.post, bound=most)
+            for up_x, plane in _planes(x[:, part], bits=bits, step=step, signed=signed):
+                self._convert(bound, index, plane, up_x + rest, total)
+        return finish(bound, total, np.empty(total.shape, np.int32))
 
     @staticmethod
     def _convert(bound: BoundMatrix, index: int, plane: Array, up: int, total: Array) -> None:
@@ -225,38 +198,6 @@ class MacroModel:
         for up_w, matrix in bound.slices[index]:
             acc = np.ascontiguousarray(matrix.times(plane))
             add_codes(acc, multiplier, shift, lo, hi, up + up_w, total)
-
-    def _add_noisy(
-        self, analog: Analog, x: Array, reads: _Reads, bound: BoundMatrix, total: Array, *,
-        plane: int, kind: int, lo: int, hi: int, up: int = 0,
-    ) -> None:  # fmt: skip
-        """Add the codes of one noisy read of x [vectors, rows], times 2**up, to `total` [vectors, columns]."""
-        from insitu.circuit.kernels import convert
-
-        driven = self._driven(np.asarray(x, np.float32), bound.binding)
-        squares = _squares(driven, analog)
-        time = (bound.stream << 12 | (reads.sequence & 0xFFF)) & 0xFFFFFFFF
-        macro = analog.macro << 16 | plane
-        acc = driven @ analog.weights
-        if analog.bend is not None:
-            place = {"instance": self.instance, "macro": macro, "time": time}
-            z = read_normals(self.seed, "read_noise", *acc.shape, first=reads.first, **place)
-            total += bent_codes(acc, squares, analog, z, bound.binding.readout, lo, hi).astype(total.dtype) << up
-            return
-        scale, offset, inverse, floor = analog.tables
-        stream = np.array([reads.first, time, macro, self.instance, self.seed, effect_key("read_noise")], np.int64)
-        slope = np.float32(analog.slope)
-        convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total)
-
-    def _driven(self, x: npt.NDArray[np.float32], binding: Binding) -> npt.NDArray[np.float32]:
-        """What rows see of codes after their drivers."""
-        spec = getattr(getattr(self.chip, "physics", None), "dac", None)
-        if spec is None or not self.physics.has("dac_nonlinearity") or self.chip is None:
-            return x
-        given = self.chip.macro.input
-        whole = binding.readout.kind == "wtm2101" or binding.readout.plane_bits[1] >= binding.readout.plane_bits[0]
-        bits = given.bits if whole else binding.readout.plane_bits[1]
-        return np.asarray(drive_levels(x, bow=spec.bow, bits=bits, step=given.bits_per_pass), np.float32)
 
     def _analog(
         self,
@@ -361,53 +302,6 @@ class MacroModel:
         return section.chip * int(getattr(self.chip, "cores", 1)) + section.core
 
 
-@dataclass(frozen=True)
-class _Reads:
-    """Numbers of the reads: of the first vector, and of the trip through loops that are walked."""
-
-    first: int
-    sequence: int
-
-
-def _total_bits(bound: BoundMatrix) -> int:
-    """Bits of the magnitude of the sum of all codes of a converter: all planes, slices and row parts."""
-    readout = bound.binding.readout
-    planes, slices = (bits - step for bits, step in (readout.plane_bits, readout.slice_bits))
-    # shifts of powers of two add up to less than twice the largest one
-    return readout.bits + max(planes, 0) + 1 + max(slices, 0) + 1 + readout.finest + len(bound.parts).bit_length()
-
-
-def _total_type(bound: BoundMatrix) -> npt.DTypeLike:
-    """The narrow type that holds the sum of all codes of a converter, or int64."""
-    return np.int32 if _total_bits(bound) < 31 else INT64
-
-
-def _squares(driven: npt.NDArray[np.float32], analog: Analog) -> Array:
-    """sum(x**2 * spread), [vectors, columns]; one column for all where every cell has the same."""
-    if analog.slope == 0:
-        return np.zeros((len(driven), 1), np.float32)
-    if analog.spread is not None:
-        return (driven * driven) @ analog.spread
-    if len(driven) == 1:  # a product of two vectors is quicker than a sum over letters
-        return np.array([[driven[0] @ driven[0]]], np.float32)
-    return np.einsum("vr,vr->v", driven, driven)[:, None]
-
-
-def bent_codes(
-    acc: Array, squares: Array, analog: Analog, normals: Array, readout: Readout, lo: int, hi: int
-) -> Array:  # fmt: skip
-    """The kernel's `convert` by circuit.macro.read_codes, which knows converters that are not straight."""
-    sd = np.sqrt(analog.slope * squares.astype(np.float64) + analog.floor)
-    kind: dict[str, Any] = {"gain": analog.step}
-    if readout.kind == "adc":
-        kind = {"multiplier": 1.0 / analog.step, "shift": 0}
-    codes = read_codes(
-        acc.astype(np.float64), readout, lo=lo, column_gain=analog.gain, column_offset=analog.offset,
-        read_noise=sd * normals, bend_table=analog.bend, **kind,
-    )  # fmt: skip
-    return np.minimum(codes, hi).astype(np.int32)
-
-
 def _placed(bend: Array | None, table: Array | None, cols: slice, count: int) -> Array | None:
     """A table of all columns with those of one tile in their place."""
     if table is None:
@@ -451,6 +345,38 @@ def _planes(x: Array, *, bits: int, step: int, signed: bool) -> list[tuple[int, 
     planes = [(s, (x >> x.dtype.type(s)) & mask) for s in shifts[:-1]]
     top = x >> x.dtype.type(shifts[-1])
     return [*planes, (shifts[-1], top if signed else top & mask)]
+
+
+def drive_floats(binding: Binding, codes: Array) -> tuple[npt.NDArray[np.float32], bool]:
+    """`drive` in float32, and whether its codes are signed."""
+    from insitu.sim.kernels import drive_rows
+
+    signed = drive_signed(binding, codes.dtype)
+    if binding.negated or codes.dtype.itemsize > 2:
+        return np.asarray(drive(binding, codes), np.float32), signed
+    out = np.empty(codes.shape, np.float32)
+    drive_rows(np.ascontiguousarray(codes), *line_of_drive(binding), out)
+    return out, signed
+
+
+def drive_signed(binding: Binding, dtype: npt.DTypeLike) -> bool:
+    """Whether rows are driven with signed codes, so that the top plane carries a sign."""
+    if binding.zero_in:
+        return True
+    if binding.drive:
+        return not (binding.drive[0] >= 0 and binding.drive[1] <= 255)
+    return bool(np.issubdtype(dtype, np.signedinteger))
+
+
+def line_of_drive(binding: Binding) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """(scale, add, lo, hi) that make driven rows of stored codes, clip(q * scale + add, lo, hi), none negated."""
+    zero = np.float32(binding.zero_in)
+    scale, add = np.float32(1 << binding.input_shift), np.float32(binding.input_offset)
+    if binding.drive:
+        return scale, add - zero, np.float32(binding.drive[0]) - zero, np.float32(binding.drive[1]) - zero
+    if binding.readout.kind == "wtm2101":
+        return scale, add - zero, -zero, np.float32(255) - zero
+    return np.float32(1), -zero, np.float32(-np.inf), np.float32(np.inf)
 
 
 def drive(binding: Binding, codes: Array) -> Array:
@@ -498,6 +424,18 @@ def _columns(program: Program, value: int | str, cols: int) -> Array:
     """A setting per column: a number, or a weight with one entry or one per column."""
     table = np.array([value], INT64) if isinstance(value, int) else program.weight(value).astype(INT64).reshape(-1)
     return np.ascontiguousarray(np.broadcast_to(table, (cols,)))
+
+
+def finish(bound: BoundMatrix, acc: Array, out: Array) -> Array:
+    """`narrow` of a binding's sums [vectors, columns] into `out`, by its own tables."""
+    from insitu.sim.kernels import narrow_exact
+
+    post, tables = bound.binding.post, bound.exact_scale
+    if tables is None:
+        out[...] = narrow(acc, bound.bias, bound.multiplier, bound.shift, post, bound=bound.most)
+    else:
+        narrow_exact(np.ascontiguousarray(acc), *tables, float(post.zero_point), float(post.lo), float(post.hi), out)
+    return out
 
 
 def narrow(

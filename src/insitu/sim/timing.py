@@ -20,7 +20,6 @@ from insitu.sim.counts import Counts, labels, tally
 from insitu.sim.events import Machine
 from insitu.sim.stages import SECOND, Plan, Units, plan_section
 
-SPAN = np.dtype([("resource", "i4"), ("section", "i4"), ("command", "i4"), ("start", "i8"), ("end", "i8")])
 Spans = npt.NDArray[np.void]
 
 
@@ -37,8 +36,8 @@ class LayerTime:
 class Timing:
     """Latency, and where it goes.  `busy_ps` is work per unit; `lower_bound_ps` that of the busiest one.
 
-    `counts` are the events of the commands that ran; `spans` (dtype SPAN, `resource` indexes `units`) is there
-    when a trace was asked for.  `last_ps`: when each command of each section ended for the last time.
+    `counts` are the events of the commands that ran; `spans` (dtype clock.layout.SPAN, `resource` indexes `units`) is
+    there when a trace was asked for.  `last_ps`: when each command of each section ended for the last time.
     """
 
     latency_ps: int
@@ -114,7 +113,7 @@ def _simulate(
         commands=sum(sum(runs) for runs in machine.executed),
         stepped=machine.stepped,
         last_ps=machine.last,
-        spans=np.array(machine.spans, SPAN) if trace else None,
+        spans=machine.spans if trace else None,
     )
 
 
@@ -141,9 +140,12 @@ def _busy(
 ) -> dict[int, int]:
     busy: dict[int, int] = {}
     for section, runs in enumerate(executed):
+        times: dict[int, int] = {}  # equal commands share a plan
         for plan, n in zip(plans[section], runs, strict=True):
+            times[id(plan)] = times.get(id(plan), 0) + n
+        for plan in {id(plan): plan for plan in plans[section]}.values():
             for unit, work in plan_work(plan, ports[section], issue[section]).items():
-                busy[unit] = busy.get(unit, 0) + work * n
+                busy[unit] = busy.get(unit, 0) + work * times[id(plan)]
     return busy
 
 

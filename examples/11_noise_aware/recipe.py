@@ -1,0 +1,87 @@
+"""Float -> quantization-aware -> noise-aware training of one network for one chip, beside its honest baseline.
+
+    python examples/11_noise_aware/recipe.py fsdd --data DIR --chip wtm2101 --out runs/fsdd [--set cell=pcm-hermes]
+
+The baseline of every claim is the float network trained on for as many steps, on the same batches, without noise; it
+then goes through post-training quantization and the chip's own calibration like the rest.  Every stage writes a
+checkpoint to --out and goes on from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tasks
+import torch
+from torch import nn
+
+from insitu import deploy, load_chip
+from insitu.nn import Config, Schedule, convert, fit
+
+
+def stages(
+    task: tasks.Task, chip: Any, *, steps: int, tune: int, out: Path, time: Any = ("60s", "1y")
+) -> dict[str, nn.Module]:
+    """The trained networks by name: baseline, quantization-aware, noise-aware."""
+    torch.manual_seed(0)
+    network = fit(task.network(), task.x, task.y, Schedule(steps, rate=4e-3), augment=task.augment,
+                  folder=out / "float", report=said("float"))  # fmt: skip
+    short = Schedule(tune, rate=1e-3, seed=1)
+
+    def tuned(module: nn.Module, name: str) -> nn.Module:
+        return fit(module, task.x, task.y, short, augment=task.augment, folder=out / name, report=said(name))
+
+    made = {"baseline": tuned(copy.deepcopy(network), "baseline")}
+    data = task.x[:128]
+    made["qat"] = tuned(convert(network, chip, config=Config(data=data)), "qat")
+    made["noise"] = tuned(convert(network, chip, config=Config(data=data, physics="full", time=time)), "noise")
+    return made
+
+
+def said(stage: str) -> Any:
+    """Progress on one line each."""
+    return lambda step, loss: print(f"{stage}: step {step}, loss {loss:.3f}", flush=True)
+
+
+def measured(module: nn.Module, task: tasks.Task, chip: Any, *, instances: int, times: str) -> dict[str, Any]:
+    """Accuracies of a network on the chip, instance by instance at each time."""
+    data = {"x": task.test_x.numpy(), "y": task.test_y.numpy()}
+    found = deploy(module, chip, data=data, calib={"x": task.x[:128].numpy()}, instances=instances, time=times)
+    ideal = found.metrics["accuracy_quantized"].value
+    over = {str(p.time_s): [round(v, 4) for v in p.values] for p in found.result.accuracy_over}
+    return {"float": found.metrics["accuracy_float"].value, "quantized": ideal, "chip": over}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=("fsdd", "cifar"))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--chip", default="wtm2101")
+    parser.add_argument("--set", action="append", default=[], help="path=value, changes of the chip")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--tune", type=int, default=600)
+    parser.add_argument("--instances", type=int, default=10)
+    parser.add_argument("--times", default="1d")
+    parser.add_argument("--test", type=int, default=None, help="at most so many test samples")
+    given = parser.parse_args()
+    task = (tasks.spoken_digits if given.task == "fsdd" else tasks.cifar)(given.data)
+    if given.test is not None:
+        task = replace(task, test_x=task.test_x[: given.test], test_y=task.test_y[: given.test])
+    chip = load_chip(given.chip, overrides=given.set)
+    made = stages(task, chip, steps=given.steps, tune=given.tune, out=given.out)
+    rows = {n: measured(m, task, chip, instances=given.instances, times=given.times) for n, m in made.items()}
+    for name, row in rows.items():
+        means = {t: f"{np.mean(v):.4f}" for t, v in row["chip"].items()}
+        print(f"{name}: float {row['float']:.4f}, quantized {row['quantized']:.4f}, chip {means}")
+    (given.out / "result.json").write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

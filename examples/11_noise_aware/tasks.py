@@ -1,0 +1,97 @@
+"""The recipe's tasks: real data with a real split, a float network, and how samples are varied in training.
+
+Folders of data are given by the caller; the keyword task ships with insitu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from insitu.streams.audio import FeatureConfig, features, fit_length
+
+
+@dataclass(frozen=True)
+class Task:
+    """Inputs and labels of both splits, a fresh float network, and the augmentation of its training."""
+
+    name: str
+    x: Tensor
+    y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    network: Callable[[], nn.Module]
+    augment: Callable[[Tensor, torch.Generator], Tensor]
+
+
+def spoken_digits(folder: Path) -> Task:
+    """FSDD: the first 15 of the 45 recordings of each speaker and digit are the test set, 750 of 2,250."""
+    import soundfile
+
+    config = FeatureConfig(rate=8000, samples=8000)
+    audio, _ = soundfile.read(folder / "audio.flac", dtype="int16")
+    index = np.load(folder / "index.npz")
+    clips = [audio[a:b] for a, b in zip(index["offset"], index["offset"][1:], strict=False)]
+    x = np.stack([features(fit_length(c, config.samples)[None], config)[0] for c in clips])
+    inputs = torch.from_numpy(np.ascontiguousarray(x.swapaxes(1, 2), np.float32))  # [N, coefficients, frames]
+    labels, test = (
+        torch.from_numpy(index["digit"].astype(np.int64)),
+        torch.from_numpy(index["index"] < np.unique(index["index"])[15]),
+    )
+    inputs = inputs / inputs[~test].std()
+    return Task("fsdd", inputs[~test], labels[~test], inputs[test], labels[test], _speech(10, 10), shifted)
+
+
+def cifar(folder: Path, *, width: int = 16) -> Task:
+    """CIFAR-10: train.npz and test.npz as they come."""
+    parts = [np.load(folder / f"{name}.npz") for name in ("train", "test")]
+    mean, sd = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    x, test_x = (((torch.from_numpy(p["x"]) / 255 - mean) / sd).permute(0, 3, 1, 2).contiguous() for p in parts)
+    y, test_y = (torch.from_numpy(p["y"].astype(np.int64)) for p in parts)
+    return Task("cifar", x, y, test_x, test_y, lambda: images(width), flipped)
+
+
+def _speech(coefficients: int, classes: int) -> Callable[[], nn.Module]:
+    def network() -> nn.Module:
+        """Convolutions over time with the cepstra as channels."""
+        return nn.Sequential(
+            nn.Conv1d(coefficients, 32, 5, stride=2, padding=2), nn.BatchNorm1d(32), nn.ReLU(),
+            nn.Conv1d(32, 48, 5, stride=2, padding=2), nn.BatchNorm1d(48), nn.ReLU(),
+            nn.Conv1d(48, 64, 3, stride=2, padding=1), nn.BatchNorm1d(64), nn.ReLU(),
+            nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(64, classes),
+        )  # fmt: skip
+
+    return network
+
+
+def images(width: int) -> nn.Module:
+    """A plain convolutional network."""
+
+    def block(ins: int, out: int, stride: int) -> list[nn.Module]:
+        return [nn.Conv2d(ins, out, 3, stride=stride, padding=1), nn.BatchNorm2d(out), nn.ReLU()]
+
+    layers = [*block(3, width, 1), *block(width, 2 * width, 2), *block(2 * width, 2 * width, 1)]
+    layers += [*block(2 * width, 4 * width, 2), *block(4 * width, 4 * width, 1)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, 10))
+
+
+def shifted(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Cepstra moved in time by up to 3 frames, at levels that differ."""
+    moves = torch.randint(-3, 4, (len(x),), generator=rng)
+    moved = torch.stack([row.roll(int(m), -1) for row, m in zip(x, moves, strict=False)])
+    moved[:, :1] += 0.3 * torch.randn(len(x), 1, 1, generator=rng)
+    return moved
+
+
+def flipped(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Images mirrored, and moved by up to 4 pixels."""
+    turn = torch.rand(len(x), generator=rng) < 0.5
+    x = torch.where(turn[:, None, None, None], x.flip(3), x)
+    padded = nn.functional.pad(x, (4, 4, 4, 4))
+    at = torch.randint(0, 9, (len(x), 2), generator=rng)
+    return torch.stack([p[:, a : a + 32, b : b + 32] for p, (a, b) in zip(padded, at.tolist(), strict=False)])

@@ -1,0 +1,25 @@
+"""numba kernels at the borders of a layer: reals to codes and back, symmetric scales."""
+
+# pyright: basic, reportMissingImports=false
+# numba infers the types of its kernels from the arrays they are called with.
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+
+@nb.njit(cache=True, nogil=True)
+def to_codes(x, inverse, lo, hi, codes):
+    """codes[v, r] = clip(half_even(x[v, r] * inverse), lo, hi); float32 in, int8 out."""
+    for v in range(x.shape[0]):
+        for r in range(x.shape[1]):
+            codes[v, r] = nb.int8(nb.int32(min(max(np.rint(x[v, r] * inverse), lo), hi)))
+
+
+@nb.njit(cache=True, nogil=True)
+def to_reals(codes, scale, out):
+    """out[v, c] = codes[v, c] * scale in float32."""
+    for v in range(codes.shape[0]):
+        for c in range(codes.shape[1]):
+            out[v, c] = nb.float32(codes[v, c]) * scale

@@ -1,0 +1,196 @@
+"""What a converted module keeps beside its parameters: its networks, its plan, how each layer lies on the chip."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from insitu.algo import ptq
+from insitu.arch.spec import Chip
+from insitu.base.errors import ConfigError, ModelError
+from insitu.base.units import parse_time
+from insitu.circuit.effects import Physics
+from insitu.compiler import adapt, given
+from insitu.compiler.draft import is_weight_layer
+from insitu.compiler.offload import offloaded
+from insitu.compiler.plan import QuantPlan
+from insitu.compiler.precision import apply_plan
+from insitu.graph.graph import Graph
+from insitu.graph.verify import verify
+from insitu.nn.capture import Capture, arrays_of, capture, marked, put_back, tensors_of
+from insitu.nn.config import Config
+from insitu.nn.exact import integers, reals
+from insitu.nn.kinds import mixin_of
+from insitu.nn.layers import Shared, adopt
+from insitu.nn.physics import Field, check_reach
+from insitu.nn.settings import settings_of
+
+Array = npt.NDArray[Any]
+Shapes = tuple[tuple[int, ...], ...]
+T = TypeVar("T")
+SAMPLES = 128  # of the first batch, to calibrate on
+
+
+@dataclass
+class Conversion:
+    """The life of a converted module on one chip."""
+
+    chip: Chip
+    config: Config
+    physics: Physics
+    times: tuple[float, float]
+    left_out: frozenset[str] = frozenset()  # layers that stay on the host
+    shared: Shared = field(default_factory=Shared)
+    captures: dict[Shapes, Capture] = field(default_factory=dict[Shapes, Capture])
+    calibration: dict[str, Array] = field(default_factory=dict[str, Array])
+    plan: QuantPlan | None = None
+    ready: bool = False  # layers have their settings
+    busy: bool = False  # the module's own forward is wanted
+    made: tuple[Any, Graph] | None = None  # (which weights, quantized graph)
+
+    @classmethod
+    def of(
+        cls, module: nn.Module, chip: Chip, config: Config, wanted: Callable[[str, nn.Module], bool] | None
+    ) -> Conversion:
+        """The conversion of a copy of a model, whose layers become chip layers."""
+        physics = Physics.parse(config.physics, chip, calibrated=config.calibrated)
+        check_reach(chip, physics)
+        made = cls(chip, config, physics, _times(config.time))
+        left: list[str] = []
+        for name, layer in list(module.named_modules()):
+            if not any(True for _ in layer.parameters(recurse=False)):
+                continue
+            if wanted is not None and not wanted(name, layer):
+                left.append(name)
+                continue
+            adopt(layer, mixin_of(layer))
+            layer.__dict__.update(chip_name=name, chip_shared=made.shared)
+        made.left_out = frozenset(left)
+        return made
+
+    # networks
+
+    def plainly(self, work: Callable[[], T]) -> T:
+        """Run something while the module computes in floats, as it was before."""
+        self.busy, self.shared.plain = True, True
+        try:
+            return work()
+        finally:
+            self.busy, self.shared.plain = False, False
+
+    def captured(self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Capture:
+        """The module's network for inputs of these shapes; exported once for each."""
+        shapes = tuple(tuple(t.shape[1:]) for t in tensors_of(args, kwargs))
+        if shapes not in self.captures:
+            self.captures[shapes] = self.plainly(lambda: capture(module, args, kwargs))
+        return self.captures[shapes]
+
+    @property
+    def first(self) -> Capture:
+        """The network that the plan was made for; ModelError where the module has seen nothing yet."""
+        if not self.captures:
+            way = "convert(model, chip, config=Config(data=samples)), or call it once"
+            raise ModelError("converted module", "it has seen no inputs yet", "samples to calibrate on", try_=[way])
+        return next(iter(self.captures.values()))
+
+    def canonical(self, module: nn.Module, which: Capture | None = None) -> Graph:
+        """The captured graph with the module's present weights; layers left out are the host's."""
+        which = which or self.first
+        return self._hosted(which.graph(module.state_dict()), which, module)
+
+    def graph(self, module: nn.Module, which: Capture | None = None) -> Graph:
+        """The same as this chip computes it."""
+        return verify(adapt.run(given.run(self.canonical(module, which), self.chip), self.chip))
+
+    def _hosted(self, graph: Graph, which: Capture, module: nn.Module) -> Graph:
+        if not self.left_out:
+            return graph
+        signed, source = marked(which, module)
+        home: dict[str, str] = {}
+        for node in signed.nodes:
+            if is_weight_layer(signed, node):
+                found = source(signed.constants[node.inputs[1]])
+                home.update((node.name, n.rpartition(".")[0]) for n in found or ())
+        return graph.with_nodes(offloaded(graph, n) if home.get(n.name) in self.left_out else n for n in graph.nodes)
+
+    # numbers
+
+    def calibrate(self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Make the plan, unless a checkpoint brought one, and every layer's setting, from these inputs."""
+        which = self.captured(module, args, kwargs)
+        tensors = tensors_of(args, kwargs)
+        self.calibration = {n: a[:SAMPLES] for n, a in arrays_of(which.graph(module.state_dict()), tensors).items()}
+        graph = self.graph(module, which)
+        if self.plan is None:
+            self.plan = ptq.plan(graph, self.chip, data=self.calibration, seed=self.config.seed)
+        self.settle(module)
+
+    def settle(self, module: nn.Module) -> None:
+        """How every layer lies on the chip, from the plan."""
+        assert self.plan is not None
+        signed, source = marked(self.first, module)
+        graph = self.graph(module)
+        found, unreached = settings_of(graph, signed, source, self.chip, self.plan, module)
+        missing = [n for n in unreached if n.rpartition(".")[0] not in self.left_out]
+        if missing and not self.physics.ideal:
+            got = f"{missing[0]}, whose weights reach the arrays in another form than the module has them"
+            way = f"filter=lambda name, layer: name != {missing[0].rpartition('.')[0]!r}"
+            raise ConfigError("Config.physics", got, "layers that the effects can reach in training", try_=[way])
+        self.shared.settings.clear()
+        self.shared.settings.update(found)
+        self.ready, self.made = True, None
+
+    def take(self, plan: QuantPlan) -> None:
+        """The plan of a checkpoint; settings follow at the next call."""
+        self.plan, self.ready, self.made = plan, False, None
+
+    def quantized(self, module: nn.Module, which: Capture | None = None) -> Graph:
+        """The quantized graph with the module's present weights."""
+        which = which or self.first
+        held = (*module.parameters(), *module.buffers())
+        key = (id(which), tuple((t.data_ptr(), t._version) for t in held))
+        if self.made is None or self.made[0] != key:
+            assert self.plan is not None
+            graph = self.graph(module, which)
+            if any(is_weight_layer(graph, n) and n.name not in self.plan.layers for n in graph.nodes):
+                got = "a network with other layers than the plan has, from inputs of another shape"
+                raise ModelError(which.name, got, "inputs shaped as those it was calibrated on")
+            self.made = (key, verify(apply_plan(graph, self.chip, plan=self.plan)))
+        return self.made[1]
+
+    def exact(self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What the module returns in eval: the numbers that the program's integers stand for."""
+        which = self.captured(module, args, kwargs)
+        graph, tensors = self.quantized(module, which), tensors_of(args, kwargs)
+        codes = integers(graph, arrays_of(graph, tensors))
+        out = put_back(which, reals(graph, codes))
+        device = tensors[0].device
+        return pytree.tree_map(lambda t: t.to(device), out)
+
+    # physics
+
+    def step(self) -> None:
+        """Draw the chip instance and the time of one training step."""
+        if self.physics.ideal:
+            return
+        low, high = self.times
+        share = float(torch.rand(()))
+        time = low if low == high else math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+        instance = int(torch.randint(0, 1 << 16, ()))
+        self.shared.now = Field(self.chip, self.physics.after(time), self.config.seed, instance)
+
+
+def _times(given: Any) -> tuple[float, float]:
+    """(earliest, latest) second after programming."""
+    words = [given] if isinstance(given, str | int | float) else list(given)
+    seconds = [parse_time(w, where="Config.time") for w in words]
+    if len(seconds) not in (1, 2) or (len(seconds) == 2 and not 0 < seconds[0] <= seconds[1]):
+        raise ConfigError("Config.time", str(given), "a time, or an earliest above 0 and a latest one")
+    return seconds[0], seconds[-1]

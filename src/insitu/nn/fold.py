@@ -1,0 +1,117 @@
+"""Batch norms behind layers become part of them, as they do on the chip."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.utils import _pytree as pytree
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def fold_batch_norms(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    """Fold every batch norm that alone reads a layer's output; returns their names.
+
+    The module is run once on the example to see which norm reads what; a fold that changes the outputs is undone.
+    """
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            return _folded(module, args, kwargs)
+    finally:
+        module.train(training)
+
+
+def _folded(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    pairs = _pairs(module, args, kwargs)
+    if not pairs:
+        return ()
+    before = _tensors(module(*args, **kwargs))
+    kept = {name: copy.deepcopy(module.get_submodule(name).state_dict()) for pair in pairs for name in pair}
+    norms = {name: module.get_submodule(name) for _, name in pairs}
+    layers: dict[str, Any] = {name: module.get_submodule(name) for name, _ in pairs}
+    bare = {name for name, layer in layers.items() if layer.bias is None}
+    for layer, norm in pairs:
+        _fold(layers[layer], norms[norm])
+        _put(module, norm, nn.Identity())
+    after = _tensors(module(*args, **kwargs))
+    if all(_close(a, b) for a, b in zip(before, after, strict=True)):
+        return tuple(norms)
+    for name, norm in norms.items():
+        _put(module, name, norm)
+    for name, layer in layers.items():
+        if name in bare:
+            layer.bias = None
+        layer.load_state_dict(kept[name])
+    return ()
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(a.abs().max() + 1))
+
+
+def _pairs(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(layer, norm) where a norm is given just what a layer returned, both called once."""
+    made: dict[int, str] = {}
+    alive: list[Tensor] = []
+    calls: dict[str, int] = {}
+    found: list[tuple[str, str]] = []
+
+    def after(name: str) -> Any:
+        def hook(_: nn.Module, __: Any, out: Any) -> None:
+            calls[name] = calls.get(name, 0) + 1
+            if isinstance(out, Tensor):
+                alive.append(out)  # as long as it lives its id is its own
+                made[id(out)] = name
+
+        return hook
+
+    def before(name: str) -> Any:
+        def hook(_: nn.Module, given: Any) -> None:
+            calls[name] = calls.get(name, 0) + 1
+            if given and id(given[0]) in made:
+                found.append((made[id(given[0])], name))
+
+        return hook
+
+    hooks = [m.register_forward_hook(after(n)) for n, m in module.named_modules() if isinstance(m, LAYERS)]
+    hooks += [m.register_forward_pre_hook(before(n)) for n, m in module.named_modules() if isinstance(m, NORMS)]
+    try:
+        module(*args, **kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [(a, b) for a, b in found if calls[a] == 1 == calls[b] and _whole(module.get_submodule(b))]
+
+
+def _whole(norm: Any) -> bool:
+    return isinstance(norm, NORMS) and norm.running_mean is not None
+
+
+def _fold(layer: Any, norm: Any) -> None:
+    """In place: the layer's weight and bias with the norm's factors in them."""
+    transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    own: Any = copy.deepcopy(layer).eval()
+    linear = isinstance(layer, nn.Linear)
+    fused: Any = fuse_linear_bn_eval(own, norm) if linear else fuse_conv_bn_eval(own, norm, transpose=transposed)
+    layer.weight.data.copy_(fused.weight)
+    if layer.bias is None:
+        layer.bias = nn.Parameter(fused.bias.detach().clone())
+    else:
+        layer.bias.data.copy_(fused.bias)
+
+
+def _put(module: nn.Module, name: str, child: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, child)
+
+
+def _tensors(out: Any) -> list[Tensor]:
+    return [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)]

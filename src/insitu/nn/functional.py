@@ -1,0 +1,177 @@
+"""What a chip layer computes while it trains: rounding with straight-through gradients, cells, the readout's codes.
+
+Everything is in real numbers, so that the module around a layer sees what it saw before; codes appear where cells and
+converters have their errors (physics.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from insitu.numeric.affine import QuantSpec
+
+Apply = Callable[[Tensor, Tensor], Tensor]  # (inputs, weights in the parameter's shape) -> column sums
+
+
+class Rounded(torch.autograd.Function):
+    """Numbers at the nearest of lo * scale .. hi * scale, half to even; the gradient passes where nothing is clipped.
+
+    What torch.fake_quantize_per_tensor_affine does, in passes that use all threads and vectors.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, lo: int, hi: int) -> Tensor:
+        """Save the numbers for what is clipped."""
+        ctx.save_for_backward(x)
+        ctx.bounds = ((lo - 0.5) * scale, (hi + 0.5) * scale)
+        return x.mul(1.0 / scale).round_().clamp_(lo, hi).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """The gradient, but for what is clipped."""
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grads[0], x, *ctx.bounds), None, None, None
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What the codes of an activation stand for; `axis` counts from the end, `scales` are per channel there."""
+
+    scale: float
+    zero: int
+    lo: int
+    hi: int
+    axis: int | None = None
+    scales: Tensor | None = None
+
+    @classmethod
+    def of(cls, spec: QuantSpec, *, lo: int | None = None, hi: int | None = None) -> Codes:
+        """The codes of a spec, within the bounds of a fused activation; 0 stays among them."""
+        low, high = (spec.lo if lo is None else lo), (spec.hi if hi is None else hi)
+        scales = None if spec.axis is None else torch.tensor(spec.scale, dtype=torch.float32)
+        zero = spec.zero_point
+        return cls(max(spec.scale), zero, min(low, zero), max(high, zero), spec.axis, scales)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """The numbers next to `x` that codes stand for; the gradient passes where nothing is clipped."""
+        x = x.float()
+        lo, hi = self.lo - self.zero, self.hi - self.zero
+        if self.scales is None or self.axis is None:
+            return Rounded.apply(x, self.scale, lo, hi)
+        scales = along(self.scales.to(x.device), x, self.axis)
+        return Rounded.apply(x / scales, 1.0, lo, hi) * scales
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One layer on the chip, in the layout of its parameter.
+
+    `step`: real size of a weight's code, shaped to broadcast against the parameter of `shape`; `lo`, `hi` bound codes.
+    `unit`: real size of one column-sum step [outputs]; `read`: column-sum steps of one code of the readout [outputs].
+    `source`: the driven code of a real 0; `drive`: driven codes of one input code.  `parts`: rows of separate readings,
+    2**`finer` times as fine as `read`.  `shift`: real numbers added to the bias.  `bias_unit`: column-sum steps of a
+    bias in the array (0: it joins behind the readout).  `transposed`: inputs stand before outputs in the parameter.
+    """
+
+    name: str
+    number: int
+    shape: tuple[int, ...]
+    x: Codes | None
+    y: Codes | None
+    step: Tensor
+    lo: int
+    hi: int
+    unit: Tensor
+    read: Tensor
+    source: float = 0.0
+    drive: float = 1.0
+    parts: tuple[int, ...] = ()
+    finer: int = 0
+    shift: Tensor | None = None
+    bias_unit: int = 0
+    groups: int = 1
+    transposed: bool = False
+
+    def to(self, device: torch.device) -> Setting:
+        """The same on another device."""
+        if self.step.device == device:
+            return self
+        shift = None if self.shift is None else self.shift.to(device)
+        moved = {n: getattr(self, n).to(device) for n in ("step", "unit", "read")}
+        return replace(self, shift=shift, **moved)
+
+    def cells(self, w: Tensor) -> Tensor:
+        """A parameter-shaped tensor as [rows, outputs]; rows of one group where there are several."""
+        if not self.transposed:
+            return w.reshape(len(w), -1).T
+        ins, out = w.shape[0] // self.groups, w.shape[1]
+        apart = w.reshape(self.groups, ins, out, -1).transpose(1, 2)
+        return apart.reshape(self.groups * out, -1).T
+
+    def back(self, cells: Tensor) -> Tensor:
+        """[rows, outputs] in the parameter's shape."""
+        if not self.transposed:
+            return cells.T.reshape(self.shape)
+        ins, out = self.shape[0] // self.groups, self.shape[1]
+        return cells.T.reshape(self.groups, out, ins, -1).transpose(1, 2).reshape(self.shape)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Whole numbers, with the gradient of x itself."""
+    return x + (torch.round(x) - x).detach()
+
+
+def codes_of_weights(setting: Setting, w: Tensor) -> Tensor:
+    """Weights as codes; the gradient passes where none is clipped."""
+    return rounded(torch.clamp(w.float() / setting.step, setting.lo, setting.hi))
+
+
+def rounded_weights(setting: Setting, w: Tensor) -> Tensor:
+    """The real numbers next to weights that codes stand for."""
+    return Rounded.apply(w.float() / setting.step, 1.0, setting.lo, setting.hi) * setting.step
+
+
+def inputs(setting: Setting, x: Tensor) -> Tensor:
+    """A layer's inputs on the codes that its rows take."""
+    return x.float() if setting.x is None else setting.x.rounded(x)
+
+
+def real_bias(setting: Setting, bias: Tensor | None, q: Tensor | None) -> Tensor:
+    """The bias [outputs] as the chip adds it; in the array it comes in steps, with the zero point of weight codes q."""
+    total = torch.zeros_like(setting.unit) if bias is None else bias.float()
+    total = total if setting.shift is None else total + setting.shift
+    if setting.bias_unit == 0 or q is None:
+        return total
+    folded = setting.source * setting.cells(q).sum(0)
+    steps = (total / setting.unit - folded) / setting.bias_unit
+    return (rounded(steps) * setting.bias_unit + folded) * setting.unit
+
+
+def layer(
+    setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, channel: int = -1
+) -> Tensor:  # fmt: skip
+    """A chip layer in training without physics: inputs and weights rounded to codes, sums, the readout's codes.
+
+    `channel` is the axis of outputs that counts columns.
+    """
+    x = inputs(setting, x)
+    if setting.bias_unit:
+        q = codes_of_weights(setting, w)
+        real, b = q * setting.step, real_bias(setting, bias, q)
+    else:
+        real, b = rounded_weights(setting, w), real_bias(setting, bias, None)
+    y = apply(x, real)
+    y = y + along(b, y, channel)
+    return y if setting.y is None else setting.y.rounded(y)
+
+
+def along(values: Tensor, like: Tensor, channel: int) -> Tensor:
+    """One number per channel, shaped to broadcast against `like`."""
+    shape = [1] * like.ndim
+    shape[channel] = -1
+    return values.reshape(shape).to(like.dtype)

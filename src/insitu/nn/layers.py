@@ -1,0 +1,159 @@
+"""Chip layers: PyTorch's own modules whose forward is a chip layer's; parameters, names and hooks stay theirs.
+
+A module becomes one by a class between it and its old class (`adopt`), so state dicts, optimizers and isinstance see
+what they saw before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from insitu.nn.functional import Apply, Setting, codes_of_weights, layer, rounded_weights
+from insitu.nn.physics import Field, noisy_layer, programmed, straight
+
+
+@dataclass
+class Shared:
+    """What the layers of one converted module share: whether they compute in floats, and the physics of this step."""
+
+    plain: bool = False
+    now: Field | None = None
+    settings: dict[str, Setting] = field(default_factory=dict[str, Setting])  # by parameter
+
+
+if TYPE_CHECKING:
+    Base = nn.Module
+else:
+    Base = object  # a class between a module and its own class has no parent of its own
+
+
+class ChipLayer(Base):
+    """What all chip layers have: their name in the whole module, and what they share with the others."""
+
+    chip_name: str
+    chip_shared: Shared
+
+    def chip_setting(self, parameter: str = "weight") -> Setting | None:
+        """How a parameter lies on the chip; none while the module computes in floats."""
+        shared = self.chip_shared
+        return None if shared.plain else shared.settings.get(f"{self.chip_name}.{parameter}".lstrip("."))
+
+    def chip_product(
+        self, setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, channel: int = -1
+    ) -> Tensor:  # fmt: skip
+        """One product, on the chip instance of this step where there is one."""
+        setting, now = setting.to(x.device), self.chip_shared.now
+        if now is None:
+            return layer(setting, x, w, bias, apply, channel=channel)
+        return noisy_layer(setting, x, w, bias, apply, field=now, channel=channel)
+
+
+class Linear(ChipLayer):
+    """torch.nn.Linear."""
+
+    def forward(self: Any, input: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        setting = self.chip_setting()
+        if setting is None:
+            return super().forward(input)
+        return self.chip_product(setting, input, self.weight, self.bias, F.linear)
+
+
+class Conv(ChipLayer):
+    """torch.nn.Conv1d, Conv2d and Conv3d."""
+
+    def forward(self: Any, input: Tensor) -> Tensor:
+        """[N, in, *space] -> [N, out, *space]."""
+        setting = self.chip_setting()
+        if setting is None:
+            return super().forward(input)
+
+        def apply(x: Tensor, w: Tensor) -> Tensor:
+            return self._conv_forward(x, w, None)
+
+        return self.chip_product(setting, input, self.weight, self.bias, apply, channel=1)
+
+
+TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+class ConvTranspose(ChipLayer):
+    """torch.nn.ConvTranspose1d, 2d and 3d."""
+
+    def forward(self: Any, input: Tensor, output_size: Any = None) -> Tensor:
+        """[N, in, *space] -> [N, out, *space]."""
+        setting = self.chip_setting()
+        if setting is None:
+            return super().forward(input, output_size)
+        rank, k = len(self.kernel_size), self.kernel_size
+        extra = self._output_padding(input, output_size, self.stride, self.padding, k, rank, self.dilation)
+
+        def apply(x: Tensor, w: Tensor) -> Tensor:
+            return TRANSPOSED[rank](x, w, None, self.stride, self.padding, extra, self.groups, self.dilation)
+
+        return self.chip_product(setting, input, self.weight, self.bias, apply, channel=1)
+
+
+class Embedding(ChipLayer):
+    """torch.nn.Embedding: rows of a table in codes; it lies in memory, not in arrays."""
+
+    def forward(self: Any, input: Tensor) -> Tensor:
+        """[...] -> [..., width]."""
+        rows, setting = super().forward(input), self.chip_setting()
+        return rows if setting is None or setting.y is None else setting.y.rounded(rows)
+
+
+class Weights(ChipLayer):
+    """Any other module with weights in arrays: they are rounded as the chip holds them, what it computes is its own."""
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """As the module's own."""
+        found = {n: self.chip_setting(n) for n, _ in self.named_parameters(recurse=False)}
+        known = {n: s for n, s in found.items() if s is not None}
+        if not known or self.chip_busy:
+            return super().forward(*args, **kwargs)
+        changed = {n: rounded_parameter(s, getattr(self, n), self.chip_shared) for n, s in known.items()}
+        self.__dict__["chip_busy"] = True
+        try:
+            return torch.func.functional_call(self, changed, args, kwargs)
+        finally:
+            self.__dict__["chip_busy"] = False
+
+    chip_busy = False
+
+
+def rounded_parameter(setting: Setting, w: Tensor, shared: Shared) -> Tensor:
+    """A parameter as cells hold it."""
+    setting = setting.to(w.device)
+    if shared.now is None:
+        return rounded_weights(setting, w)
+    near, now = rounded_weights(setting, w), shared.now
+    with torch.no_grad():
+        held = programmed(setting, setting.cells(codes_of_weights(setting, w)), now)
+    return straight(setting.back(held.cells) * setting.step, near, moves=now.physics.moves)
+
+
+def adopt(module: nn.Module, mixin: type) -> None:
+    """Put a class between a module and its own class."""
+    own = type(module)
+    if issubclass(own, mixin):
+        return
+    module.__class__ = type(own.__name__, (mixin, own), {"__module__": own.__module__, "__reduce_ex__": _reduced})
+
+
+def _reduced(self: Any, protocol: int) -> Any:
+    """Copies and pickles name the two classes, since the one made of them has no home."""
+    mixin, own = type(self).__bases__
+    return _rebuilt, (mixin, own), self.__dict__
+
+
+def _rebuilt(mixin: type, own: type) -> Any:
+    module: Any = own.__new__(own)  # pyright: ignore[reportCallIssue]
+    nn.Module.__init__(module)
+    adopt(module, mixin)
+    return module

@@ -1,0 +1,306 @@
+"""Noise-aware training: one chip instance a step, through the functions of arrays that the simulator calls.
+
+Input planes and weight slices are taken together: errors of conversions add up as their variances do, and the rounding
+of partial codes is noise of its variance.  What cells hold, what columns and converters do to it and how noisy a read
+is come from `circuit`; random numbers from torch's generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from insitu.arch.spec import Chip
+from insitu.base.errors import ConfigError
+from insitu.circuit.converter import bend, drive_levels
+from insitu.circuit.effects import Physics
+from insitu.circuit.tile import adc_bend, column_error, drawn_cells, driver_gain, read_noise_sd
+from insitu.compiler.quantize_layers import slice_bits, weight_magnitude_bits
+from insitu.nn.functional import Apply, Setting, along, codes_of_weights, inputs, real_bias, rounded_weights
+from insitu.numeric.readout import adc_range
+from insitu.numeric.slicing import digit_shifts
+
+Sliced = list[tuple[int, Tensor, tuple[Tensor, int] | None]]
+
+
+@dataclass(frozen=True)
+class Field:
+    """The physics of one step: the chip, its effects, and which chip instance this is."""
+
+    chip: Chip
+    physics: Physics
+    seed: int = 0
+    instance: int = 0
+
+
+@dataclass(frozen=True)
+class Held:
+    """The cells of one layer: [rows, outputs] in weight steps, and the errors of its columns.
+
+    `bias` is the gain of bias rows, `offset` in column-sum steps, `floor` the variance of a read that no input makes,
+    `spread` [rows, outputs] that of squared driven codes, both in column-sum steps squared.
+    """
+
+    cells: Tensor
+    bias: Tensor
+    offset: Tensor
+    floor: Tensor
+    spread: Tensor | None
+
+
+def check_reach(chip: Chip, physics: Physics) -> None:
+    """ConfigError for an effect that training cannot bring to a layer of this chip."""
+    several = len(plane_shifts(chip)) * len(chip.slice_bits) > 1
+    if physics.has("adc_inl") and several:
+        got = "adc_inl, where several conversions make one output"
+        need = "effects that reach a layer in training: leave adc_inl out (the simulator has it)"
+        raise ConfigError("Config.physics", got, need)
+
+
+def noisy_layer(
+    setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, field: Field, channel: int = -1
+) -> Tensor:  # fmt: skip
+    """A chip layer in training on one chip instance; arguments as those of `functional.layer`."""
+    x, near = inputs(setting, x), rounded_weights(setting, w)
+    with torch.no_grad():
+        q = codes_of_weights(setting, w)
+        held = programmed(setting, setting.cells(q), field)
+        holds = setting.back(held.cells) * setting.step
+    b, real = real_bias(setting, bias, q), straight(holds, near, moves=field.physics.moves)
+    x = _driven(setting, x, field)
+    y = apply(x, real)
+    moved = b * held.bias if setting.bias_unit else b
+    shift = held.offset * setting.unit + moved
+    if setting.source:  # the zero point drives cells, and their errors
+        errors = setting.source * (held.cells - setting.cells(q)).sum(0) * setting.unit
+        shift = shift + errors
+        if field.physics.calibration(field.chip).column_offset and field.chip.macro.readout.kind == "wtm2101":
+            shift = shift - _compensated(setting, x, holds - q * setting.step, errors + moved - b, field.chip)
+    y = y + along(shift, y, channel)
+    y = _bent(setting, _read(setting, held, x, y, apply, channel, field.chip), channel, field)
+    return y if setting.y is None else setting.y.rounded(y)
+
+
+# cells and columns
+
+
+def straight(holds: Tensor, near: Tensor, *, moves: bool) -> Tensor:
+    """The real weights that cells hold, with the gradient of those they were asked for, times what all have lost.
+
+    The rest of a cell's error counts as its own, whatever it was asked for: its slope is noise of zero mean.
+    """
+    whole = near.detach()
+    if not moves:
+        return near + (holds - whole)
+    kept = (holds * whole).sum() / (whole * whole).sum().clamp(min=1e-30)
+    return near * kept + (holds - whole * kept)
+
+
+@torch.no_grad()
+def programmed(setting: Setting, q: Tensor, field: Field) -> Held:
+    """Weight codes q [rows, outputs] on one chip instance; array by array, as they lie there."""
+    parts = setting.parts or (*range(0, len(q), field.chip.array.rows), len(q))
+    cells = torch.empty_like(q)
+    spread = torch.zeros_like(q) if _any_noise(field) else None
+    bias, offset, floor = (torch.full_like(setting.read, v) for v in (1.0, 0.0, 0.0))
+    for index, (a, b) in enumerate(pairwise(parts)):
+        rows, noise = cells[a:b], None if spread is None else spread[a:b]
+        gain, off, still = _part(setting, q[a:b], index, len(parts) - 1, field, rows, noise)
+        bias, offset, floor = gain if index == 0 else bias, offset + off, floor + still
+    return Held(cells, bias, offset, floor, spread)
+
+
+def _part(
+    setting: Setting, q: Tensor, index: int, parts: int, field: Field, cells: Tensor, spread: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows of one part: fills `cells` and `spread`; (gain of its first slice, offset, variance of a read)."""
+    chip, physics, read = field.chip, field.physics, setting.read / 2.0**setting.finer
+    planes, cols = [float(1 << at) for at in plane_shifts(chip)], chip.array.cols
+    shifts = [up for up, *_ in sliced(chip, q[:1])]
+    columns = [_columns(setting, read, index, number, field) for number in range(len(shifts))]
+    still, noise = _variances(read, chip, physics)
+    rounding = read * read / 12.0 if parts * len(planes) * len(shifts) > 1 else 0.0 * read
+    drivers = _row_gain(len(q), chip, physics, q)
+    for c in range(0, q.shape[1], cols):
+        own = slice(c, c + cols)
+        total: Any = 0.0
+        for number, (up, digits, levels) in enumerate(sliced(chip, q[:, own])):
+            drawn = _normals(digits)
+            held = drawn_cells(digits, drawn, chip=chip, physics=physics, slice_index=number, levels=levels)
+            gain = columns[number][0]
+            total = total + (held.weights * 2.0**up if gain is None else held.weights * (gain[own] * 2.0**up))
+            if spread is not None:
+                spread[:, own] += _cell_noise(digits, held.variance, noise[own], field) * 4.0**up
+        cells[:, own] = total if drivers is None else total * drivers
+    offset = sum((off * read * (sum(planes) * 2**up) for up, (_, off) in zip(shifts, columns, strict=True)), 0.0 * read)
+    floor = (still + rounding) * (sum(p * p for p in planes) * sum(4.0**up for up in shifts))
+    first = columns[0][0]
+    return torch.ones_like(read) if first is None else first, offset, floor
+
+
+def _variances(read: Tensor, chip: Chip, physics: Physics) -> tuple[Tensor, Tensor]:
+    """Variance of one read that no input makes, and that of each squared driven code, by column."""
+    still = read_noise_sd(torch.zeros_like(read), chip=chip, physics=physics, step=read) ** 2
+    return still, read_noise_sd(torch.ones_like(read), chip=chip, physics=physics, step=read) ** 2 - still
+
+
+def _row_gain(rows: int, chip: Chip, physics: Physics, like: Tensor) -> Tensor | None:
+    spec = chip.physics.dac
+    if spec is None or spec.row_sd == 0 or not physics.has("dac_nonlinearity"):
+        return None
+    return driver_gain(torch.randn(rows, 1, device=like.device), spec)
+
+
+def _any_noise(field: Field) -> bool:
+    """Whether a read of cells is noisy."""
+    has = field.physics.has
+    return any(has(n) for n in ("read_noise", "thermal_noise", "shot_noise", "flicker_noise", "telegraph_noise"))
+
+
+def _columns(setting: Setting, read: Tensor, index: int, number: int, field: Field) -> tuple[Tensor | None, Tensor]:
+    """(gain, offset in codes) of the layer's columns on this chip instance; no gain where there is no such effect."""
+    has = field.physics.has
+    if not any(has(n) for n in ("column_gain", "column_offset", "adc_gain", "adc_offset")):
+        return None, torch.zeros_like(read)
+    place: dict[str, Any] = {"seed": field.seed, "instance": field.instance, "macro": setting.number << 8 | index}
+    gain, offset = column_error(
+        len(read), chip=field.chip, physics=field.physics, x0=0, step=read.cpu().double().numpy(), slice_index=number,
+        **place,
+    )  # fmt: skip
+    return torch.as_tensor(gain).to(read), torch.as_tensor(offset).to(read)
+
+
+def _cell_noise(digits: Tensor, variance: Any, common: Tensor, field: Field) -> Tensor:
+    """Variance of a read for each squared driven code, [rows, outputs]."""
+    programmed_only = field.chip.cell.erased_exact
+    alike = common * (digits != 0) if programmed_only else common.expand_as(digits)
+    if variance is None:
+        return alike.detach()
+    return (variance / field.physics.calibration(field.chip).reads + alike).detach()
+
+
+def _normals(like: Tensor) -> Callable[[bool], Callable[[str, int], Tensor]]:
+    """Standard normals of cells, the same whenever one effect asks again."""
+
+    def of(reference: bool) -> Callable[[str, int], Tensor]:
+        known: dict[tuple[str, int], Tensor] = {}
+
+        def draw(effect: str, plane: int) -> Tensor:
+            if (effect, plane) not in known:
+                size = (like.shape[1] + int(reference), like.shape[0])  # columns lie along memory, as parameters do
+                known[effect, plane] = torch.randn(size, device=like.device, dtype=like.dtype).T
+            return known[effect, plane]
+
+        return draw
+
+    return of
+
+
+def sliced(chip: Chip, q: Tensor) -> Sliced:
+    """(shift, digits, what cells and reference column hold) of weight codes, as the macro has them."""
+    bits, step, middle = weight_magnitude_bits(chip), slice_bits(chip), 1 << weight_magnitude_bits(chip)
+    offset = chip.macro.weights.encoding == "offset_column"
+    if step >= bits:
+        return [(0, q, (q + middle, middle) if offset else None)]
+    whole, found = q, Sliced()
+    for at in digit_shifts(bits, step):
+        last = at + step >= bits
+        digits = torch.sign(whole) * _digit(whole.abs(), at, step, last=False)
+        levels = (_digit(whole + middle, at, step, last=last), middle >> at if last else 0) if offset else None
+        found.append((at, digits, levels))
+    return found
+
+
+def _digit(value: Tensor, at: int, step: int, *, last: bool) -> Tensor:
+    down = torch.floor(value / float(1 << at))
+    return down if last else torch.remainder(down, float(1 << step))
+
+
+# inputs and reads
+
+
+def plane_shifts(chip: Chip) -> tuple[int, ...]:
+    """Bit positions of the input planes that are converted one by one."""
+    given = chip.macro.input
+    if chip.macro.readout.kind == "wtm2101" or chip.macro.integrate or given.bits_per_pass >= given.bits:
+        return (0,)
+    return digit_shifts(given.bits, given.bits_per_pass)
+
+
+def _codes(setting: Setting, x: Tensor, channel: int) -> Tensor:
+    """Driven codes of rounded inputs."""
+    if setting.x is None:
+        return x * setting.drive + setting.source
+    scale = setting.x.scale if setting.x.scales is None else along(setting.x.scales.to(x), x, channel)
+    return x / scale * setting.drive + setting.source
+
+
+def _driven(setting: Setting, x: Tensor, field: Field) -> Tensor:
+    """Inputs after their drivers."""
+    spec, given = field.chip.physics.dac, field.chip.macro.input
+    if spec is None or setting.x is None or spec.bow == 0 or not field.physics.has("dac_nonlinearity"):
+        return x
+    bits = given.bits if len(plane_shifts(field.chip)) == 1 else given.bits_per_pass
+    size = setting.x.scale / setting.drive
+    codes = drive_levels(x / size + setting.source, bow=spec.bow, bits=bits, step=given.bits_per_pass)
+    return x + ((codes - setting.source) * size - x).detach()
+
+
+def _squares(chip: Chip, codes: Tensor) -> Tensor:
+    """Sum over input planes of 4**shift digit**2."""
+    shifts, step = plane_shifts(chip), chip.macro.input.bits_per_pass
+    if len(shifts) == 1:
+        return codes * codes
+    last = chip.macro.input.signed
+    digits = ((at, _digit(codes, at, step, last=last and at == shifts[-1])) for at in shifts)
+    return sum((d * d * float(4**at) for at, d in digits), torch.zeros_like(codes))
+
+
+def _read(setting: Setting, held: Held, x: Tensor, y: Tensor, apply: Apply, channel: int, chip: Chip) -> Tensor:
+    """Outputs with one draw of what reads add to them."""
+    with torch.no_grad():
+        if held.spread is None and not bool(held.floor.any()):
+            return y
+        variance = along(held.floor, y, channel)
+        if held.spread is not None:
+            squares = _squares(chip, torch.round(_codes(setting, x, channel)))
+            variance = variance + apply(squares, setting.back(held.spread))
+        noise = torch.randn_like(y) * torch.sqrt(variance.clamp(min=0.0)) * along(setting.unit, y, channel)
+    return y + noise
+
+
+def _compensated(setting: Setting, x: Tensor, change: Tensor, rest: Tensor, chip: Chip) -> Tensor:
+    """What the chip's column compensation takes away: the mean error on inputs like these [outputs]."""
+    spec = chip.physics.column_offset
+    removed = 1.0 - (spec.compensated if spec is not None else 0.0)
+    axis = 1 if change.ndim > 2 else x.ndim - 1
+    mean = x.detach().mean(dim=[i for i in range(x.ndim) if i != axis])
+    rows = setting.cells(change)
+    each = len(rows) * setting.groups // len(mean)
+    inputs = mean.repeat_interleave(each).reshape(setting.groups, -1)
+    columns = rows.reshape(len(rows), setting.groups, -1)
+    return removed * (torch.einsum("gr,rgo->go", inputs, columns).reshape(-1) + rest)
+
+
+def _bent(setting: Setting, y: Tensor, channel: int, field: Field) -> Tensor:
+    """Outputs after the converters' nonlinearity, where one conversion makes an output."""
+    if not field.physics.has("adc_inl"):
+        return y
+    chip, count = field.chip, len(setting.read)
+    lo, hi = adc_range(chip.macro.readout.bits, signed=bool(chip.macro.readout.signed))
+    table = adc_bend(
+        count, hi - lo + 1, chip=chip, physics=field.physics, seed=field.seed, instance=field.instance,
+        macro=setting.number << 8, x0=0,
+    )  # fmt: skip
+    if table is None:
+        return y
+    size = (setting.unit * setting.read).reshape(-1)
+    codes = y.movedim(channel, -1) / size
+    moved = bend(codes.detach(), torch.as_tensor(np.asarray(table)).to(y), lo) - codes.detach()
+    return y + (moved * size).movedim(-1, channel)

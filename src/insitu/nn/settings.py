@@ -1,0 +1,171 @@
+"""How each layer of a module lies on its chip: from the plan of its network to the layout of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from insitu.arch.spec import Chip
+from insitu.compiler.draft import activation_codes, is_weight_layer
+from insitu.compiler.plan import LayerPlan, QuantPlan
+from insitu.compiler.quantize_layers import effective_weight, out_axis, weight_limit
+from insitu.graph.graph import Graph, Node
+from insitu.nn.functional import Codes, Setting
+from insitu.numeric.affine import QuantSpec
+from insitu.numeric.readout import WTM_BIAS_UNIT
+
+Array = npt.NDArray[Any]
+Source = Callable[[Array], dict[str, Array] | None]
+
+
+def settings_of(
+    graph: Graph, signed: Graph, source: Source, chip: Chip, plan: QuantPlan, module: nn.Module
+) -> tuple[dict[str, Setting], list[str]]:
+    """(settings by parameter, layers of the network whose weights are no parameter's as it stands).
+
+    `signed` is the same network with weights by which `source` knows where they come from.
+    """
+    found: dict[str, Setting] = {}
+    unreached: list[str] = []
+    marks = {n.name: n for n in signed.nodes}
+    for node in graph.nodes:
+        if node.op == "Gather" and node.inputs[0] in graph.constants and node.name in marks:
+            _table(found, node, source(signed.constants[marks[node.name].inputs[0]]), plan)
+        if not is_weight_layer(graph, node) or node.name not in plan.layers:
+            continue
+        index = source(signed.constants[marks[node.name].inputs[1]]) if node.name in marks else None
+        if index is None:
+            unreached.append(node.name)
+            continue
+        for name, places in index.items():
+            part = _setting(graph, chip, plan, node, name, places, module, number=len(found))
+            found[name] = part if name not in found else _joined(found[name], part)
+    return {n: _complete(s) if s.shape else s for n, s in found.items()}, unreached
+
+
+def _table(found: dict[str, Setting], node: Node, index: Mapping[str, Array] | None, plan: QuantPlan) -> None:
+    """The codes of rows picked from a table."""
+    spec = plan.values.get(node.output)
+    if spec is None or index is None:
+        return
+    one = torch.ones(1)
+    for name in index:
+        found.setdefault(name, Setting(name, len(found), (), None, Codes.of(spec), one, -1, 1, one, one))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a node's weights lie in a parameter: the flat index of each, -1 for those of other parameters."""
+
+    shape: tuple[int, ...]
+    groups: int
+    index: Array
+    axis: int  # of the node's columns
+
+    @property
+    def columns(self) -> Array:
+        """The flat indices, [columns, rows]."""
+        return np.moveaxis(self.index, self.axis, 0).reshape(self.index.shape[self.axis], -1)
+
+    @property
+    def transposed(self) -> bool:
+        """Whether inputs stand before outputs in the parameter: the weights of a column have several first indices."""
+        known = [row[row >= 0] // int(np.prod(self.shape[1:])) for row in self.columns]
+        return any(len(np.unique(first)) > 1 for first in known)
+
+    def outputs(self) -> tuple[Array, int]:
+        """(output of the parameter for each column, -1 for those of other parameters; outputs in all)."""
+        first = self.columns.max(axis=1)
+        at = np.unravel_index(np.maximum(first, 0), self.shape)
+        if not self.transposed:
+            return np.where(first < 0, -1, at[0]), self.shape[0]
+        group = at[0] // (self.shape[0] // self.groups)
+        return np.where(first < 0, -1, at[1] + group * self.shape[1]), self.shape[1] * self.groups
+
+
+def _setting(
+    graph: Graph, chip: Chip, plan: QuantPlan, node: Node, name: str, index: Array, module: nn.Module, *, number: int
+) -> Setting:  # fmt: skip
+    """One parameter as one node has it; NaN where the node has nothing of it."""
+    layer, spec, out = plan.layers[node.name], plan.values[node.inputs[0]], plan.values.get(node.output)
+    place = _Place(tuple(module.get_parameter(name).shape), _groups(module, name), index, out_axis(node))
+    outputs, width = place.outputs()
+    steps, unit, read, drive = _steps(chip, layer, node, spec, out, index.shape)
+    bounds = activation_codes(node, out) if out is not None else {}
+    whole = out is not None and np.array_equal(outputs, np.arange(width))
+    wtm, known = chip.macro.readout.kind == "wtm2101", outputs >= 0
+
+    def each(values: Array) -> Tensor:
+        made = np.full(width, np.nan)
+        made[outputs[known]] = np.broadcast_to(values, outputs.shape)[known]
+        return torch.tensor(made, dtype=torch.float32)
+
+    step = np.full(int(np.prod(place.shape)), np.nan)
+    step[index[index >= 0]] = steps[index >= 0]
+    y = Codes.of(out, lo=int(bounds["lo"]), hi=int(bounds["hi"])) if whole and out is not None else None  # type: ignore[arg-type]
+    lo, hi = chip.array.cell_range if wtm else (-weight_limit(chip), weight_limit(chip))
+    made = torch.tensor(step.reshape(place.shape), dtype=torch.float32)
+    return Setting(
+        name, number, place.shape, Codes.of(spec), y, made, lo, hi, each(unit), each(read),
+        source=float(spec.zero_point) * drive + layer.input_offset, drive=drive, parts=tuple(layer.parts),
+        finer=layer.k if wtm and len(layer.parts) > 2 else 0,
+        shift=each(np.asarray(layer.bias)) if layer.bias else None, bias_unit=WTM_BIAS_UNIT if wtm else 0,
+        groups=place.groups, transposed=place.transposed,
+    )  # fmt: skip
+
+
+def _steps(
+    chip: Chip, layer: LayerPlan, node: Node, spec: QuantSpec, out: QuantSpec | None, shape: tuple[int, ...]
+) -> tuple[Array, Array, Array, float]:
+    """(size of each weight's code, of a column-sum step, column-sum steps of a code, driven codes of an input code)."""
+    columns, axis = shape[out_axis(node)], out_axis(node)
+    ratio, sx = effective_weight(np.ones(shape), spec, node)
+    drive = 1.0
+    if chip.macro.readout.kind == "wtm2101":
+        assert out is not None
+        read = np.broadcast_to(np.asarray(layer.gain, np.float64), (columns,))
+        drive = 2.0**layer.input_shift
+        sw = np.broadcast_to(np.asarray(out.scale), (columns,)) / (read * sx / drive)
+    else:
+        sw = np.broadcast_to(np.asarray(layer.weight_scale), (columns,))
+        adc = chip.macro.readout.kind == "adc"
+        read = np.full(columns, 2.0 ** layer.adc[1] / layer.adc[0] if adc else 1.0)
+    along = np.expand_dims(sw, [i for i in range(len(shape)) if i != axis])
+    return along / ratio, sx / drive * sw, read, drive
+
+
+def _groups(module: nn.Module, name: str) -> int:
+    return int(getattr(module.get_submodule(name.rpartition(".")[0]), "groups", 1))
+
+
+def _joined(first: Setting, other: Setting) -> Setting:
+    """One parameter that several nodes have: what the first one has nothing of comes from the other."""
+    parts = {n: _filled(getattr(first, n), getattr(other, n)) for n in ("step", "unit", "read")}
+    shift = first.shift if first.shift is None or other.shift is None else _filled(first.shift, other.shift)
+    return replace(first, shift=shift, **parts)
+
+
+def _filled(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(torch.isnan(a), b, a)
+
+
+def _complete(setting: Setting) -> Setting:
+    """Without what no node has; weight steps in their smallest form."""
+    parts = {n: torch.nan_to_num(getattr(setting, n), nan=1.0) for n in ("step", "unit", "read")}
+    shift = None if setting.shift is None else torch.nan_to_num(setting.shift, nan=0.0)
+    return replace(setting, shift=shift, **{**parts, "step": _smallest(parts["step"])})
+
+
+def _smallest(step: Tensor) -> Tensor:
+    """The same numbers with axes of equal ones reduced to one."""
+    for axis in range(step.ndim):
+        one = step.narrow(axis, 0, 1)
+        if step.shape[axis] > 1 and bool((step == one).all()):
+            step = one
+    return step.contiguous()

@@ -1,0 +1,1 @@
+"""Decisions: the claims ledger, deployment plans, hybrid systems, a ladder of sizes."""

@@ -1,0 +1,110 @@
+"""A binding ready to multiply, and the arrays behind it under physics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from insitu.isa.program import Binding
+from insitu.numeric.readout import adc_range, finer_step
+from insitu.sim.products import FLOAT64_EXACT, Matrix
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Analog:
+    """One separately read part of a matrix under physics: conductances as seen by its columns, and their errors."""
+
+    weights: npt.NDArray[np.float32]
+    gain: npt.NDArray[np.float64]
+    offset: npt.NDArray[np.float64]
+    step: npt.NDArray[np.float64]
+    slope: float
+    floor: npt.NDArray[np.float64]
+    macro: int
+    spread: npt.NDArray[np.float32] | None = None  # read noise of each cell in units of slope; None: all alike
+    bend: npt.NDArray[np.float64] | None = None  # [columns, codes], errors of the converters; None: straight ones
+
+    @cached_property
+    def tables(self) -> tuple[npt.NDArray[np.float32], ...]:
+        """Gain over step, offset, one over step, and variance that does not depend on inputs, as kernels take them."""
+        tables = (self.gain / self.step, self.offset, 1.0 / self.step, np.broadcast_to(self.floor, self.step.shape))
+        return tuple(np.ascontiguousarray(t, np.float32) for t in tables)
+
+
+@dataclass(frozen=True)
+class BoundMatrix:
+    """A binding ready to multiply: its parts, per-column tables, and its number for the noise stream."""
+
+    binding: Binding
+    bias: Array
+    parts: tuple[slice, ...]
+    ideal: tuple[Matrix, ...]
+    multiplier: Array
+    shift: Array
+    stream: int
+    slices: tuple[tuple[tuple[int, Matrix], ...], ...] = ()  # per part, adc only: (slice shift, digits)
+    analog: tuple[tuple[tuple[int, Analog], ...], ...] = ()  # per part: (slice shift, arrays)
+
+    @cached_property
+    def most(self) -> int:
+        """Above the magnitude of any number that is requantized, the bias included."""
+        if self.binding.readout.kind != "adc":
+            return self.ideal[0].bound
+        return (1 << self.total_bits) + int(np.abs(self.bias).max(initial=0))
+
+    @cached_property
+    def narrow(self) -> bool:
+        """Whether float32 holds the products of all slices of a converter, and codes reach its sums as they are."""
+        narrow = all(matrix.data.dtype == np.float32 for part in self.slices for _, matrix in part)
+        return self.binding.readout.kind == "adc" and not self.analog and narrow
+
+    def digit_bound(self, matrix: Matrix) -> int:
+        """Above the magnitude of a sum of one plane with a slice; a digit is below 2**step, its sign included."""
+        bits, step = self.binding.readout.plane_bits
+        return matrix.bound if step >= bits else (matrix.bound >> step) * ((1 << step) - 1)
+
+    @cached_property
+    def lossless(self) -> tuple[int | None, ...]:
+        """By row part: codes per unit of the sum, a whole number, where no code of the part can be clipped; else None.
+
+        Then the codes of all planes and slices add up to that many times the product.
+        """
+        readout = self.binding.readout
+        lo, hi = adc_range(readout.bits, signed=readout.signed)
+        found: list[int | None] = []
+        for index, slices in enumerate(self.slices):
+            finer = readout.finer[index] if readout.finer else 0
+            multiplier, shift = finer_step(int(readout.multiplier), int(readout.shift), finer)
+            factor = multiplier >> shift
+            reach = factor * max((self.digit_bound(matrix) for _, matrix in slices), default=0)
+            whole = factor << shift == multiplier and factor > 0
+            found.append(factor if whole and reach <= hi and -reach >= lo else None)
+        return tuple(found)
+
+    @cached_property
+    def total_bits(self) -> int:
+        """Bits of the magnitude of the sum of all codes of a converter: all planes, slices and row parts."""
+        readout = self.binding.readout
+        planes, slices = (bits - step for bits, step in (readout.plane_bits, readout.slice_bits))
+        # shifts of powers of two add up to less than twice the largest one
+        return readout.bits + max(planes, 0) + 1 + max(slices, 0) + 1 + readout.finest + len(self.parts).bit_length()
+
+    @property
+    def total_type(self) -> npt.DTypeLike:
+        """The narrow type that holds the sum of all codes of a converter, or int64."""
+        return np.int32 if self.total_bits < 31 else np.int64
+
+    @cached_property
+    def exact_scale(self) -> tuple[Array, Array] | None:
+        """(bias, multiplier / 2**shift) in float64 where that requantizes without rounding before the one asked for."""
+        wide = self.most * int(self.multiplier.max(initial=1))
+        if self.binding.post.rounding != "half_even" or wide >= FLOAT64_EXACT:
+            return None
+        scale = np.ldexp(self.multiplier.astype(np.float64), -self.shift.astype(np.int64))
+        return self.bias.astype(np.float64), scale

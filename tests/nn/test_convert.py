@@ -1,0 +1,147 @@
+"""Converted modules: eval is the compiled program's integers, training follows it, the rest of PyTorch is as it was."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+import insitu
+from insitu.base.errors import ConfigError, UsageError
+
+torch: Any = pytest.importorskip("torch", reason="extra torch")
+pytest.importorskip("onnxscript", reason="extra torch")
+pytestmark = pytest.mark.slow  # torch takes seconds to load its exporter
+
+from insitu.nn import Config, convert, quantized  # noqa: E402  behind the check for torch
+
+CHIPS = ("dcim-28nm", "wtm2101", "parametric-reram-adc8")
+
+
+def network() -> Any:
+    torch.manual_seed(3)
+    nn = torch.nn
+    return nn.Sequential(
+        nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU6(),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 10),
+    )  # fmt: skip
+
+
+def samples(*shape: int) -> Any:
+    return torch.from_numpy(np.random.default_rng(7).standard_normal(shape).astype(np.float32))
+
+
+def trained(chip: Any, *, steps: int = 3, config: Any = None) -> tuple[Any, Any]:
+    """A converted network after a few steps, in eval, and inputs for it."""
+    x = samples(32, 2, 8, 8)
+    model = network()
+    model(x)  # statistics for the batch norm
+    made = convert(model, chip, config=config or Config(data=x))
+    optimizer = torch.optim.AdamW(made.parameters(), lr=3e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        made(x).square().mean().backward()
+        optimizer.step()
+    return made.eval(), x
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_eval_returns_the_numbers_of_the_compiled_program(chip: str) -> None:
+    made, _ = trained(chip)
+    x = samples(300, 2, 8, 8)
+    found = insitu.deploy(made, chip, data={"x": x[:8].numpy()}, physics="ideal")
+    (program,) = found.run(x[:, None].numpy()).values()
+    np.testing.assert_array_equal(made(x).numpy(), program[:, 0].astype(np.float32))
+    assert found.result.bit_exact.mismatches == 0
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_training_follows_eval(chip: str) -> None:
+    made, x = trained(chip)
+    exact = made(x)
+    made.train()
+    near = made(x).detach()
+    assert float((near - exact).square().mean() / exact.var()) < 1e-3
+
+
+def test_a_convolution_that_comes_transposed_and_one_in_a_table() -> None:
+    torch.manual_seed(5)
+    nn = torch.nn
+    model = nn.Sequential(nn.ConvTranspose1d(4, 6, 4, stride=2, padding=1), nn.ReLU(), nn.Conv1d(6, 3, 3))
+    x = samples(40, 4, 9)
+    made = convert(model, "dcim-28nm", config=Config(data=x))
+    near = made(x).detach()
+    exact = made.eval()(x)
+    assert float((near - exact).square().mean() / exact.var()) < 1e-3
+    assert float((exact - model(x)).detach().square().mean() / exact.var()) < 1e-2
+
+
+def test_the_model_given_stays_as_it_is_and_names_stay_too() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    before = copy.deepcopy(model.state_dict())
+    made = convert(model, "dcim-28nm", config=Config(data=samples(16, 6)))
+    assert type(model[0]) is torch.nn.Linear
+    assert isinstance(made[0], torch.nn.Linear)
+    assert [n for n, _ in made.named_parameters()] == [n for n, _ in model.named_parameters()]
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    made.load_state_dict(before)  # a float checkpoint fits
+
+
+def test_a_checkpoint_gives_the_same_integers() -> None:
+    made, x = trained("dcim-28nm")
+    state = copy.deepcopy(made.state_dict())
+    other = convert(network(), "dcim-28nm", config=Config(data=x * 2))
+    other.load_state_dict(state)
+    assert torch.equal(other.eval()(x), made(x))
+    assert torch.equal(copy.deepcopy(made)(x), made(x))
+
+
+def test_without_data_the_first_batch_calibrates() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    x = samples(64, 6)
+    made = convert(model, "dcim-28nm")
+    made(x)
+    assert float((made.eval()(x) - model(x)).abs().max()) < 0.05
+    with pytest.raises(UsageError, match="batch norms"):
+        convert(network(), "dcim-28nm")
+
+
+def test_layers_left_out_compute_in_floats_on_the_host() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    made = convert(model, "dcim-28nm", filter=lambda name, _: name != "2", config=Config(data=samples(16, 6)))
+    ops = [n.op for n in quantized(made).nodes]
+    assert ops.count("MatMul") == 1
+    assert "Host" in ops
+    x = samples(20, 6)
+    found = insitu.deploy(made, "dcim-28nm", data={"x": x.numpy()}, physics="ideal")
+    (program,) = found.run(x[:, None].numpy()).values()
+    np.testing.assert_array_equal(made.eval()(x).numpy(), program[:, 0].astype(np.float32))
+
+
+def test_autocast_and_compile_train_it_too() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    x = samples(64, 6)
+    made = convert(model, "dcim-28nm", config=Config(data=x))
+    plain = made(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = made(x).float().square().mean()
+    loss.backward()
+    assert made[0].weight.grad is not None
+    compiled = torch.compile(made, backend="eager")
+    torch.testing.assert_close(compiled(x), plain)
+
+
+def test_another_chip_is_refused() -> None:
+    made, x = trained("dcim-28nm", steps=0)
+    with pytest.raises(UsageError, match="converted for dcim-28nm"):
+        insitu.deploy(made, "wtm2101", data={"x": x.numpy()})
+
+
+def test_an_effect_that_cannot_reach_a_layer_is_an_error() -> None:
+    from insitu.arch.load import load_chip
+
+    chip = load_chip("parametric-reram-adc8", overrides=["physics.adc.inl=0.5"])
+    with pytest.raises(ConfigError, match="adc_inl"):
+        convert(torch.nn.Linear(4, 2), chip, config=Config(physics="full"))

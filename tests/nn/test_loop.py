@@ -1,0 +1,88 @@
+"""The training loop: resumes as if it had not stopped; the recipe's splits share no sample; a first model is short."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch: Any = pytest.importorskip("torch", reason="extra torch")
+pytest.importorskip("onnxscript", reason="extra torch")
+
+from insitu.nn import Schedule, fit  # noqa: E402  behind the check for torch
+
+RECIPE = Path(__file__).parents[2] / "examples" / "11_noise_aware"
+
+
+def tasks() -> Any:
+    spec = importlib.util.spec_from_file_location("recipe_tasks", RECIPE / "tasks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["recipe_tasks"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    x, y = torch.randn(64, 6), torch.randint(0, 3, (64,))
+
+    def model() -> Any:
+        torch.manual_seed(4)
+        return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Dropout(0.3), torch.nn.Linear(8, 3))
+
+    class CutError(Exception):
+        pass
+
+    def stop(step: int, loss: float) -> None:
+        if step == 20:
+            raise CutError
+
+    schedule = Schedule(30, batch=8, every=10)
+    whole = fit(model(), x, y, schedule)
+    with pytest.raises(CutError):
+        fit(model(), x, y, schedule, folder=tmp_path, report=stop)
+    again = fit(model(), x, y, schedule, folder=tmp_path)
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def hashes(x: Any) -> set[str]:
+    return {hashlib.sha256(np.ascontiguousarray(row).tobytes()).hexdigest() for row in np.asarray(x)}
+
+
+@pytest.mark.slow
+def test_training_and_evaluation_share_no_sample(shared_data: Path) -> None:
+    pytest.importorskip("soundfile", reason="extra media")
+    digits = tasks().spoken_digits(shared_data / "fsdd")
+    assert (len(digits.x), len(digits.test_x)) == (1500, 750)
+    assert not hashes(digits.x) & hashes(digits.test_x)
+    parts = [np.load(shared_data / "cifar10" / f"{name}.npz")["x"] for name in ("train", "test")]
+    assert not hashes(parts[0]) & hashes(parts[1])
+
+
+@pytest.mark.slow
+def test_a_first_noise_aware_model() -> None:
+    from torch import nn, randint, randn
+
+    # README: begin
+    import insitu
+    from insitu.nn import Config, Schedule, convert, fit
+
+    x, y = randn(512, 1, 12, 12), randint(0, 4, (512,))  # your samples and labels
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(800, 4))
+
+    chip_model = convert(model, "wtm2101", config=Config(data=x[:128], physics="full", time=("1h", "1y")))
+    fit(chip_model, x, y, Schedule(steps=20))
+    result = insitu.deploy(chip_model, "wtm2101", data={"x": x.numpy(), "y": y.numpy()}, time="1d")
+    print(result.metrics["accuracy_chip_mean"])
+    # README: end
+    assert result.result.bit_exact is not None
+    assert result.result.bit_exact.mismatches == 0
+    assert result.metrics["accuracy_chip_mean"].value is not None

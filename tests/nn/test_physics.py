@@ -1,0 +1,124 @@
+"""Noise-aware training: the simulator's functions with gradients, and errors as large as the simulator's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import insitu
+from insitu.arch.load import load_chip
+from insitu.circuit.effects import Physics
+from insitu.circuit.tile import cell_normals, drawn_cells, tile_cells
+from insitu.device.cell import load_cell
+
+torch: Any = pytest.importorskip("torch", reason="extra torch")
+pytest.importorskip("onnxscript", reason="extra torch")
+
+from insitu.flow.physics import instance_session  # noqa: E402  behind the check for torch
+from insitu.nn import Config, convert  # noqa: E402
+
+WHOLE = ["array.bits_per_cell=8", "macro.weights.slices=1", "macro.input.bits_per_pass=8"]  # one cell, one pass
+CELLS = ("pcm-hermes", "pcm-nandakumar", "reram-wan", "reram-cmo", "reram-1t1r-2b", "nor-flash-8b")
+ENCODINGS = ("signed_cell", "differential_pair", "offset_column")
+
+
+def chip(cell: str, encoding: str = "differential_pair") -> Any:
+    bits = min(load_cell(cell).bits, 8)
+    return load_chip(
+        "parametric-reram-adc8",
+        overrides=[f"cell={cell}", f"array.bits_per_cell={bits}", "macro.weights.slices=1",
+                   "macro.input.bits_per_pass=8", f"macro.weights.encoding={encoding}", "array.cell_range=[-1, 1]",
+                   "calibration.drift_compensation=true"],
+    )  # fmt: skip
+
+
+def codes(bits: int, *shape: int) -> Any:
+    """Weight codes of one slice, neither 0 nor full scale, where laws have corners."""
+    rng, top = np.random.default_rng(3), (1 << bits) - 1
+    return rng.choice([-1.0, 1.0], shape) * rng.uniform(0.3 * top, 0.8 * top, shape)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_tensors_hold_what_arrays_hold(cell: str, encoding: str) -> None:
+    given = chip(cell, encoding)
+    w = codes(given.array.bits_per_cell, 12, 7)
+    physics = Physics.parse("full", given, time=3600.0)
+    place: dict[str, Any] = {"seed": 5, "instance": 2, "macro": 1, "y0": 0, "x0": 0}
+    mine = tile_cells(w, chip=given, physics=physics, **place)
+
+    def drawn(reference: bool) -> Any:
+        def draw(effect: str, plane: int) -> Any:
+            own = cell_normals(w.shape, chip=given, effect=effect, plane=plane, **place)
+            if reference:
+                beside = cell_normals((len(w), 1), chip=given, effect=effect, plane=plane + 1, **place)
+                own = np.hstack([own, beside])
+            return torch.from_numpy(own)
+
+        return draw
+
+    theirs = drawn_cells(torch.from_numpy(w), drawn, chip=given, physics=physics)
+    np.testing.assert_allclose(theirs.weights.numpy(), mine.weights, rtol=1e-9, atol=1e-9)
+    assert (theirs.variance is None) == (mine.variance is None)
+    if mine.variance is not None:
+        np.testing.assert_allclose(theirs.variance.numpy(), mine.variance, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_through_cells_are_right(cell: str) -> None:
+    given = chip(cell)
+    physics = Physics.parse("full", given, time=86400.0)
+    w = torch.from_numpy(codes(given.array.bits_per_cell, 4, 3)).requires_grad_()
+    normals = {p: torch.from_numpy(np.random.default_rng(p).standard_normal((4, 3))) * 0.3 for p in range(4)}
+
+    def held(weights: Any) -> Any:
+        return drawn_cells(weights, lambda _: lambda effect, plane: normals[plane], chip=given, physics=physics).weights
+
+    assert torch.autograd.gradcheck(held, (w,), eps=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_rounding_passes_gradients_straight_through() -> None:
+    """Where nothing clips, gradients are those of the layer on the rounded inputs and weights."""
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(torch.nn.Linear(12, 5)), torch.randn(40, 12)
+    made = convert(model, "dcim-28nm", config=Config(data=x))
+    inner = x[:20].clone().requires_grad_()
+    out = made(inner * 0.5)
+    out.sum().backward()
+    setting = made.insitu.shared.settings["0.weight"]
+    real = torch.round(made[0].weight / setting.step).clamp(setting.lo, setting.hi) * setting.step
+    torch.testing.assert_close(inner.grad, (0.5 * real.sum(0)).expand(20, -1).detach())
+    rounded = setting.x.rounded(x[:20] * 0.5)
+    torch.testing.assert_close(made[0].weight.grad, rounded.sum(0).expand(5, -1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "overrides", "time"),
+    [("wtm2101", [], "0s"), ("parametric-reram-adc8", ["cell=pcm-hermes", *WHOLE], "1d"),
+     ("parametric-reram-adc8", ["cell=reram-wan", "array.rows=150"], "1d")],
+)  # fmt: skip
+def test_training_errs_as_much_as_the_simulator(name: str, overrides: list[str], time: str) -> None:
+    given = load_chip(name, overrides=overrides)
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(torch.nn.Linear(300, 40)), torch.randn(64, 300)
+    made = convert(model, given, config=Config(data=x, physics="full", time=time))
+    exact = made.eval()(x)
+    made.train()
+    with torch.no_grad():
+        trained = torch.stack([made(x) - exact for _ in range(8)])
+    found = insitu.deploy(made, given, data={"x": x.numpy()}, instances=1)
+    assert found.session is not None
+    effects = Physics.parse("full", given).after(made.insitu.times[0])
+    rows: list[Any] = []
+    for instance in range(8):
+        session = instance_session(found.session, effects, instance=instance, seed=0)
+        (y,) = session.run(x[:, None].numpy()).values()
+        rows.append(torch.from_numpy(y[:, 0].astype(np.float32)) - exact)
+    simulated = torch.stack(rows)
+    assert float(trained.std() / simulated.std()) == pytest.approx(1.0, abs=0.08)
+    gain = [float((e.mean(0) * exact).mean() / exact.square().mean()) for e in (trained, simulated)]
+    assert gain[0] == pytest.approx(gain[1], abs=0.02)

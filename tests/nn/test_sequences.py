@@ -1,0 +1,74 @@
+"""Attention and recurrent layers: torch's own numbers in floats, the compiled program's in eval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import insitu
+
+torch: Any = pytest.importorskip("torch", reason="extra torch")
+pytest.importorskip("onnxscript", reason="extra torch")
+pytestmark = pytest.mark.slow  # torch takes seconds to load its exporter
+
+from insitu.nn import Config, convert  # noqa: E402  behind the check for torch
+
+
+class Sequence(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        nn = torch.nn
+        self.table = nn.Embedding(20, 16)
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+        self.lstm, self.gru = nn.LSTM(16, 8, batch_first=True), nn.GRU(8, 8, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, ids: Any) -> Any:
+        hidden, _ = self.lstm(self.block(self.table(ids)))
+        hidden, _ = self.gru(hidden)
+        return self.head(hidden[:, -1])
+
+
+def test_a_network_of_sequences() -> None:
+    torch.manual_seed(0)
+    model = Sequence().eval()
+    ids = torch.randint(0, 20, (64, 6))
+    reference = model(ids).detach()
+    made = convert(model, "dcim-28nm", config=Config(data=ids))
+    near = made.train()(ids)
+    near.sum().backward()
+    assert all(p.grad is not None for p in made.parameters())
+    near, exact = near.detach(), made.eval()(ids)
+    for a, b in ((near, reference), (exact, reference), (near, exact)):
+        assert float((a - b).square().mean() / reference.var()) < 1e-3
+    found = insitu.deploy(made, "dcim-28nm", data={"ids": ids.numpy()}, physics="ideal")
+    ((name, codes),) = found.run({"ids": ids[:, None].numpy()}).items()
+    assert found.session is not None
+    real = found.session.real(name, codes).reshape(exact.shape).astype(np.float32)
+    np.testing.assert_array_equal(real, exact.numpy())
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_steps_of_a_recurrent_layer_are_torchs(kind: str) -> None:
+    """With codes so fine that rounding is nothing, the loop over steps gives what torch's kernel gives."""
+    from dataclasses import replace
+
+    torch.manual_seed(1)
+    layer = getattr(torch.nn, kind)(5, 7, num_layers=2, bidirectional=True)
+    x = torch.randn(6, 3, 5)
+    expected = layer(x)
+    made = convert(torch.nn.Sequential(layer), "dcim-28nm")
+    inner, shared = made[0], made.insitu.shared
+    one = torch.ones(1)
+    from insitu.nn.functional import Setting
+
+    for name, p in inner.named_parameters():
+        if p.dim() == 2:
+            fine = Setting(name, 0, tuple(p.shape), None, None, torch.full((1, 1), 1e-6), -(1 << 30), 1 << 30, one, one)
+            wide = replace(fine, unit=torch.ones(len(p)), read=torch.ones(len(p)))
+            shared.settings[f"0.{name}"] = wide
+    found = inner(x)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-5)

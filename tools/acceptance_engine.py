@@ -1,0 +1,108 @@
+"""What of acceptance/04 is no row of `insitu bench`: many instances in one call, and how time grows with size; JSON out.
+
+python tools/acceptance_engine.py instances     100 chip instances in one call against one: times and peak memory
+python tools/acceptance_engine.py slopes        slope of log time over log batch, layers and instances
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import numpy as np
+
+from insitu.bench.compile import peak_memory
+from insitu.bench.networks import Network
+
+RUNS = 5
+DOUBLINGS = 4
+
+
+def network(layers: int = 3) -> Any:
+    """Convolutions of equal size."""
+    net = Network("stack", (1, 16, 16, 16))
+    x = "x"
+    for _ in range(layers):
+        x = net.conv(x, 16, 3)
+    return net.model(net.dense(net.average(x), 10))
+
+
+def deployed(model: Any, samples: int, instances: int) -> float:
+    """Seconds of one `deploy` with that many chip instances, kernels loaded."""
+    import insitu
+    from insitu.flow.chain import capture
+    from insitu.frontend.onnx import import_model
+
+    x = np.random.default_rng(0).standard_normal((samples, 16, 16, 16), np.float32)
+    data, graph = {"x": x[:, None]}, capture(import_model(model))
+    insitu.deploy(graph, "parametric-reram-adc8", data={"x": x[:4, None]}, instances=1)
+    start = time.perf_counter()
+    insitu.deploy(graph, "parametric-reram-adc8", data=data, instances=instances)
+    return time.perf_counter() - start
+
+
+def child(instances: int) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, __file__, "one", str(instances)], check=True, capture_output=True, text=True
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def instances() -> dict[str, float]:
+    """One call with 100 instances over one call with one: how often as long, and as much memory."""
+    one, many = child(1), child(100)
+    return {
+        "times": many["seconds"] / one["seconds"], "memory": many["mib"] / one["mib"], "seconds_one": one["seconds"],
+        "seconds_100": many["seconds"],
+    }  # fmt: skip
+
+
+def slopes() -> dict[str, float]:
+    """Least-squares slopes over four doublings."""
+    small = network(2)
+    batch = [64 << i for i in range(DOUBLINGS + 1)]
+    found = {"batch": slope(batch, [simulated(small, n) for n in batch])}
+    layers = [4 << i for i in range(DOUBLINGS + 1)]
+    found["layers"] = slope(layers, [simulated(network(n), 64) for n in layers])
+    count = [4 << i for i in range(DOUBLINGS + 1)]
+    found["instances"] = slope(count, [deployed(small, 256, n) for n in count])
+    return {**found, "least": min(found.values()), "most": max(found.values())}
+
+
+def simulated(model: Any, samples: int) -> float:
+    """Median seconds of a session's run under full physics."""
+    from insitu.arch.load import load_chip
+    from insitu.flow.chain import build, capture
+    from insitu.frontend.onnx import import_model
+    from insitu.runtime.session import Session
+
+    chip = load_chip("parametric-reram-adc8", overrides=("chip.tiles=64",))
+    x = np.random.default_rng(0).standard_normal((samples, 1, 16, 16, 16), np.float32)
+    session = Session(build(capture(import_model(model)), chip, calibration={"x": x[:8]})[2], physics="full")
+    codes, spent = session.codes(x), list[float]()
+    session.run_codes(codes)
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        session.run_codes(codes)
+        spent.append(time.perf_counter() - start)
+    return float(np.median(spent))
+
+
+def slope(sizes: list[int], seconds: list[float]) -> float:
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+if __name__ == "__main__":
+    what = sys.argv[1]
+    if what == "one":
+        seconds = deployed(network(), 256, int(sys.argv[2]))
+        print(json.dumps({"seconds": seconds, "mib": peak_memory()}))
+    else:
+        print(json.dumps({"instances": instances, "slopes": slopes}[what]()))
