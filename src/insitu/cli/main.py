@@ -181,6 +181,15 @@ def run(
     cache_bits: Annotated[
         float, typer.Option("--cache-bits", metavar="N", min=1, max=16, help="bits of a shape's cached keys and values")
     ] = 8,
+    requests: Annotated[
+        str, typer.Option("--requests", metavar="N@RATE", help="requests that a shape serves: 200@4 comes 4 a second")
+    ] = "",
+    prompts_on: Annotated[
+        str, typer.Option("--prompts-on", metavar="MACHINE", help="a machine that does the prompts of --requests")
+    ] = "",
+    draft: Annotated[
+        str, typer.Option("--draft", metavar="SHAPE", help="a small shape that writes ahead of a large one")
+    ] = "",
     json: AsJson = False,
 ) -> int:
     """Take a model to a chip and back, and write a report."""
@@ -201,8 +210,9 @@ def run(
 
         limit = 0 if max_chips == 1 else max_chips
         options = ShapeOptions(
-            context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE)
-        )
+            context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE), requests,
+            tokens, prompts_on, draft, seed=seed,
+        )  # fmt: skip
         return shapes.run(request, options)
     from insitu.frontend.load import is_language_model
 

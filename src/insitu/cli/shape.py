@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from insitu.arch.load import load_chip
+from insitu.base.metrics import Metric
 from insitu.base.store import RunFolder
 from insitu.cli import console
 from insitu.cli.run import INFEASIBLE, Request
 from insitu.flow.shape import ShapeOptions, ShapeRun, run_shape, shares
+from insitu.llm.images import draw, image_shapes, load_image_shape
 from insitu.llm.shapes import load_shape
+from insitu.report.result import Coverage, ModelFacts, Result
 from insitu.report.summary import summary_lines
 from insitu.report.text import count, percent, quantity
 
@@ -18,6 +21,8 @@ def run(request: Request, options: ShapeOptions) -> int:
     """Compute, write where a folder is named, print; returns the exit code."""
     given = request.inputs
     assert given.chip is not None
+    if given.model.removeprefix("shape:") in image_shapes():
+        return draw_image(request, options)
     name, shape = load_shape(given.model)
     chip = load_chip(given.chip, overrides=given.sets or ())
     found = run_shape(name, shape, chip, options)
@@ -30,6 +35,38 @@ def run(request: Request, options: ShapeOptions) -> int:
     else:
         console.put("\n".join(lines(found)))
     return 0 if found.result.fits else INFEASIBLE
+
+
+def draw_image(request: Request, options: ShapeOptions) -> int:
+    """An image generator: what one image takes, beside a machine."""
+    given = request.inputs
+    assert given.chip is not None
+    shape, chip = load_image_shape(given.model), load_chip(given.chip, overrides=given.sets or ())
+    found = draw(shape, chip, beside=options.beside[0], weight_bits=options.weight_bits)
+    steps = f"{shape.steps} steps of {shape.passes} passes"
+    rows = [
+        ("latency_s", found.seconds, "s", f"one image, {steps}, closed form"), ("energy_j", found.joules, "J", steps),
+        ("chips", float(found.chips), "1", "hold all weights"),
+        ("macs_per_image", float(shape.macs_per_image), "1", steps),
+    ]  # fmt: skip
+    metrics = {n: Metric(n, v, unit, "modelled", note) for n, v, unit, note in rows}
+    facts = ModelFacts(shape.name, shape.parameters, shape.macs_per_pass)
+    result = Result(facts, chip.name, 0, "random", coverage=Coverage(1.0), metrics=metrics)
+    beside = {"machine": options.beside[0], "latency_s": found.beside_seconds, "energy_j": found.beside_joules}
+    if request.json:
+        console.put_json({**result.to_json(), "seconds_per_image": found.parts, "beside": [beside]})
+        return 0
+    shown = ", ".join(f"{n} {percent(s, digits=0)}" for n, s in shares(found.parts))
+    put = [
+        f"{shape.name} on {found.chips} x {chip.name}: {count(shape.parameters)} parameters, "
+        f"{count(shape.macs_per_pass)} MACs a pass, {steps}",
+        f"Image         {quantity(found.seconds, 's')}, {quantity(found.joules, 'J')} (modelled)",
+        f"Time goes     {shown}",
+        f"Beside        {options.beside[0]} at best: {quantity(found.beside_seconds, 's')}, "
+        f"{quantity(found.beside_joules, 'J')}",
+    ]
+    console.put("\n".join(put))
+    return 0
 
 
 def lines(found: ShapeRun) -> list[str]:
@@ -58,7 +95,21 @@ def lines(found: ShapeRun) -> list[str]:
         energy = "" if point.energy_per_token_j is None else f", {quantity(point.energy_per_token_j, 'J')} each"
         parts.append(f"Beside        {point.devices} x {point.machine}, batch {point.batch}: "
                      f"{quantity(point.tokens_per_s, 'tokens/s')}{energy}")  # fmt: skip
-    best = max(found.curves["batch"], key=lambda r: r["tokens_per_s"])
+    if found.served is not None:
+        first, between = found.served["ttft_s"], found.served["tpot_s"]
+        if first and between:
+            parts.append(f"Serving       {found.served['requests']} requests, prompts on {found.served['prompts_on']}: "
+                         f"{quantity(found.served['tokens_per_s'], 'tokens/s')}; first token p50 "
+                         f"{quantity(first['p50'], 's')}, p99 {quantity(first['p99'], 's')}; "
+                         f"each p50 {quantity(between['p50'], 's')}")  # fmt: skip
+    if found.pair is not None:
+        pair = found.pair
+        parts.append(
+            f"Pair          {quantity(pair['tokens_per_s'], 'tokens/s')} with {pair['ahead']:.0f} drafted, "
+            f"{percent(pair['accepted'], digits=0)} of them kept (assumed): {pair['speedup']:.2f}x"
+        )
+    fitting = [r for r in found.curves["batch"] if r["cache_fits"]] or found.curves["batch"][:1]
+    best = max(fitting, key=lambda r: r["tokens_per_s"])
     parts.append(f"Best batch    {best['batch']:.0f}: {quantity(best['tokens_per_s'], 'tokens/s')}, "
                  f"{quantity(best['energy_per_token_j'], 'J')} each")  # fmt: skip
     return parts

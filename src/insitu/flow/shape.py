@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from insitu.arch.spec import Chip
-from insitu.base.errors import InfeasibleError
+from insitu.base.errors import InfeasibleError, UsageError
 from insitu.base.metrics import Metric
-from insitu.llm.beside import Beside, points
+from insitu.llm.beside import Beside, points, prefill_seconds
 from insitu.llm.on_chips import OnChips, batch_rate, prefill, token
-from insitu.llm.shapes import Shape
+from insitu.llm.serve import Engine, parse_trace, serve, speculative
+from insitu.llm.shapes import Shape, load_shape
 from insitu.report.result import Coverage, ModelFacts, Result
 
 CONTEXTS = (128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
@@ -30,6 +31,13 @@ class ShapeOptions:
     cache_bits: float = 8
     max_chips: int = 0
     beside: tuple[str, ...] = BESIDE
+    requests: str = ""  # COUNT@RATE
+    answer: int = 128  # tokens of an answer, on average
+    hybrid: str = ""  # the machine that does the prompts
+    draft: str = ""  # the shape of a small model that writes ahead
+    ahead: int = 4
+    accepted: float = 0.7  # assumed
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,14 @@ class ShapeRun:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     joules: dict[str, float] = field(default_factory=dict[str, float])
     beside: Sequence[Beside] = ()
+    served: dict[str, Any] | None = None
+    pair: dict[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object of `--json`: the form of every run, and these beside."""
         more = {"curves": self.curves, "seconds_per_token": self.seconds, "joules_per_token": self.joules,
-                "beside": [asdict(b) for b in self.beside]}  # fmt: skip
+                "beside": [asdict(b) for b in self.beside],
+                "serving": self.served, "speculative": self.pair}  # fmt: skip
         return {**self.result.to_json(), **more}
 
 
@@ -67,7 +78,40 @@ def run_shape(name: str, shape: Shape, chip: Chip, options: ShapeOptions) -> Sha
         p for m in options.beside for p in points(shape, m, keys=keys, prompt=options.prompt, weight_bits=bits,
                                                   cache_bits=cached)
     ]  # fmt: skip
-    return ShapeRun(result, curves, dict(one.seconds), dict(one.joules), tuple(other))
+    served = _served(on, options) if options.requests else None
+    pair = _pair(on, chip, options, keys) if options.draft else None
+    return ShapeRun(result, curves, dict(one.seconds), dict(one.joules), tuple(other), served, pair)
+
+
+def _served(on: OnChips, options: ShapeOptions) -> dict[str, Any]:
+    """Requests on the chips; with `hybrid` a conventional machine does the prompts and hands their caches over."""
+    trace = parse_trace(options.requests, prompt=options.prompt, answer=options.answer, seed=options.seed)
+    first: Callable[[int], float] = lambda tokens: prefill(on, tokens=tokens)[0]  # noqa: E731
+    hand_over: Callable[[int], float] = lambda tokens: 0.0  # noqa: E731
+    if options.hybrid:
+        found = points(on.shape, options.hybrid, keys=options.context, prompt=1)
+        if not found:
+            got = "too little memory for the shape"
+            raise UsageError(f"--prompts-on {options.hybrid}", got, "a machine that holds it on 64 devices")
+        first = lambda tokens: prefill_seconds(on.shape, options.hybrid, tokens, found[0].devices)  # noqa: E731
+        link = on.chip.system.links.bandwidth * on.count
+        hand_over = lambda tokens: on.token_bytes * tokens / link  # noqa: E731
+    engine = Engine(
+        first, lambda batch, keys: batch / batch_rate(on, keys=keys, batch=batch)[0], on.cache_room, on.token_bytes,
+        apart=bool(options.hybrid), hand_over=hand_over,
+    )  # fmt: skip
+    return {"requests": len(trace), "prompts_on": options.hybrid or on.chip.name, **serve(engine, trace).to_json()}
+
+
+def _pair(on: OnChips, chip: Chip, options: ShapeOptions, keys: int) -> dict[str, float]:
+    """A small model on as many chips as it needs writes ahead; the large one checks all of it in one pass."""
+    small = OnChips(load_shape(options.draft)[1], chip, options.weight_bits, options.cache_bits)
+    drafted = token(small, keys=keys).latency
+    checked = token(on, keys=keys).latency + options.ahead / batch_rate(on, keys=keys, batch=options.ahead + 1)[0]
+    rate = speculative(drafted, checked, ahead=options.ahead, accepted=options.accepted)
+    alone = 1 / token(on, keys=keys).latency
+    return {"tokens_per_s": rate, "alone_tokens_per_s": alone, "speedup": rate / alone, "ahead": float(options.ahead),
+            "accepted": options.accepted, "draft_chips": float(small.count)}  # fmt: skip
 
 
 def _gpu_bits(bits: float) -> float:

@@ -67,6 +67,13 @@ def points(
     return [_point(serving, keys, prompt, batch) for batch in dict.fromkeys((1, most))]
 
 
+def prefill_seconds(shape: Shape, name: str, tokens: float, devices: int) -> float:
+    """Seconds of a prompt of 16-bit weights on so many devices."""
+    machine = load_system(name).machine
+    serving = Serving(shape, machine, habits().classes[SOFTWARE], devices, "tensor")
+    return prefill(serving, tokens=tokens) / factor_of(machine)
+
+
 def _point(serving: Serving, keys: float, prompt: float, batch: int) -> Beside:
     factor = factor_of(serving.machine)
     parts = {k: v / factor for k, v in step(serving, tokens=1, batch=batch, keys=keys).items()}

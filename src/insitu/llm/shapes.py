@@ -185,6 +185,8 @@ def load_shape(spec: str) -> tuple[str, Shape]:
     if word.endswith((".yaml", ".yml")) and Path(word).is_file():
         return Path(word).stem, load_config(Path(word), Shape)
     if word not in shapes():
-        close = tuple(f"{PREFIX}{n}" for n in did_you_mean(word, shapes()))
+        from insitu.llm.images import image_shapes
+
+        close = tuple(f"{PREFIX}{n}" for n in did_you_mean(word, [*shapes(), *image_shapes()]))
         raise ModelError(spec, "no shape has this name", "a shape", try_=close or (f"{PREFIX}llama-3-8b",))
     return word, shapes()[word]
