@@ -53,6 +53,12 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_short_runs_end(steps: int) -> None:
+    x, y = torch.randn(8, 4), torch.randint(0, 2, (8,))
+    assert not fit(torch.nn.Linear(4, 2), x, y, Schedule(steps, batch=4)).training
+
+
 def hashes(x: Any) -> set[str]:
     return {hashlib.sha256(np.ascontiguousarray(row).tobytes()).hexdigest() for row in np.asarray(x)}
 

@@ -134,6 +134,10 @@ def run(
     max_chips: MaxChips = 1,
     objective: Objective = "latency",
     search: Search = 0.0,
+    optimize: Annotated[
+        str,
+        typer.Option("--optimize", metavar="NAME", help="accuracy: search copies, reads and ranges layer by layer"),
+    ] = "",
     seed: Seed = 0,
     check: Annotated[
         str | None,
@@ -201,7 +205,8 @@ def run(
     )
     request = command.Request(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
-        objective=objective, search=search, check=check, vs=tuple(vs or ()), calibrated=calibration, out=out,
+        objective=objective, search=search, optimize=optimize, check=check, vs=tuple(vs or ()),
+        calibrated=calibration, out=out,
         json=json,
     )  # fmt: skip
     if model.startswith("shape:"):

@@ -41,6 +41,7 @@ class Request:
     max_chips: int = 1
     objective: str = "latency"
     search: float = 0.0
+    optimize: str = ""
     check: str | None = None
     vs: tuple[str, ...] = ()
     calibrated: bool = True
@@ -85,6 +86,7 @@ def _options(request: Request) -> Options:
         max_chips=request.max_chips,
         objective=objective_of(request.objective),
         search=request.search,
+        optimize=request.optimize,
     )
 
 
@@ -165,7 +167,7 @@ def command_text(request: Request) -> str:
     for option, values in (("--set", given.sets), ("--shape", given.shapes)):
         for value in values or ():
             words += [option, value]
-    for name in ("samples", "physics", "instances", "max_chips", "objective", "search", "check"):
+    for name in ("samples", "physics", "instances", "max_chips", "objective", "search", "optimize", "check"):
         value = getattr(request, name)
         words += [f"--{name.replace('_', '-')}", str(value)] if value != getattr(plain, name) else []
     for name in request.vs:

@@ -25,6 +25,7 @@ from insitu.flow import data as data_
 from insitu.flow import physics as physics_
 from insitu.flow.agreement import agreement
 from insitu.flow.objective import best_program, objective_of
+from insitu.flow.optimize import Searched, searched
 from insitu.flow.owed import Trial, closeness_course, owed, trial_of
 from insitu.flow.precision import PrecisionFile, Wanted, read_precision, requested
 from insitu.flow.sensitivity import by_weight
@@ -61,6 +62,7 @@ class Options:
     max_chips: int = 1
     objective: str = "latency"  # latency, throughput or cells
     search: float = 0.0  # seconds a solver looks for better places
+    optimize: str = ""  # accuracy: a precision plan is searched for under this run's physics
     note: str = ""  # what the samples are, where that limits what an accuracy means
 
 
@@ -238,6 +240,8 @@ def deploy(
     if captured.level == "quantized" or given.given(captured):
         prepared = replace(prepared, source="model")
     facts = ModelFacts(name or captured.name, parameters(captured), sum(macs(captured, n) for n in captured.nodes))
+    found = _optimized(captured, chip, prepared, options, effects.after(times[-1]), progress)
+    transforms = found.precision if found is not None else transforms
     progress("quantize and compile", 0, 1)
     try:
         plan, quantized, program = build(
@@ -259,7 +263,25 @@ def deploy(
     session = Session(program, graph=quantized)
     scales = given.origin(captured, had=brought)
     made = _Measured(captured, chip, session, prepared, options, effects, times, progress, scales)
-    return Deployment(made.result(facts), chip, captured, plan, program, session)
+    result = made.result(facts)
+    if found is not None:
+        result = replace(result, extra={**result.extra, **found.extra()})
+    return Deployment(result, chip, captured, plan, program, session)
+
+
+def _optimized(
+    captured: Graph, chip: Chip, prepared: data_.Prepared, options: Options, effects: Physics, progress: Progress
+) -> Searched | None:
+    """A searched precision plan, where one is asked for; ConfigError for anything but accuracy."""
+    if not options.optimize:
+        return None
+    if options.optimize != "accuracy":
+        raise ConfigError("optimize", options.optimize, "accuracy")
+    if captured.level == "quantized":
+        raise ConfigError("optimize", f"{captured.name} came quantized", "a float model")
+    return searched(
+        captured, chip, build, calibration=prepared.calibration, effects=effects, seed=options.seed, progress=progress
+    )
 
 
 def run_samples(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: AdamW with a one-cycle rate; `every` steps there is a report and a checkpoint."""
+    """How long and how fast: AdamW, its rate up for a tenth of the steps and down along a cosine.
+
+    Every `every` steps there is a report and a checkpoint.
+    """
 
     steps: int
     batch: int = 64
@@ -28,6 +32,13 @@ class Schedule:
     weight_decay: float = 0.01
     seed: int = 0
     every: int = 100
+
+    def share(self, step: int) -> float:
+        """The rate of a step, as a share of `rate`."""
+        rise = max(1, self.steps // 10)
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - rise) / max(1, self.steps - rise))))
 
 
 def fit(
@@ -43,7 +54,7 @@ def fit(
     if len(x) != len(y) or len(x) == 0:
         raise DataError("fit", f"{len(x)} samples and {len(y)} targets", "as many of both, at least one")
     optimizer = torch.optim.AdamW(module.parameters(), schedule.rate, weight_decay=schedule.weight_decay)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.rate, max(schedule.steps, 2), pct_start=0.1)
+    cycle = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.share)
     torch.manual_seed(schedule.seed)
     module.train()
     done = _resumed(module, optimizer, cycle, folder)

@@ -1,0 +1,61 @@
+"""The searched precision plan: it fights noise, leaves nothing behind that does not help, and says what it costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import insitu
+from insitu.arch.load import load_chip
+from insitu.base.errors import ConfigError, UsageError
+from insitu.flow import optimize
+from insitu.flow.chain import Options
+from insitu.graph.graph import Graph, Node, const_type
+from insitu.graph.types import TensorType
+
+NOISY = ["cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", "macro.input.bits_per_pass=8",
+         "calibration.drift_compensation=true"]  # fmt: skip
+
+
+def network() -> Graph:
+    rng = np.random.default_rng(2)
+    constants = {
+        "w1": rng.standard_normal((40, 24)).astype(np.float32) / 6, "b1": np.zeros(24, np.float32),
+        "w2": rng.standard_normal((24, 8)).astype(np.float32) / 5, "b2": np.zeros(8, np.float32),
+    }  # fmt: skip
+    types = {"x": TensorType((1, 40), "f32"), "h": TensorType((1, 24), "f32"), "y": TensorType((1, 8), "f32")}
+    nodes = (
+        Node("fc1", "MatMul", ("x", "w1", "b1"), ("h",), {"act_lo": 0.0}),
+        Node("fc2", "MatMul", ("h", "w2", "b2"), ("y",)),
+    )
+    types |= {n: const_type(c) for n, c in constants.items()}
+    return Graph("two", "captured", ("x",), ("y",), nodes, types, constants)
+
+
+@pytest.mark.slow
+def test_a_searched_plan_is_closer_and_says_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimize, "LADDER", ({"reads": 4}, {"copies": 4, "apart": True}))
+    chip, x = load_chip("parametric-reram-adc8", overrides=NOISY), {"x": np.random.default_rng(1).normal(size=(64, 40))}
+    graph = network()
+    plain = insitu.deploy(graph, chip, data=x, options=Options(instances=4, time="1d"))
+    better = insitu.deploy(graph, chip, data=x, options=Options(instances=4, time="1d", optimize="accuracy"))
+    found = better.result.extra["optimize"]
+    assert found["chosen"]["sqnr_db"] > found["default"]["sqnr_db"] + 1
+    assert found["energy_ratio"] > 1
+    assert found["cells_ratio"] >= 1
+    assert set(found["layers"]) <= {"fc1", "fc2"}
+
+    def closeness(d: insitu.Deployment) -> float:
+        return float(np.mean([v for p in d.result.sqnr_over for v in p.values]))
+
+    assert closeness(better) > closeness(plain)
+    assert better.result.bit_exact is not None
+    assert better.result.bit_exact.mismatches == 0
+
+
+def test_what_cannot_be_searched_is_refused() -> None:
+    x = {"x": np.zeros((4, 40), np.float32)}
+    with pytest.raises(ConfigError, match="speed"):
+        insitu.deploy(network(), "parametric-reram-adc8", data=x, options=Options(optimize="speed"))
+    with pytest.raises(UsageError, match="no physics"):
+        insitu.deploy(network(), "dcim-28nm", data=x, options=Options(optimize="accuracy"))

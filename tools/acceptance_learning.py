@@ -1,0 +1,161 @@
+"""Print what the acceptance points of algorithms and training look at, as one JSON object.
+
+    python tools/acceptance_learning.py exact               trained modules against programs, 10^6 values a chip
+    python tools/acceptance_learning.py ptq [NETWORK ...]   accuracy after post-training quantization, digital chip
+    python tools/acceptance_learning.py train TASK CHIP     the recipe: baseline, QAT, noise-aware; 10 instances
+    python tools/acceptance_learning.py plan CHIP           --optimize accuracy on DNN_S: share of the gap closed
+
+Data lie in INSITU_SHARED_DATA.  CHIP: wtm2101, pcm or reram (CHIPS).  TASK: fsdd or cifar.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import insitu
+from insitu.arch.load import load_chip
+from insitu.flow.chain import Options
+
+ROOT = Path(__file__).resolve().parents[1]
+ANALOG = ("calibration.drift_compensation=true", "macro.input.bits_per_pass=8", "chip.tiles=16")
+CHIPS = {  # one cell a weight where the cell holds 8 bits; two where it holds 4
+    "wtm2101": ("wtm2101", ()),
+    "pcm": ("parametric-reram-adc8", ("cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", *ANALOG)),
+    "reram": ("parametric-reram-adc8", ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", *ANALOG)),
+    "reram-2b": ("parametric-reram-adc8", ()),
+    "digital": ("dcim-28nm", ("chip.tiles=64",)),
+}  # fmt: skip
+EXACT = ("digital", "reram-2b", "wtm2101")
+
+
+def chip(name: str) -> Any:
+    """A chip of the table."""
+    preset, overrides = CHIPS[name]
+    return load_chip(preset, overrides=list(overrides))
+
+
+def shared() -> Path:
+    """The folder of data."""
+    return Path(os.environ.get("INSITU_SHARED_DATA", str(ROOT.parent / "shared" / "data")))
+
+
+def exact() -> dict[str, Any]:
+    """A network after some steps of training: integers of eval against those of the compiled program."""
+    import torch
+
+    from insitu.nn import Config, Schedule, convert, fit
+
+    torch.manual_seed(0)
+    nn = torch.nn
+    model = nn.Sequential(
+        nn.Conv2d(2, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.ReLU6(),
+        nn.Conv2d(16, 24, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(600, 100),
+    )  # fmt: skip
+    x, y = torch.randn(128, 2, 12, 12), torch.randint(0, 100, (128,))
+    found: dict[str, Any] = {"values": 0, "mismatches": 0, "chips": len(EXACT)}
+    for name in EXACT:
+        made = fit(convert(model, chip(name), config=Config(data=x)), x, y, Schedule(10))
+        deployed = insitu.deploy(made, chip(name), data={"x": x.numpy()}, physics="ideal")
+        given = torch.randn(10_000, 2, 12, 12)
+        (values,) = deployed.run(given[:, None].numpy()).values()
+        mine = np.concatenate([made(given[i : i + 500]).numpy() for i in range(0, len(given), 500)])
+        found["values"] += mine.size
+        found["mismatches"] += int(np.count_nonzero(values[:, 0].astype(np.float32) != mine))
+    return found | {"values_per_chip": found["values"] // len(EXACT)}
+
+
+def networks() -> dict[str, Any]:
+    """Name: (model, inputs, labels)."""
+    data = shared()
+    kws, vww, cifar = (np.load(data / p) for p in ("mlperf_tiny/kws01.npz", "vww_coco/vww96.npz", "cifar10/test.npz"))
+    mean, sd = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    images, labels = cifar["x"][:1000], cifar["y"][:1000]
+    normal = ((images / 255 - mean) / sd).transpose(0, 3, 1, 2).astype(np.float32)
+    mfcc = ((kws["mfcc_q"].astype(np.float32) - kws["zero_point"]) * kws["scale"]).astype(np.float32)
+    tiny, resnet = data / "mlperf_tiny", data / "cifar_resnet"
+    return {
+        "kws": (tiny / "kws_dscnn.onnx", mfcc, kws["y"]),
+        "vww": (tiny / "vww_mobilenet_025_96.onnx", vww["x"].astype(np.float32) / 255, vww["y"]),
+        "ic": (tiny / "ic_resnet8.onnx", images.astype(np.float32), labels),
+        "resnet20": (resnet / "resnet20.onnx", normal, labels),
+        "resnet32": (resnet / "resnet32.onnx", normal, labels),
+    }
+
+
+def ptq(*names: str) -> dict[str, Any]:
+    """Drop of accuracy in points by network, and the largest."""
+    rows: dict[str, Any] = {}
+    for name, (model, x, y) in networks().items():
+        if not names or name in names:
+            d = insitu.deploy(model, chip("digital"), data={"x": x, "y": y}, physics="ideal", instances=1, max_chips=8)
+            a, b = (d.metrics[k].value for k in ("accuracy_float", "accuracy_quantized"))
+            rows[name] = {"float": a, "quantized": b, "drop_points": round(100 * (a - b), 3)}
+    return {"networks": rows, "worst_points": max(r["drop_points"] for r in rows.values())}
+
+
+def train(task: str, name: str, times: str = "1h,1d,1y", at: str = "86400.0") -> dict[str, Any]:
+    """Drops in points against the fine-tuned float network, and the share of the loss that noise-aware training takes
+    back."""
+    sys.path.insert(0, str(ROOT / "examples" / "11_noise_aware"))
+    import recipe
+    import tasks
+
+    fsdd = task == "fsdd"
+    given = tasks.spoken_digits(shared() / "fsdd") if fsdd else tasks.cifar(shared() / "cifar10")
+    with tempfile.TemporaryDirectory() as folder:
+        steps, tune = (1500, 600) if fsdd else (1200, 400)
+        made = recipe.stages(given, chip(name), steps=steps, tune=tune, out=Path(folder))
+    if not fsdd:
+        given = recipe.replace(given, test_x=given.test_x[:300], test_y=given.test_y[:300])
+    rows = {n: recipe.measured(m, given, chip(name), instances=10, times=times) for n, m in made.items()}
+    return summary(rows, at)
+
+
+def summary(rows: dict[str, Any], at: str = "86400.0") -> dict[str, Any]:
+    """The figures of a recipe's rows."""
+    ideal = rows["baseline"]["float"]
+    mean = {n: {t: float(np.mean(v)) for t, v in r["chip"].items()} for n, r in rows.items()}
+    loss, left = (100 * (ideal - mean[n][at]) for n in ("baseline", "noise"))
+    hour, year = min(mean["noise"], key=float), max(mean["noise"], key=float)
+    return {
+        "float": ideal, "means": mean, "loss_points": round(loss, 3), "left_points": round(left, 3),
+        "recovered": round((loss - left) / loss, 3) if loss > 0 else 1.0,
+        "holds": int((loss - left) / loss >= 0.8 if loss >= 3 else left <= 1.0),
+        "year_points": round(100 * (mean["noise"][hour] - mean["noise"][year]), 3),
+        "year_points_ptq": round(100 * (mean["baseline"][hour] - mean["baseline"][year]), 3),
+    }  # fmt: skip
+
+
+def plan(name: str) -> dict[str, Any]:
+    """Accuracy of DNN_S with and without the searched plan, and what that costs."""
+    stored = np.load(shared() / "kws_arm" / "dnn_s_features.npz")
+    data, model = {"x": stored["x"], "y": stored["y"]}, shared() / "kws_arm" / "dnn_s.onnx"
+    both = [
+        insitu.deploy(model, chip(name), data=data, options=Options(instances=10, time="1d", optimize=how))
+        for how in ("", "accuracy")
+    ]
+    ideal = both[0].metrics["accuracy_quantized"].value
+    before, after = (d.metrics["accuracy_chip_mean"].value for d in both)
+    found = both[1].result.extra["optimize"]
+    return {
+        "ideal": ideal, "default": before, "searched": after, "gap_points": round(100 * (ideal - before), 2),
+        "share": round((after - before) / (ideal - before), 3), "energy_ratio": found["energy_ratio"],
+        "cells_ratio": found["cells_ratio"], "plan": found["layers"],
+    }  # fmt: skip
+
+
+def main() -> None:
+    known = {"exact": exact, "ptq": ptq, "train": train, "plan": plan}
+    made: Any = known[sys.argv[1]]
+    print(json.dumps(made(*sys.argv[2:])))
+
+
+if __name__ == "__main__":
+    main()
