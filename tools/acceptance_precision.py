@@ -87,6 +87,7 @@ def transforms(rng: np.random.Generator, chip: str) -> tuple[Precision, int]:
         reads=(some(0.4, 2, 3, 8) or 0) if analog else 0,
         signed=(some(0.5, "pn", "shift") or "") if unsigned and not wide else "",
         finer=(some(0.4, (1,), (-1,), (0, 1), (2, 0)) or ()) if analog else (),
+        finer_columns=(some(0.4, (0, 2), (1, -1), (2, 0, 1)) or ()) if chip.startswith("adc") else (),
     )
     return wanted, int(rng.choice([9, 12, 15])) if wide else 7
 

@@ -137,6 +137,7 @@ def cases(draw: st.DrawFn) -> tuple[str, Precision]:
         reads=draw(st.sampled_from([0, 3])) if analog else 0,
         signed=draw(st.sampled_from(signed)),
         finer=draw(st.sampled_from([(), (), (1,), (0, 1), (2, 0), (-1,)])) if analog else (),
+        finer_columns=draw(st.sampled_from([(), (), (0, 2), (1, -1, 0)])) if name.startswith("adc") else (),
     )
 
 
@@ -250,6 +251,27 @@ def test_wide_codes_mean_what_they_say() -> None:
 # what they cost, and what they are for
 
 
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("name", ["adc", "adc-unipolar", "adc-joined"])
+def test_every_column_tile_has_its_own_range(name: str, kind: str) -> None:
+    """Codes of a column are those that the whole layer has at that column's range."""
+    graph = network(kind, 4)
+    steps = (-1, 0, 2)
+    made, session = built(graph, *planned(graph, name, Precision(finer_columns=steps)))
+    agree(graph, made, session)
+    layer = next(n for n in made.nodes if n.attr("readout", "") == "adc")
+    columns = made.constants[layer.inputs[2]].size
+    each = [len(part) for part in np.array_split(np.arange(columns), 3)]
+    codes, axis = codes_of(made, None, graph), 2 if layer.op == "Conv" else -1
+    for step, part in zip(steps, np.array_split(np.arange(columns), 3), strict=True):
+        chip, plan = planned(graph, name, Precision(finer=(step,)) if step else Precision())
+        alike = precision.apply_plan(graph, chip, plan=plan)
+        assert np.array_equal(np.take(codes, part, axis), np.take(codes_of(alike, None, graph), part, axis))
+    bound = {b.readout.shift for s in session.program.sections for b in s.bindings}
+    assert sum(each) == columns
+    assert len(bound) == len(steps) or min(bound) == 0, "a binding has one range"
+
+
 def test_copies_and_reads_are_counted() -> None:
     graph = network("conv", 5)
     found = {}
@@ -356,6 +378,8 @@ def test_what_does_not_fit_is_an_answer() -> None:
         ("wtm2101", Precision(finer=(1,)), "row parts, or copies apart"),
         ("adc", Precision(finer=(1, 2)), "one, or one for each of its 1 row parts"),
         ("wtm2101", Precision(weight_shift=3), "what a cell holds"),
+        ("wtm2101", Precision(finer_columns=(1, 0)), "a readout of kind wtm2101"),
+        ("adc", Precision(finer_columns=(1,) * 99), "99 tiles of"),
     ],
 )
 def test_what_a_chip_cannot_do_is_refused(name: str, wanted: Precision, match: str) -> None:
@@ -384,7 +408,7 @@ def test_files_are_strict(text: str, match: str, tmp_path: Path) -> None:
 
 def test_plans_keep_their_transforms() -> None:
     graph = network("matmul", 8)
-    wanted = Precision(copies=2, apart=True, reads=4, finer=(1, 0), signed="pn")
+    wanted = Precision(copies=2, apart=True, reads=4, finer=(1, 0), signed="pn", finer_columns=(0, 2))
     plan = planned(graph, "adc", wanted)[1]
     assert plan_from_json(plan_to_json(plan)) == plan
 

@@ -264,6 +264,19 @@ def test_weights_far_beyond_a_cell(mode: str) -> None:
     holds(import_model(proto, reading=Reading(parse_options(text))))
 
 
+@pytest.mark.parametrize("mode", ["MIX_MODE", "DIG_MODE"])
+def test_kernels_far_beyond_a_cell(mode: str) -> None:
+    from insitu.frontend.wtm2101_options import parse_options
+
+    rng = np.random.default_rng(9)
+    w = weights(rng, 6, 2, 3, 3)
+    w[[0, 5], 1] = weights(rng, 2, 3, 3, peak=12000)
+    proto = network(layer("Conv", "x", "y", gain=8192, relu=True, kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=2),
+                    inputs={"x": [1, 4, 6, 5]}, outputs=["y"], tensors={"y.w": w, "y.b": biases(rng, 6)})  # fmt: skip
+    text = f'layerOptiConfig {{ name: "y" sparseMatrixOpti {{ sp_mode: {mode} }} }}'
+    holds(import_model(proto, reading=Reading(parse_options(text))))
+
+
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the vendor's samples are not here")
 def test_the_keyword_network_gives_the_expected_outputs_of_the_programming_tool() -> None:
     """expected_out.bin: each layer's array outputs before its Relu, 100 frames in the order of random_idx.txt."""

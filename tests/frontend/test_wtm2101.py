@@ -215,6 +215,51 @@ def test_conv_with_pads_by_name(rng: np.random.Generator, named: dict[str, str])
     assert np.array_equal(stepped(graph, {"x": x[None]})["y"][0, 0], read(_conv(x, w, b, (0, 0, 1, 1), (2, 1)), 1024))
 
 
+@pytest.mark.parametrize("mode", ["MIX_MODE", "DIG_MODE"])
+@pytest.mark.parametrize("group", [1, 2])
+def test_convolutions_that_the_processor_helps_with(rng: np.random.Generator, mode: str, group: int) -> None:
+    w, b, pads, strides = weights(rng, 6, 4 // group, 3, 2), biases(rng, 6), (1, 0, 2, 1), (2, 1)
+    w[:, 1, 0, 1] = weights(rng, 6, 1, peak=9000)[:, 0]
+    w[4, 0, 2, 0] = -20000
+    nodes = layer("Conv", "x", "y", gain=8192, kernel_shape=[3, 2], strides=strides, pads=pads, group=group)
+    proto = network(nodes, inputs={"x": [1, 4, 7, 6]}, outputs=["y"], tensors={"y.w": w, "y.b": b})
+    text = f'layerOptiConfig {{ name: "y" sparseMatrixOpti {{ sp_mode: {mode} }} }}'
+    x, whole = rng.integers(0, 60, (5, 1, 4, 7, 6)), np.zeros((6, 4, 3, 2), np.int64)
+    for o in range(6):
+        first = o // (6 // group) * (4 // group)
+        whole[o, first : first + 4 // group] = w[o]
+    lows = (whole + 128) % 256 - 128
+    for sample, got in zip(x, stepped(imported(proto, options=parse_options(text)), {"x": x})["y"], strict=True):
+        if mode == "DIG_MODE":
+            wanted = read(_conv(sample[0], whole, b, pads, strides), 8192)
+        else:
+            held = read(_conv(sample[0], lows, b, pads, strides), 8192)
+            high = _conv(sample[0], (whole - lows) // 256, np.zeros(6), pads, strides)
+            wanted = np.clip(held + _half_up(256 * high, 13), -128, 127)
+        assert np.array_equal(got[0], wanted)
+        assert len(np.unique(wanted)) > 20
+
+
+@pytest.mark.parametrize(("group", "dilations"), [(2, (1, 1)), (1, (2, 3)), (2, (1, 2))])
+def test_transposed_convolutions_in_groups_and_with_dilations(
+    rng: np.random.Generator, group: int, dilations: tuple[int, int]
+) -> None:
+    w, b = weights(rng, 4, 3, 2, 3), biases(rng, 3 * group)
+    nodes = layer("ConvTranspose", "x", "y", kernel_shape=[2, 3], strides=[2, 1], pads=[0, 1, 1, 0],
+                  dilations=dilations, group=group)  # fmt: skip
+    graph = imported(network(nodes, inputs={"x": [1, 4, 5, 6]}, outputs=["y"], tensors={"y.w": w, "y.b": b}))
+    x = codes(rng, 4, 5, 6)
+    tall, wide = dilations[0] + 1, 2 * dilations[1] + 1
+    full = np.zeros((3 * group, 4 * 2 + tall, 5 + wide), np.int64)
+    for i in range(4):
+        first = i // (4 // group) * 3
+        for o, row, col, a, c in np.ndindex(3, 5, 6, 2, 3):
+            at = (first + o, 2 * row + a * dilations[0], col + c * dilations[1])
+            full[at] += x[i, row, col] * int(w[i, o, a, c])
+    wanted = (full + b.astype(int)[:, None, None])[:, :-1, 1:]
+    assert np.array_equal(stepped(graph, {"x": x[None]})["y"][0, 0], read(wanted, 1024))
+
+
 @pytest.mark.parametrize(
     ("kernel", "strides", "pads", "extra"),
     [

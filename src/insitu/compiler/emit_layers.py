@@ -12,10 +12,12 @@ from insitu.compiler.banks import in_banks
 from insitu.compiler.commands import Axis, Op, Operand, TableVector, Task, descriptor, merge, split_loops
 from insitu.compiler.emitter import Emitter, axes_of, fill_halo, operand_at, vector_op
 from insitu.compiler.mapping import Placed
-from insitu.compiler.tile import Piece, owners, part_bounds, piece_columns, piece_matrix
+from insitu.compiler.tile import Piece, owners, part_bounds, piece_columns, piece_matrix, readout_steps
 from insitu.graph.graph import Node
 from insitu.graph.ops.mvm import bias_parts, block_signs
 from insitu.isa.program import Binding, Post, Readout, Tile, Vector
+from insitu.numeric.affine import Ints
+from insitu.numeric.readout import finer_step
 
 WIDE = Post()  # column sums as they are
 
@@ -61,17 +63,24 @@ def _piece_ops(emitter: Emitter, node: Node, piece: Piece, rects: list[Placed]) 
         alike.setdefault(tuple(sorted((p.rect.row0, p.segment, p.core) for p in chunk)), []).extend(chunk)
     for rows, chunk in alike.items():
         write = _whole if len({(segment, core) for _, segment, core in rows}) == 1 else _joined
-        for part in _runs(chunk):
+        for part in _runs(chunk, _converted(emitter, node, piece)):
             out += write(emitter, node, piece, part, window)
     return out
 
 
-def _runs(chunk: list[Placed]) -> list[list[Placed]]:
-    """Rectangles grouped into runs of adjacent columns."""
+def _converted(emitter: Emitter, node: Node, piece: Piece) -> Ints:
+    """How much finer each column of a piece is converted; a binding has one converter's range."""
+    if node.attr("readout") != "adc":
+        return np.zeros(piece.cols, np.int64)
+    return readout_steps(emitter.graph, node, piece_columns(emitter.graph, node, piece))
+
+
+def _runs(chunk: list[Placed], steps: Ints) -> list[list[Placed]]:
+    """Rectangles grouped into runs of adjacent columns that are read in the same steps."""
     out: list[list[Placed]] = []
     end = -1
     for p in sorted(chunk, key=lambda p: (p.rect.col0, p.rect.row0)):
-        if not out or p.rect.col0 > end:
+        if not out or p.rect.col0 > end or steps[p.rect.col0] != steps[out[-1][0].rect.col0]:
             out.append([])
         out[-1].append(p)
         end = max(end, p.rect.col0 + p.rect.cols)
@@ -364,8 +373,10 @@ def _readout(emitter: Emitter, node: Node, piece: Piece, columns: slice, prefix:
             biased=biased,
             reads=reads,
         )
+    more = int(readout_steps(emitter.graph, node, columns)[0])
+    multiplier, shift = finer_step(int(a("adc_m", 1)), int(a("adc_s", 0)), more)
     return Readout(
-        "adc", bits=a("adc_bits"), signed=bool(a("adc_signed")), multiplier=a("adc_m", 1), shift=a("adc_s", 0),
+        "adc", bits=a("adc_bits"), signed=bool(a("adc_signed")), multiplier=multiplier, shift=shift,
         parts=parts, slice_bits=(a("weight_bits"), a("slice_bits")), plane_bits=(a("input_bits"), a("plane_bits")),
         encoding=emitter.chip.macro.weights.encoding, finer=finer, finest=finest, reads=reads,
     )  # fmt: skip

@@ -20,7 +20,8 @@ class Precision:
     `input_shift`, `weight_shift`: driven codes and cells times 2**k.  `copies`: rows programmed so many times (a power
     of two), summed in the array, or read `apart` and averaged.  `reads`: array reads averaged (0: the chip's own).
     `signed`: "pn" doubles the rows for inputs of both signs, "shift" moves codes up.  `finer`: readout steps divided by
-    2**n, one number for all row parts or one for each.  Inputs wider than the drivers, as their QuantSpec has them,
+    2**n, one number for all row parts or one for each; `finer_columns`: one for each of equal tiles of a converter's
+    columns.  Inputs wider than the drivers, as their QuantSpec has them,
     take more passes whatever stands here.
     """
 
@@ -31,12 +32,14 @@ class Precision:
     reads: int = 0
     signed: str = ""
     finer: tuple[int, ...] = ()
+    finer_columns: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """ConfigError for a setting that no chip can mean."""
         for name, value, least, most in (
             ("input_shift", self.input_shift, 0, 8), ("weight_shift", self.weight_shift, 0, 8),
             ("copies", self.copies, 1, 64), ("reads", self.reads, 0, 64), *(("finer", n, -16, 16) for n in self.finer),
+            *(("finer_columns", n, -16, 16) for n in self.finer_columns),
         ):  # fmt: skip
             if type(value) is not int or not least <= value <= most:
                 raise ConfigError(f"precision.{name}", repr(value)[:40], f"an integer from {least} to {most}")

@@ -8,81 +8,35 @@ step with it, so that codes stay what they are; `finer` is what makes a step sma
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from insitu.arch.spec import Chip
-from insitu.base.errors import ConfigError, Infeasible, InfeasibleError
+from insitu.base.errors import Infeasible, InfeasibleError
 from insitu.compiler.plan import Precision, QuantPlan
+from insitu.compiler.precision_layer import (
+    Array,
+    Layer,
+    below_rows,
+    driven_zero,
+    moved_zero,
+    reach,
+    rows_range,
+    scaled_codes,
+    scaled_sums,
+    step_places,
+    too_wide,
+)
 from insitu.compiler.quantize import quantize
 from insitu.compiler.quantize_layers import weight_limit
 from insitu.compiler.tile import weight_nodes
 from insitu.graph.graph import Attr, Graph, Node, const_type
-from insitu.graph.ops.mvm import block_signs, drive_range
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import Ints, QuantSpec
 from insitu.numeric.readout import WTM_BIAS_UNIT
 
-Array = npt.NDArray[Any]
-MOST_COPIES, MOST_SHIFT, MOST_ROWS_AXES = 64, 62, 4
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One weight layer while passes rewrite it; `low`, `high` are the codes its input can have."""
-
-    chip: Chip
-    node: Node
-    wanted: Precision
-    source: QuantSpec
-    low: int
-    high: int
-    weight: Array
-    spec: QuantSpec
-    bias: Ints
-    multiplier: Ints | None
-    shift: Ints | None
-    gain: Ints | None
-
-    @property
-    def kind(self) -> str:
-        """Its readout."""
-        return str(self.node.attr("readout"))
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """Signs of its blocks of rows."""
-        return block_signs(self.node)
-
-    @property
-    def rows(self) -> int:
-        """Rows of one block."""
-        w = self.weight
-        return w.size // w.shape[0] if self.node.op == "Conv" else w.shape[0]
-
-    @property
-    def parts(self) -> tuple[int, ...]:
-        """Row boundaries of separate readings."""
-        return tuple(int(p) for p in self.node.attr("parts", ())) or (0, self.rows * len(self.blocks))
-
-    @property
-    def sums(self) -> Ints:
-        """Sum of each column's weights."""
-        w = np.asarray(self.weight, np.int64)
-        return w.reshape(len(w), -1).sum(axis=1) if self.node.op == "Conv" else w.sum(axis=0)
-
-    def fault(self, field: str, got: str, need: str, *ways: str) -> ConfigError:
-        """A transform that this chip cannot do on this layer."""
-        return ConfigError(
-            f"layer {self.node.name}: precision.{field}".rstrip("."), f"{got} on {self.chip.name}", need, try_=ways
-        )
-
-    def having(self, **attrs: Attr) -> Layer:
-        """The layer with other attributes."""
-        return replace(self, node=replace(self.node, attrs={**self.node.attrs, **attrs}))
+MOST_COPIES, MOST_ROWS_AXES = 64, 4
 
 
 def apply_plan(graph: Graph, chip: Chip, *, plan: QuantPlan) -> Graph:
@@ -99,7 +53,7 @@ def run(graph: Graph, chip: Chip, *, plan: QuantPlan) -> Graph:
     for node in weight_nodes(graph):
         wanted = plan.layers[node.name].precision if node.name in plan.layers else Precision()
         layer = _layer(graph, chip, node, wanted)
-        if wanted != Precision() or too_wide(layer) or _below_rows(layer):
+        if wanted != Precision() or too_wide(layer) or below_rows(layer):
             made[node.name] = transformed(layer)
     if not made:
         return graph
@@ -145,95 +99,10 @@ def _constants(layer: Layer) -> list[tuple[str, Array, QuantSpec | None]]:
     out: list[tuple[str, Array, QuantSpec | None]] = [
         (inputs[1], w.astype(np.int8 if small else np.int16), layer.spec), (inputs[2], layer.bias, None)
     ]  # fmt: skip
-    for index, table in ((3, layer.multiplier), (4, layer.shift), (5, layer.gain)):
+    for index, table in ((3, layer.multiplier), (4, layer.shift), (5, layer.steps)):
         if table is not None:
             out.append((inputs[index], np.ascontiguousarray(table), None))
     return out
-
-
-# what transforms share
-
-
-def rows_range(layer: Layer) -> tuple[int, int]:
-    """The codes that rows can be driven with: in passes, of any width."""
-    given = drive_range(layer.node)
-    if given is not None:
-        return given
-    signed, bits = layer.chip.macro.input.signed, max(layer.chip.macro.input.bits, layer.source.bits)
-    return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
-
-
-def too_wide(layer: Layer) -> bool:
-    """Whether the input has more bits than the rows take."""
-    return layer.source.bits > layer.chip.macro.input.bits
-
-
-def _below_rows(layer: Layer) -> bool:
-    """Whether codes of a digital or general converter's layer go below what its rows take."""
-    return layer.kind != "wtm2101" and drive_range(layer.node) is None and layer.source.lo < rows_range(layer)[0]
-
-
-def scaled_sums(layer: Layer, places: int, *, field: str, moved: bool = False) -> Layer:
-    """The layer whose column sums have become 2**places times what they were; its codes stay.
-
-    Of digits that are read one by one (`moved`: planes of inputs, slices of weights) every one stays as large as it was
-    and counts 2**places times as much.
-    """
-    if layer.kind == "adc" and moved:
-        return scaled_codes(replace(layer, bias=layer.bias << places), places, field=field)
-    if layer.kind == "adc":
-        return layer.having(adc_s=_places(layer, int(layer.node.attr("adc_s", 0)) + places, field))
-    layer = replace(layer, bias=layer.bias << places)
-    if layer.kind == "exact":
-        return scaled_codes(layer, places, field=field)
-    assert layer.gain is not None
-    gain, most = layer.gain << places, (layer.chip.macro.readout.gain or (256, 8192))[1]
-    down = int(layer.node.attr("k", 0)) if len(layer.parts) > 2 else 0
-    if int(gain.max()) >> down > most:
-        got = f"gains up to {int(gain.max()) >> down}"
-        raise layer.fault(field, got, f"at most {most}: fewer powers of two, or a plan with smaller gains")
-    return replace(layer, gain=gain)
-
-
-def scaled_codes(layer: Layer, places: int, *, field: str) -> Layer:
-    """The layer whose summed codes before requantization have become 2**places times what they were."""
-    assert layer.shift is not None
-    assert layer.multiplier is not None
-    shift, up = layer.shift + places, np.maximum(-(layer.shift + places), 0)
-    multiplier = layer.multiplier << up
-    if int(shift.max()) > MOST_SHIFT or int(multiplier.max()) >= 1 << 31:
-        raise layer.fault(field, f"shifts up to {int(shift.max())}", f"ratios that {MOST_SHIFT} places hold")
-    return replace(layer, multiplier=multiplier, shift=np.maximum(shift, 0))
-
-
-def _places(layer: Layer, places: int, field: str) -> int:
-    if not 0 <= places <= MOST_SHIFT:
-        raise layer.fault(field, f"a step of 2^{places}", f"0 to {MOST_SHIFT} places")
-    return places
-
-
-def _moved(layer: Layer, change: int) -> Layer:
-    """The layer whose zero is driven with a code that is `change` higher."""
-    less = change * layer.sums
-    if layer.kind == "exact":
-        return replace(layer, bias=layer.bias - less)
-    if layer.kind == "adc":
-        step = 2.0 ** int(layer.node.attr("adc_s", 0)) / int(layer.node.attr("adc_m", 1))
-        return replace(layer, bias=np.rint(layer.bias - less / step).astype(np.int64))
-    bias = np.rint((layer.bias - less) / WTM_BIAS_UNIT).astype(np.int64) * WTM_BIAS_UNIT
-    return replace(layer, bias=bias)
-
-
-def _driven_zero(layer: Layer) -> int:
-    """The code that stands for real 0 on a row."""
-    shift, offset = int(layer.node.attr("input_shift", 0)), int(layer.node.attr("input_offset", 0))
-    return (layer.source.zero_point << shift) + offset
-
-
-def _reach(layer: Layer, shift: int, offset: int) -> tuple[int, int]:
-    """The lowest and highest code before the drivers' bounds, those of negated rows included where there are any."""
-    ends = [s * ((q << shift) + offset) for q in (layer.low, layer.high) for s in layer.blocks]
-    return min(ends), max(ends)
 
 
 # the transforms, in order
@@ -241,7 +110,7 @@ def _reach(layer: Layer, shift: int, offset: int) -> tuple[int, int]:
 
 def signed_inputs(layer: Layer) -> Layer:
     """Inputs of both signs on rows that take none below 0: rows x and -x with weights w and -w, or codes moved up."""
-    wanted = layer.wanted.signed or ("shift" if _below_rows(layer) else "")
+    wanted = layer.wanted.signed or ("shift" if below_rows(layer) else "")
     if not wanted:
         return layer
     if layer.chip.macro.input.signed:
@@ -251,8 +120,8 @@ def signed_inputs(layer: Layer) -> Layer:
 
 
 def _doubled(layer: Layer, shift: int) -> Layer:
-    bounds, zero = rows_range(layer), _driven_zero(layer)
-    layer = _moved(layer, -zero).having(
+    bounds, zero = rows_range(layer), driven_zero(layer)
+    layer = moved_zero(layer, -zero).having(
         input_offset=-(layer.source.zero_point << shift), blocks=(1, -1), input_shift=shift, drive=bounds
     )
     return _within(layer, "signed", shift)
@@ -264,13 +133,13 @@ def _lifted(layer: Layer, shift: int) -> Layer:
     if lift == 0 or layer.low >= 0:
         return layer
     bounds = rows_range(layer)
-    layer = _moved(layer, lift).having(input_offset=offset + lift, input_shift=shift, drive=bounds)
+    layer = moved_zero(layer, lift).having(input_offset=offset + lift, input_shift=shift, drive=bounds)
     return _within(layer, "signed", shift)
 
 
 def _within(layer: Layer, field: str, shift: int) -> Layer:
     """The layer itself; ConfigError where codes leave the drivers' range on top."""
-    top, bounds = _reach(layer, shift, int(layer.node.attr("input_offset", 0)))[1], rows_range(layer)
+    top, bounds = reach(layer, shift, int(layer.node.attr("input_offset", 0)))[1], rows_range(layer)
     if top > bounds[1]:
         raise layer.fault(field, f"codes up to {top}", f"codes that rows take, {bounds[0]} to {bounds[1]}")
     return layer
@@ -297,8 +166,8 @@ def shifted_inputs(layer: Layer) -> Layer:
         return layer
     before, offset = int(layer.node.attr("input_shift", 0)), int(layer.node.attr("input_offset", 0))
     bounds, shift = rows_range(layer), before + more
-    low, high = _reach(layer, shift, offset << more)
-    clipped = _reach(layer, before, offset)[0] < bounds[0]  # codes below the rows are cut off already
+    low, high = reach(layer, shift, offset << more)
+    clipped = reach(layer, before, offset)[0] < bounds[0]  # codes below the rows are cut off already
     if high > bounds[1] or (low < bounds[0] and not clipped):
         raise layer.fault("input_shift", f"codes {low} to {high}", f"codes that rows take, {bounds[0]} to {bounds[1]}")
     layer = layer.having(input_shift=shift, input_offset=offset << more, drive=bounds)
@@ -339,8 +208,8 @@ def copied_rows(layer: Layer) -> Layer:
     layer = layer.having(blocks=signs, parts=parts, finer=finer * count)
     if layer.kind == "adc":
         return scaled_codes(replace(layer, bias=layer.bias << places), places, field="copies")
-    assert layer.gain is not None
-    return replace(layer, gain=layer.gain << places).having(k=k + places, apart=count)
+    assert layer.steps is not None
+    return replace(layer, steps=layer.steps << places).having(k=k + places, apart=count)
 
 
 def _fits_one_array(layer: Layer) -> None:
@@ -393,20 +262,41 @@ def _finer_adc(layer: Layer, each: tuple[int, ...]) -> Layer:
     if multiplier >= 1 << 31:
         raise layer.fault("finer", f"a step 2^{least} times finer", "a multiplier below 2^31")
     bias = layer.bias << most if most >= 0 else np.rint(layer.bias / 2.0**-most).astype(np.int64)
-    layer = replace(layer, bias=bias).having(adc_s=_places(layer, max(places, 0), "finer"), adc_m=multiplier)
+    layer = replace(layer, bias=bias).having(adc_s=step_places(layer, max(places, 0), "finer"), adc_m=multiplier)
     if most > least:
         layer = layer.having(finer=tuple(up - least for up in each))
     return scaled_codes(layer, most, field="finer")
+
+
+def column_ranges(layer: Layer) -> Layer:
+    """A converter's range for each of n equal tiles of the columns; a tile is a read of its own."""
+    wanted = layer.wanted.finer_columns
+    if not any(wanted):
+        return layer
+    columns = len(layer.bias)
+    if layer.kind != "adc":
+        raise layer.fault("finer_columns", f"a readout of kind {layer.kind}", "a converter, whose range it sets")
+    if len(wanted) > columns:
+        raise layer.fault("finer_columns", f"{len(wanted)} tiles of {columns} columns", "at most one for each column")
+    least, whole = min(wanted), layer.bias
+    layer = _finer_adc(layer, (least,) * (len(layer.parts) - 1)) if least else layer
+    small, more = divmod(columns, len(wanted))
+    up = np.repeat(np.array(wanted, np.int64) - least, [small + (i < more) for i in range(len(wanted))])
+    if int(layer.node.attr("adc_m", 1)) << max(int(up.max()) - int(layer.node.attr("adc_s", 0)), 0) >= 1 << 31:
+        raise layer.fault("finer_columns", f"a step 2^{max(wanted)} times finer", "a multiplier below 2^31")
+    node = replace(layer.node, inputs=(*layer.node.inputs[:5], f"{layer.node.name}.steps"))
+    bias = np.where(up + least >= 0, whole << np.maximum(up + least, 0), np.rint(whole * 2.0 ** (up + least)))
+    return scaled_codes(replace(layer, node=node, steps=up, bias=bias.astype(np.int64)), up, field="finer_columns")
 
 
 def _finer_gains(layer: Layer, each: tuple[int, ...]) -> Layer:
     if len(each) == 1:
         got = "one reading, whose gain is tied to its output's scale"
         raise layer.fault("finer", got, "a layer read in row parts, or copies apart")
-    assert layer.gain is not None
+    assert layer.steps is not None
     least, k = min(each), int(layer.node.attr("k", 0))
     bounds = layer.chip.macro.readout.gain or (256, 8192)
-    lowest, highest = int(layer.gain.min()) >> (k + max(each)), int(layer.gain.max()) >> (k + least)
+    lowest, highest = int(layer.steps.min()) >> (k + max(each)), int(layer.steps.max()) >> (k + least)
     if lowest < bounds[0] or highest > bounds[1] or k + least < 0:
         raise layer.fault("finer", f"gains of {lowest} to {highest}", f"{bounds[0]} to {bounds[1]}")
     layer = layer.having(k=k + least)
@@ -415,7 +305,8 @@ def _finer_gains(layer: Layer, each: tuple[int, ...]) -> Layer:
 
 Transform = Callable[[Layer], Layer]
 TRANSFORMS: tuple[Transform, ...] = (
-    wide_inputs, signed_inputs, shifted_inputs, shifted_weights, copied_rows, averaged_reads, finer_steps
+    wide_inputs, signed_inputs, shifted_inputs, shifted_weights, copied_rows, averaged_reads, finer_steps,
+    column_ranges,
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from insitu.arch.spec import Chip
 from insitu.graph.graph import Graph, Node
 from insitu.graph.ops.mvm import bias_parts, block_signs, programmed_rows
+from insitu.numeric.affine import Ints
 from insitu.numeric.readout import WTM_BIAS_UNIT
 
 REGIONS = {"up": 0, "down": 1}
@@ -155,15 +156,20 @@ def rectangles(graph: Graph, node: Node, piece: Piece, chip: Chip, *, apart: boo
 
 
 def column_bounds(graph: Graph, node: Node, piece: Piece, chip: Chip, cuts: int = 1) -> tuple[int, ...]:
-    """Column boundaries of a piece: no wider than an array, and one gain to a rectangle, since a read has one."""
+    """Column boundaries of a piece: no wider than an array, and one step to a rectangle, since a read has one."""
     widest = min(usable_columns(chip), max(-(-piece.cols // cuts), NARROWEST))
-    gain = np.zeros(piece.cols, np.int64)
-    if node.attr("readout") == "wtm2101":
-        table = np.asarray(graph.constants[node.inputs[5]], np.int64)
-        gain = table[piece_columns(graph, node, piece)] if table.size > 1 else gain
-    changes = (0, *(int(c) + 1 for c in np.flatnonzero(np.diff(gain))), piece.cols)
+    steps = readout_steps(graph, node, piece_columns(graph, node, piece))
+    changes = (0, *(int(c) + 1 for c in np.flatnonzero(np.diff(steps))), piece.cols)
     inner = [a + b for a, end in pairwise(changes) for b in balanced(end - a, widest)[:-1]]
     return (*inner, piece.cols)
+
+
+def readout_steps(graph: Graph, node: Node, columns: slice) -> Ints:
+    """What sets the readout's step of each column: its gain, or the powers of two by which a converter's is finer."""
+    table = np.asarray(graph.constants[node.inputs[5]], np.int64) if len(node.inputs) > 5 and node.inputs[5] else None
+    if table is None or table.size == 1:
+        return np.full(columns.stop - columns.start, 0 if table is None else table.flat[0], np.int64)
+    return table[columns]
 
 
 def piece_columns(graph: Graph, node: Node, piece: Piece) -> slice:

@@ -33,6 +33,9 @@ class Transforms(Config):
     reads: int | None = Field(default=None, ge=1, le=64, description="array reads averaged for one output")
     signed: Literal["pn", "shift"] | None = Field(default=None, description="how rows from 0 take negative inputs")
     finer: int | tuple[int, ...] | None = Field(default=None, description="readout steps over 2**n, by row part")
+    finer_columns: tuple[int, ...] | None = Field(
+        default=None, min_length=1, max_length=256, description="readout steps over 2**n, by equal tiles of the columns"
+    )
     activation_bits: int | None = Field(default=None, ge=2, le=16, description="width of the layer's input codes")
 
 
@@ -70,6 +73,8 @@ def _with(plan: QuantPlan, graph: Graph, chip: Chip, node: Node, transforms: Tra
     bits = given.pop("activation_bits", None)
     if "finer" in given:
         given["finer"] = (given["finer"],) if isinstance(given["finer"], int) else tuple(given["finer"])
+    if "finer_columns" in given:
+        given["finer_columns"] = tuple(given["finer_columns"])
     layer = plan.layers[node.name]
     layer = replace(layer, precision=replace(layer.precision, **given))
     plan = replace(plan, layers={**plan.layers, node.name: layer})

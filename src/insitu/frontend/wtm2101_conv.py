@@ -87,14 +87,11 @@ def _streamed(
 def conv_transpose(draft: Draft, call: Call) -> Value:
     """A transposed convolution as the convolution that gives all phases of its stride, then interleaved and cut."""
     x, w = draft.values[call.node.inputs[0]], weights_of(call, draft, 1)
-    rank = w.ndim - 2
-    if rank < 1 or call.integer("group", 1) != 1 or len(draft.shape(x)) != w.ndim:
-        raise call.fault(
-            f"weights {w.shape} in {call.attrs.get('group', 1)} groups", "one group, and weights of the input's rank"
-        )
+    rank, groups = w.ndim - 2, call.integer("group", 1)
+    if rank < 1 or len(draft.shape(x)) != w.ndim or groups < 1 or w.shape[0] % groups:
+        raise call.fault(f"weights {w.shape} in {groups} groups", "equal groups, and weights of the input's rank")
     strides, dilations, pads = windows(call, draft.shape(x)[2:], ())
-    if any(d != 1 for d in dilations):
-        raise call.fault(f"dilations {dilations}", "dilations of 1")
+    w = _spread(_ungrouped(w, groups), dilations)
     extra = tuple(call.attrs.get("output_padding") or (0,) * rank)[:rank]
     axes = [
         _Axis(size, k, s, pads[i], pads[i + rank], extra[i])
@@ -109,6 +106,23 @@ def conv_transpose(draft: Draft, call: Call) -> Value:
     plain = all(a.stride == 1 and a.out == a.positions and a.cut == 0 for a in axes)
     phased = array_layer(draft, call, x, equal, output=call.output if plain else "")
     return phased if plain else _interleaved(draft, call, phased, axes, w.shape[1])
+
+
+def _ungrouped(w: Ints, groups: int) -> Ints:
+    """Weights [I, O / groups, *kernel] as [I, O, *kernel], zeros between groups."""
+    each, outs = w.shape[0] // groups, w.shape[1]
+    whole = np.zeros((w.shape[0], outs * groups, *w.shape[2:]), np.int64)
+    for g in range(groups):
+        whole[g * each : (g + 1) * each, g * outs : (g + 1) * outs] = w[g * each : (g + 1) * each]
+    return whole
+
+
+def _spread(w: Ints, dilations: Sequence[int]) -> Ints:
+    """A kernel with the zeros that its dilations leave between taps."""
+    sizes = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], dilations, strict=True)]
+    wide = np.zeros((*w.shape[:2], *sizes), np.int64)
+    wide[(slice(None), slice(None), *(slice(None, None, d) for d in dilations))] = w
+    return wide
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from insitu.frontend.wtm2101_draft import INT8, Array, Call, Draft, Value, dialect, limit, rounding
 from insitu.frontend.wtm2101_drive import Matrix, blocks, driven, halves
 from insitu.frontend.wtm2101_options import ArrayOptions
-from insitu.frontend.wtm2101_sparse import high_part, products
+from insitu.frontend.wtm2101_sparse import HALF, Digital, high_part, products
 from insitu.graph.graph import Attr
 from insitu.numeric.affine import Ints, QuantSpec
 
@@ -30,7 +30,7 @@ def array_layer(
     name, low = name or call.name, call.low if low is None else low
     x, matrix = (x, matrix) if isinstance(x, Value) else _side_by_side(draft, x, matrix, name)
     matrix = replace(matrix, bias=matrix.bias << options.front, gain=matrix.gain << options.front >> options.magnify)
-    if matrix.conv is None and options.mode in ("MIX_MODE", "DIG_MODE"):
+    if options.mode in ("MIX_MODE", "DIG_MODE"):
         wide = matrix.weights << options.weight_shift
         if np.abs(wide).max(initial=0) > limit("cell") or options.mode == "DIG_MODE":
             return _by_processor(draft, call, x, matrix, name=name, output=output, options=options, low=low)
@@ -112,15 +112,16 @@ def _by_processor(
     _check_gain(call, matrix.gain)
     places = matrix.gain.bit_length() - 1
     if options.mode == "DIG_MODE":
-        sums = products(draft, call, x, matrix.weights, name=name, factor=1, shift=places, mode=rounding("DIG"),
-                        bias=_bias(call, matrix.bias))  # fmt: skip
+        after = Digital(1, places, rounding("DIG"), _bias(call, matrix.bias))
+        sums = products(draft, call, x, matrix, name=name, after=after)
         return draft.clipped(sums, low, 127, name=name, output=output)
     lows, highs = high_part(matrix.weights)
     part = replace(options, mode="", weight_shift=0, front=0, magnify=0)
     if options.weight_shift:
         draft.notes.append(f"{name}: weightOpti.num = {options.weight_shift} in MIX_MODE")
     held = array_layer(draft, call, x, replace(matrix, weights=lows), name=f"{name}.low", options=part, low=-128)
-    high = products(draft, call, x, highs, name=f"{name}.high", factor=256, shift=places, mode=rounding("MIX"))
+    after = Digital(2 * HALF, places, rounding("MIX"))
+    high = products(draft, call, x, replace(matrix, weights=highs), name=f"{name}.high", after=after)
     return draft.arithmetic("Add", [held, high], low, 127, name=name, output=output)
 
 
@@ -175,7 +176,7 @@ def _pieces(call: Call, weights: Ints, options: ArrayOptions) -> list[Ints]:
         )
         ways = (
             "sparseMatrixOpti { sp_mode: SIM_MODE } in the side file cuts them off as the vendor does",
-            "sp_mode: MIX_MODE adds their high part digitally (Gemm and Tdnn)",
+            "sp_mode: MIX_MODE adds their high part digitally",
         )
         raise call.fault(got, f"weights of at most {cell * limit('most_copies')}", try_=ways)
     left, pieces = weights, list[Ints]()

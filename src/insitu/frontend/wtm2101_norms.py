@@ -33,9 +33,9 @@ def group_norm(draft: Draft, call: Call) -> Value:
     """((x * scale_in - mean) / sqrt(variance + epsilon) * gamma + beta) / scale_out of groups of channels."""
     x = draft.values[call.node.inputs[0]]
     shape, groups = draft.shape(x), call.integer("num_groups", 1)
-    channels = shape[1] if len(shape) > 1 else 0
-    told = call.integer("num_channels", channels)
-    if channels < 1 or shape[:1] != (1,) or told != channels or groups < 1 or channels % groups:
+    channels = shape[1] if len(shape) > 1 and shape[0] == 1 else 0
+    fits = channels >= 1 and call.integer("num_channels", channels) == channels
+    if not fits or groups < 1 or channels % groups:
         got = f"{groups} groups of the {call.attrs.get('num_channels', channels)} channels of an input {shape}"
         raise call.fault(got, "a map [1, C, ..] whose C channels make up equal groups")
     if prod(shape[1:]) // groups > MOST:

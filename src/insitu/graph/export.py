@@ -296,6 +296,8 @@ def real_layer(graph: Graph, node: Node) -> tuple[Array, Array]:
     signs = block_signs(node)
     zero = zero * len(signs) if min(signs) > 0 else 0  # in rows driven with both signs it cancels
     step = 2.0 ** (int(node.attr("adc_s", 0)) - max(node.attr("finer", ()), default=0)) / int(node.attr("adc_m", 1))
+    if node.attr("readout") == "adc" and len(node.inputs) > 5:  # columns that are converted in finer steps
+        step = step / 2.0 ** np.asarray(graph.constants[node.inputs[5]], np.float64)
     if node.attr("readout") == "wtm2101":
         bias = bias * max(int(node.attr("apart", 1)), 1)  # every copy holds it
     weights = codes * w.scales(codes.ndim)

@@ -285,6 +285,10 @@ def _tables(graph: Graph, node: Node) -> Iterator[str]:
         if gain.min() < 1 or np.any(gain & (gain - 1)) or int(gain.min()) >> down < 1:
             yield f"{_label(node)}: gains {gain.min()} to {gain.max()}; needs powers of two above 2^k"
         return
+    columns = graph.constants[node.inputs[5]] if len(node.inputs) > 5 and node.inputs[5] else np.zeros(1, np.int64)
+    most = 0 if node.attr("readout") == "exact" else MOST_FINER
+    if columns.dtype.kind not in "iu" or columns.min() < 0 or columns.max() > 2 * most:
+        yield f"{_label(node)}: columns finer by {columns.min()} to {columns.max()}; needs 0 to {2 * most}"
     multiplier, shift = (graph.constants.get(v) for v in node.inputs[3:5])
     if multiplier is None or shift is None:
         yield f"{_label(node)} lacks its multiplier and shift tables"

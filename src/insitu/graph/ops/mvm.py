@@ -84,13 +84,16 @@ def bias_parts(node: Node, rows: int) -> tuple[int, ...]:
 def column_codes(
     x: Ints, w: Ints, node: Node, *, bias: Ints, gain: Ints | None, post: tuple[Ints, Ints] | None, zero_point: int
 ) -> Ints:
-    """Output codes of x [..., rows] times w [rows, cols]: readout and requantize as the node says."""
+    """Output codes of x [..., rows] times w [rows, cols]: readout and requantize as the node says.
+
+    `gain` holds G by column (wtm2101), or how many powers of two finer than the layer's step a column is converted.
+    """
     lo, hi, kind = int(node.attr("lo")), int(node.attr("hi")), node.attr("readout")
     if kind == "wtm2101":
         assert gain is not None
         return _wtm2101(x, w, node, bias=bias, gain=gain, lo=lo, hi=hi)
     assert post is not None
-    acc = (x @ w if kind == "exact" else _adc_sum(x, w, node)) + bias
+    acc = (x @ w if kind == "exact" else _adc_sum(x, w, node, gain)) + bias
     return requantize(
         acc, post[0], post[1], zero_point=zero_point, lo=lo, hi=hi, rounding=node.attr("rounding", "half_even")
     )
@@ -112,14 +115,21 @@ def _wtm2101(x: Ints, w: Ints, node: Node, *, bias: Ints, gain: Ints, lo: int, h
     return wtm2101_join(partials, k, lo=lo, hi=hi, finer=steps)
 
 
-def _adc_sum(x: Ints, w: Ints, node: Node) -> Ints:
+def _adc_sum(x: Ints, w: Ints, node: Node, finer_columns: Ints | None) -> Ints:
     """Sum of the converter's codes over row parts, input planes and weight slices."""
+    if finer_columns is not None and np.unique(finer_columns).size > 1:
+        total = np.zeros((*x.shape[:-1], w.shape[1]), np.int64)
+        for up in np.unique(finer_columns):
+            own = np.flatnonzero(finer_columns == up)
+            total[..., own] = _adc_sum(x, w[:, own], node, np.full(1, up))
+        return total
+    more = 0 if finer_columns is None else int(finer_columns.flat[0])
     total = np.zeros((*x.shape[:-1], w.shape[1]), np.int64)
     bits, signed = int(node.attr("adc_bits")), bool(node.attr("adc_signed"))
     parts = parts_of(node, w.shape[0])
     steps = finer(node, len(parts))
     for part, up in zip(parts, steps, strict=True):
-        multiplier, shift = finer_step(int(node.attr("adc_m", 1)), int(node.attr("adc_s", 0)), up)
+        multiplier, shift = finer_step(int(node.attr("adc_m", 1)), int(node.attr("adc_s", 0)), up + more)
         planes = input_planes(
             x[..., part],
             bits=int(node.attr("input_bits", 8)),
