@@ -34,7 +34,8 @@ LONG = ("vgg16", "densenet121", "resnet50")
 CASES = [
     *(
         pytest.param(n, c, id=f"{n}-{c}", marks=pytest.mark.long if (n, c) in BIG else ())
-        for n in QUICK for c in ("holds", "reload", "chips")
+        for n in QUICK
+        for c in ("holds", "reload", "chips")
     ),
     *(pytest.param(n, c, id=f"{n}-{c}", marks=pytest.mark.slow) for n in SLOW for c in ("holds", "reload", "chips")),
     *(pytest.param(n, c, id=f"{n}-{c}", marks=pytest.mark.long) for n in LONG for c in ("holds", "reload", "chips")),
