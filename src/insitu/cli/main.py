@@ -16,7 +16,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="an .onnx or .graph file, or a task (task:kws)")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="an .onnx or .graph file, a task (task:kws), a language model's folder, or shape:NAME"
+    ),
+]
 ProgramFile = Annotated[str, typer.Argument(metavar="P.insitu", help="a program, as `insitu compile` writes it")]
 ChipOption = Annotated[
     str, typer.Option("--chip", metavar="CHIP", help="a preset (`insitu chips` lists them) or a YAML file")

@@ -15,7 +15,8 @@ _HEAD = """# The commands
 Generated from the command tree by `python -m insitu.cli.reference`; do not edit.
 
 Results go to standard output, progress and messages to standard error. With `--json` standard output holds exactly one
-JSON object, whatever happens. A model is an existing file (.onnx or .graph), `task:NAME`, or the bare name of a task; a
+JSON object, whatever happens. A model is an existing file (.onnx or .graph), `task:NAME`, or the bare name of a task;
+for `run` also a language model's folder (config.json and safetensors) or `shape:NAME`, which has no weights. A
 chip is a preset or a YAML file.
 
 | exit code | meaning |

@@ -198,7 +198,7 @@ def draw(shape: ImageShape, chip: Chip, *, beside: str = "h100", weight_bits: fl
     """One image: every position of a layer is one read of its macros (banks: its weights at their rate).
 
     Attention runs on the vector units; every value is written and read once, 2 bytes each way.  The machine computes
-    with 16 bits at its peak times the factor of language models: its best, convolutions at batch 1 get less.
+    with 16 bits at its peak times the factor of language models: the best it could do; convolutions get less.
     """
     held = chip.capacity * (8 / weight_bits if chip.capabilities.gemv else 1)
     chips = max(1, ceil(sum(n.weights for n in shape.layers) / held))
