@@ -20,6 +20,7 @@ from insitu.isa.check import check_program
 from insitu.isa.container import program_bytes, program_from_bytes
 from insitu.isa.program import Program
 from insitu.isa.semantics import run as run_reference
+from insitu.sim.arms import conditions
 from insitu.sim.functional import load, run
 from insitu.sim.timing import simulate_time
 
@@ -101,6 +102,10 @@ def test_both_branches_are_compiled_and_each_sample_takes_one() -> None:
     assert general.host_ops == ()
     assert ops(program).count("PRED") == ops(program).count("ENDP") == 2  # neighbours share a block
     assert {"MVM", "SEL"} <= set(ops(program))
+    (condition,), chip = conditions(program), load_chip(CHIP)
+    macs = {v: simulate_time(program, chip, taken={condition: v}).counts.total["macs"] for v in (0, 1)}
+    assert macs == {0: 0, 1: 2 * 3 * 3}, "the product stands in the branch for 1"
+    assert simulate_time(program, chip).counts.total["macs"] == 18
 
 
 def test_a_branch_that_is_not_taken_does_nothing_wrong() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from insitu.base.errors import UsageError
 from insitu.isa.program import Binding, Descriptor, Program, Symbol, weight_ref
+from insitu.sim.arms import conditions
 from insitu.sim.counts import count
 from insitu.sim.timing import check_trace, simulate_time
 
@@ -56,6 +58,38 @@ def test_a_block_counts_as_run(toy, when: int) -> None:
     events, latency = both(program, toy.chip())
     assert (events["commands"], events["ram_read_bytes"], events["ram_write_bytes"]) == (2, 9, 8)
     assert latency == (1 + 1 + 1 + 8 + 8) * NS  # the condition, then the copy; the end is free
+
+
+def test_of_two_arms_the_longer_one_runs_or_the_one_that_the_value_says(toy) -> None:
+    ends = [Descriptor("b", 0, (1,), (1,)), Descriptor("b", 64, (8,), (1,)), Descriptor("b", 128, (8,), (1,))]
+    short, long = ("PRED 0 1", "DMA 1 2", "ENDP"), ("PRED 0 0", "LOOP 3", "DMA 1 2", "ENDL", "ENDP")
+    program, chip = built(toy, *short, *long, descriptors=ends), toy.chip()
+    reads = {v: simulate_time(program, chip, taken={("b", 0): v}).counts.total["ram_read_bytes"] for v in (0, 1)}
+    assert reads == {1: 2 + 8, 0: 2 + 3 * 8}  # the condition is read once for each arm
+    longer = simulate_time(program, chip)
+    assert longer.counts == simulate_time(program, chip, taken={("b", 0): 0}).counts
+    assert longer.latency_ps > simulate_time(program, chip, taken={("b", 0): 1}).latency_ps
+    assert count(program, chip).total["ram_read_bytes"] == 2 + 4 * 8
+    with pytest.raises(UsageError, match="no condition"):
+        simulate_time(program, chip, taken={("f", 0): 1})
+
+
+def test_of_nested_arms_the_longest_way_is_taken(toy) -> None:
+    """1: (2 or 5 copies); 0: 4 copies.  The inner choice makes 1 the longer one, 5 + 1 being more than 4."""
+    ends = [Descriptor("b", i, (1,), (1,)) for i in (0, 1)]
+    ends += [Descriptor("b", 64, (8,), (1,)), Descriptor("b", 128, (8,), (1,))]
+
+    def copies(n: int) -> tuple[str, ...]:
+        return ("DMA 2 3",) * n
+
+    inner = ("PRED 1 1", *copies(2), "ENDP", "PRED 1 0", *copies(5), "ENDP")
+    program = built(toy, "PRED 0 1", *inner, "ENDP", "PRED 0 0", *copies(4), "ENDP", descriptors=ends)
+    assert conditions(program) == (("b", 0), ("b", 1))
+    written = {
+        values: simulate_time(program, toy.chip(), taken=dict(values)).counts.total["ram_write_bytes"] // 8
+        for values in ((), ((("b", 1), 1),), ((("b", 0), 1), (("b", 1), 1)), ((("b", 0), 0),))
+    }
+    assert list(written.values()) == [5, 4, 2, 4]
 
 
 def test_moving_a_descriptor_reads_its_value(toy) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from insitu.isa.container import program_bytes
 from insitu.isa.program import HOME, Program, chip_of_space
 from insitu.isa.setup import memory_macros, setup_length
 from insitu.report.result import AccuracyPoint, LayerResult
+from insitu.sim.arms import conditions
 from insitu.sim.energy import Energy, energy
 from insitu.sim.poly import whole
 from insitu.sim.steady import steady_state
@@ -96,9 +97,11 @@ def cost(program: Program, chip: Chip) -> Cost:
     latency = timing.latency
     use = program.meta["cells_used"] / program.meta["cells"]
     metrics = {
-        "latency_s": Metric("latency_s", latency, "s", "modelled", "event-driven timing of the program, one inference"),
+        "latency_s": Metric(
+            "latency_s", latency, "s", "modelled", f"event-driven timing of the program, one inference{_arms(program)}"
+        ),
         **_throughput(program, chip, timing),
-        **spent.metrics(),
+        **{name: replace(m, note=m.note + _arms(program)) for name, m in spent.metrics().items()},
         **_energy_bounds(spent),
         "area_mm2": _square_millimetres(_times(arch_cost.area(chip), program.chips)),
         "cost_usd": _money(chip, program.chips),
@@ -116,6 +119,15 @@ def cost(program: Program, chip: Chip) -> Cost:
     return Cost(
         timing, spent, metrics, {**extra, "constants": weighed(extra["constants"], program, chip, timing, spent)}
     )
+
+
+def _arms(program: Program) -> str:
+    """What is said of commands that follow data."""
+    count = len(conditions(program))
+    if not count:
+        return ""
+    what = "a condition" if count == 1 else f"{count} conditions"
+    return f"; of {what} decided by data the arm with more work is taken as run, a block alone always"
 
 
 def _setup(program: Program, chip: Chip) -> dict[str, Metric]:

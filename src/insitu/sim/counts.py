@@ -81,7 +81,8 @@ class Counts:
 def count(program: Program, chip: Chip, *, reads: int | None = None) -> Counts:
     """What executing the program once asks of the chip; `reads` array reads are averaged (else the chip's own).
 
-    Commands under a PRED count as run: what is said is the most that any data can ask for.
+    Commands under a PRED count as run, those of both arms of an If: no data can ask for more of any event.  What one
+    run executes is `Timing.counts`.
     """
     program = written_out(program)
     return tally(program, chip, [_of_a_run(section) for section in program.sections], reads=reads)

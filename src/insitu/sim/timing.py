@@ -6,7 +6,7 @@ The model is stated in docs/design/timing.md.  Time is int64 picoseconds from th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,10 @@ from insitu.base.errors import ProgramError
 from insitu.isa.calls import written_out
 from insitu.isa.program import Program
 from insitu.isa.setup import setup_length, setup_only
-from insitu.sim.counts import Counts, labels, tally
+from insitu.sim.arms import Condition, chosen, left_over
+from insitu.sim.counts import Counts, executions, labels, tally
 from insitu.sim.events import Machine
+from insitu.sim.poly import whole
 from insitu.sim.stages import SECOND, Plan, Units, plan_section
 
 Spans = npt.NDArray[np.void]
@@ -72,18 +74,23 @@ class Timing:
 
 
 def simulate_time(
-    program: Program, chip: Chip, *, trace: bool = False, skip: bool = True, reads: int | None = None
-) -> Timing:
+    program: Program, chip: Chip, *, trace: bool = False, skip: bool = True, reads: int | None = None,
+    taken: Mapping[Condition, int] | None = None,
+) -> Timing:  # fmt: skip
     """Run the program in time; its named sizes must be bound.
 
     `skip` jumps over loop trips once the state of the whole machine repeats: the same result, sooner (a trace
     shows every trip, so it turns skipping off).  `reads` array reads are averaged per input vector, else as many as the
     chip's own calibration says.  A program in which a core waits forever raises ProgramError.
+    `taken` says what conditions are; of the others the arm with more work runs, of an arm alone that arm (sim/arms.py).
     What sets the cores up stands before the run and takes none of its time (`simulate_setup`).
     """
     program = written_out(program)
-    starts = [setup_length(section.code) for section in program.sections]
-    return _simulate(program, chip, starts=starts, trace=trace, skip=skip, reads=reads)
+    follows = any(c.op == "PRED" for section in program.sections for c in section.code)
+    run, kept = _arms_run(program, chip, reads, taken) if follows or taken else (program, None)
+    starts = [setup_length(section.code) for section in run.sections]
+    timing = _simulate(run, chip, starts=starts, trace=trace, skip=skip, reads=reads)
+    return timing if kept is None else _numbered(timing, program, kept)
 
 
 def simulate_setup(program: Program, chip: Chip) -> Timing:
@@ -115,6 +122,40 @@ def _simulate(
         last_ps=machine.last,
         spans=machine.spans if trace else None,
     )
+
+
+def _arms_run(
+    program: Program, chip: Chip, reads: int | None, taken: Mapping[Condition, int] | None
+) -> tuple[Program, list[list[int]]]:
+    """The program without the blocks that are not run, and by section the places of the commands that are left."""
+    units = Units()
+    work: list[list[int]] = []
+    for section in program.sections:
+        port, issue = units.of_port(section), units.of_core(section, "issue")
+        plans, runs = plan_section(program, section, chip, units=units, reads=reads), executions(section.code)
+        work.append([sum(plan_work(p, port, issue).values()) * whole(n) for p, n in zip(plans, runs, strict=True)])
+    values = chosen(program, work, taken)
+    kept = [left_over(section, values) for section in program.sections]
+    sections = [
+        replace(section, code=tuple(section.code[i] for i in left))
+        for section, left in zip(program.sections, kept, strict=True)
+    ]
+    return replace(program, sections=tuple(sections)), kept
+
+
+def _numbered(timing: Timing, program: Program, kept: Sequence[Sequence[int]]) -> Timing:
+    """A timing of part of a program, commands numbered as in all of it."""
+    last = [[0] * len(section.code) for section in program.sections]
+    for whole_section, own, left in zip(last, timing.last_ps, kept, strict=True):
+        for place, value in zip(left, own, strict=True):
+            whole_section[place] = value
+    spans = timing.spans
+    if spans is not None:
+        spans = spans.copy()
+        for number, left in enumerate(kept):
+            own = spans["section"] == number
+            spans["command"][own] = np.asarray(left, np.int64)[spans["command"][own]]
+    return replace(timing, last_ps=last, spans=spans)
 
 
 def check_trace(spans: Spans) -> list[tuple[int, int]]:
