@@ -70,6 +70,10 @@ def test_of_two_arms_the_longer_one_runs_or_the_one_that_the_value_says(toy) -> 
     assert longer.counts == simulate_time(program, chip, taken={("b", 0): 0}).counts
     assert longer.latency_ps > simulate_time(program, chip, taken={("b", 0): 1}).latency_ps
     assert count(program, chip).total["ram_read_bytes"] == 2 + 4 * 8
+    traced = simulate_time(program, chip, trace=True)
+    assert traced.spans is not None
+    assert {*traced.spans["command"].tolist()} == {0, 3, 4, 5}, "numbered as in the whole program"
+    assert [n for n, ps in enumerate(traced.last_ps[0]) if ps == 0] == [1, 2]
     with pytest.raises(UsageError, match="no condition"):
         simulate_time(program, chip, taken={("f", 0): 1})
 
