@@ -51,7 +51,8 @@ def main() -> int:
         if seed % 50 == 49:
             print(f"{seed + 1} graphs", file=sys.stderr)
     share = equal / max(values, 1)
-    shown: dict[str, int | float] = {"graphs": graphs, "chips": len(CHIPS), "too_large": too_large, "mismatches": mismatches}
+    shown: dict[str, int | float] = {"graphs": graphs, "chips": len(CHIPS), "too_large": too_large}
+    shown["mismatches"] = mismatches
     shown |= {"checked_values": checked, "values": values, "equal_fraction": share, "max_difference": apart}
     shown |= {"tie_fraction": ties / max(values, 1), "equal_fraction_all": equal_all / max(values, 1)}
     print(json.dumps(shown))
