@@ -28,17 +28,22 @@ CHIPS: dict[str, tuple[str, tuple[str, ...], int]] = {
     "adc-chips": ("parametric-reram-adc8", ("memories.ram.size=4 MiB",), 80),
 }
 QUICK = ("tc_resnet8", "squeezenet", "mobilenet_v2")
-BIG = (("mobilenet_v2", "holds"), ("mobilenet_v2", "chips"), ("squeezenet", "holds"))
 SLOW = ("resnet18", "googlenet", "unet")
 LONG = ("vgg16", "densenet121", "resnet50")
+KINDS = ("holds", "reload", "chips")
+EVERY = ("tc_resnet8-holds", "tc_resnet8-reload", "tc_resnet8-chips", "squeezenet-reload", "squeezenet-chips",
+         "mobilenet_v2-reload", "resnet18-chips", *(f"{n}-reload" for n in SLOW))  # fmt: skip
+
+
+def marks(name: str, kind: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Each network turns up in `make test`; all kinds of it where the acceptance points run."""
+    if f"{name}-{kind}" not in EVERY:
+        return (pytest.mark.long,)
+    return (pytest.mark.slow,) if name in SLOW else ()
+
+
 CASES = [
-    *(
-        pytest.param(n, c, id=f"{n}-{c}", marks=pytest.mark.long if (n, c) in BIG else ())
-        for n in QUICK
-        for c in ("holds", "reload", "chips")
-    ),
-    *(pytest.param(n, c, id=f"{n}-{c}", marks=pytest.mark.slow) for n in SLOW for c in ("holds", "reload", "chips")),
-    *(pytest.param(n, c, id=f"{n}-{c}", marks=pytest.mark.long) for n in LONG for c in ("holds", "reload", "chips")),
+    *(pytest.param(n, c, id=f"{n}-{c}", marks=marks(n, c)) for n in (*QUICK, *SLOW, *LONG) for c in KINDS),
     *(pytest.param(n, "adc-chips", id=f"{n}-adc", marks=pytest.mark.long) for n in ("mobilenet_v2", "resnet18")),
 ]
 

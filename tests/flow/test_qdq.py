@@ -27,7 +27,7 @@ from tests.graph.networks import node
 
 Array = np.ndarray[Any, Any]
 EXACT = ("exact", "exact-small", "exact-unsigned", "exact-joined")
-GRAPHS = 100
+GRAPHS = 50
 BAR = 0.9999
 FAST = Options(physics="ideal", instances=1, check=1)
 DTYPES = ("uint8", "int8", "uint16", "int16")
@@ -62,7 +62,7 @@ def test_random_graphs_give_onnx_runtimes_integers() -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_random_graphs() -> None:
+def test_many_random_graphs() -> None:
     """tools/acceptance_qdq.py takes three hundred on every readout."""
     check(range(GRAPHS), EXACT)
 

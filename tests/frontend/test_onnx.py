@@ -387,7 +387,7 @@ def test_external_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", ["same", "none", "own"])
+@pytest.mark.parametrize("names", ["own", *(pytest.param(n, marks=pytest.mark.long) for n in ("same", "none"))])
 def test_fifty_thousand_nodes_in_seconds(names: str) -> None:
     count = 50_000
     graph = model([], inputs=ROW, outputs=[f"v{count}"])
