@@ -2,6 +2,7 @@
 
     python tools/accept.py 01               every point
     python tools/accept.py 01 demo bytes    the points with these ids; docs/status.md stays as it is
+    python tools/accept.py 01 demo --write  the same, and their rows there are written anew
 
 A point is a command with a figure taken from its output and a bar for the figure, or something a person looked at:
 
@@ -196,24 +197,35 @@ def verdicts(points: list[Point]) -> list[Verdict]:
     return judged
 
 
-def section(issue: str, title: str, judged: list[Verdict]) -> str:
+def row(verdict: Verdict) -> str:
+    """One line of a section's table."""
+    point = verdict.point
+    bar = "by eye" if point.by == "eye" else point.bar
+    figure = verdict.figure if not verdict.why else f"{verdict.figure} ({verdict.why})"
+    cells = (point.id, point.text, bar, figure, "yes" if verdict.holds else "**no**")
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def section(issue: str, title: str, rows: list[str]) -> str:
     """One section of docs/status.md."""
-    held = sum(verdict.holds for verdict in judged)
+    held = sum(line.endswith("| yes |") for line in rows)
     lines = [
         f"## {issue} {title}",
         "",
-        f"{held} of {len(judged)} points hold; run on {date.today().isoformat()}.",
+        f"{held} of {len(rows)} points hold; run on {date.today().isoformat()}.",
         "",
         "| point | what must hold | bar | figure | holds |",
         "|---|---|---|---|---|",
+        *rows,
     ]
-    for verdict in judged:
-        point = verdict.point
-        bar = "by eye" if point.by == "eye" else point.bar
-        figure = verdict.figure if not verdict.why else f"{verdict.figure} ({verdict.why})"
-        cells = (point.id, point.text, bar, figure, "yes" if verdict.holds else "**no**")
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def written_rows(page: str, issue: str) -> dict[str, str]:
+    """The rows of an issue's section as they stand, by the point's id."""
+    parts = [part for part in re.split(r"(?m)^(?=## )", page) if part.startswith(f"## {issue} ")]
+    lines = parts[0].splitlines()[6:] if parts else []
+    return {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
 
 
 def replace_section(page: str, issue: str, text: str) -> str:
@@ -228,6 +240,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run acceptance/NN.yaml and write docs/status.md.")
     parser.add_argument("issue", help="the number of the file, such as 01")
     parser.add_argument("ids", nargs="*", help="run only these points and leave docs/status.md as it is")
+    parser.add_argument("--write", action="store_true", help="write the rows of these points, the others stay")
     arguments = parser.parse_args()
     issue = arguments.issue.zfill(2)
     try:
@@ -237,8 +250,11 @@ def main() -> int:
         return error.exit_code
     points = [point for point in acceptance.points if not arguments.ids or point.id in arguments.ids]
     judged = verdicts(points)
-    if not arguments.ids:
-        write_text(STATUS, replace_section(STATUS.read_text(), issue, section(issue, acceptance.title, judged)))
+    if arguments.write or not arguments.ids:
+        page = STATUS.read_text()
+        rows = written_rows(page, issue) | {verdict.point.id: row(verdict) for verdict in judged}
+        kept = [rows[point.id] for point in acceptance.points if point.id in rows]
+        write_text(STATUS, replace_section(page, issue, section(issue, acceptance.title, kept)))
     held = sum(verdict.holds for verdict in judged)
     print(f"{held} of {len(judged)} points hold")
     return 0 if held == len(judged) else 1
