@@ -14,6 +14,7 @@ from insitu.arch.load import chip_json, load_chip
 from insitu.base.errors import InfeasibleError, UsageError
 from insitu.base.store import RunFolder, hash_file
 from insitu.cli import console
+from insitu.cli.inputs import parse_count
 from insitu.cli.run import INFEASIBLE, OURS, Request
 from insitu.flow.chain import Deployment
 from insitu.flow.folder import default_folder, fill_run
@@ -27,7 +28,7 @@ from insitu.flow.language import (
 )
 from insitu.frontend.load import load_language_model
 from insitu.llm.generate import Sampling
-from insitu.llm.tokens import Numbers, prompt_tokens, text_tokens
+from insitu.llm.tokens import Numbers, Tokenizer, prompt_tokens, read_tokenizer, text_tokens
 from insitu.report.result import Result
 from insitu.report.summary import same_numbers, summary_lines
 from insitu.report.text import percent, quantity
@@ -51,12 +52,14 @@ def run_language(request: Request, prompt: Prompt) -> int:
     options = LanguageOptions(
         context=prompt.context, tokens=prompt.tokens, physics=request.physics, seed=given.seed,
         sampling=Sampling(prompt.temperature, prompt.top_p, given.seed), max_chips=request.max_chips,
-        samples=None if request.samples == "all" else int(request.samples), calibrated=request.calibrated,
+        samples=parse_count("--samples", request.samples), calibrated=request.calibrated,
     )  # fmt: skip
     chip = load_chip(given.chip, overrides=given.sets or ())
     model = load_language_model(given.model)
     if "head.w" not in model.weights:
         raise UsageError(given.model, "an encoder, which has no next token", "a decoder")
+    tokenizer = read_tokenizer(Path(given.model), model.arch.vocab)
+    ids = _prompt(tokenizer, prompt, model.arch.vocab)
     place = Path(request.out) if request.out else _place(request, prompt, json_.dumps(chip_json(chip), sort_keys=True))
     progress, start = console.Progress(), time.time()
     with RunFolder.create(place) as folder:
@@ -65,7 +68,6 @@ def run_language(request: Request, prompt: Prompt) -> int:
         except InfeasibleError as error:
             return _say(replace(infeasible_result(model, chip, error, options), run_dir=str(place)), request.json, {})
         progress.end()
-        ids = prompt_tokens(deployed.tokenizer, prompt.text, model.arch.vocab) if prompt.text else [1]
         spoken = _speak(deployed, ids, quiet=request.json)
         texts = text_tokens(deployed.tokenizer, Path(given.data), model.arch.vocab) if given.data else []
         scores = scored(deployed, texts, progress=progress) if texts else {}
@@ -76,6 +78,18 @@ def run_language(request: Request, prompt: Prompt) -> int:
         fill_run(folder, step, host={"started_s": start, "simulated_tokens_per_s": spoken.pop("rate")})
         folder.write_json("tokens.json", spoken)
     return _say(replace(result, run_dir=str(place)), request.json, spoken)
+
+
+def _prompt(tokenizer: Tokenizer, prompt: Prompt, vocab: int) -> list[int]:
+    """The prompt's tokens; without one, the token that begins a text."""
+    ids = prompt_tokens(tokenizer, prompt.text, vocab) if prompt.text else [1]
+    most = prompt.context - 1
+    if not 0 < len(ids) <= most:
+        got, more = f"{len(ids):,} tokens", f"--context {1 << len(ids).bit_length()}"
+        raise UsageError(
+            "--prompt", got, f"1 to {most:,}, what caches of {prompt.context:,} hold less one", try_=[more]
+        )
+    return ids
 
 
 def _place(request: Request, prompt: Prompt, chip: str) -> Path:

@@ -128,6 +128,7 @@ def insitu_(
 
 @app.command()
 def run(
+    typed: typer.Context,
     model: Model,
     chip: ChipOption,
     data: Data = None,
@@ -214,11 +215,14 @@ def run(
         calibrated=calibration, out=out,
         json=json,
     )  # fmt: skip
+    from insitu.cli.kinds import given, refuse_idle
+
     if model.startswith("shape:"):
         from insitu.cli import shape as shapes
         from insitu.flow.shape import BESIDE, ShapeOptions
 
-        limit = 0 if max_chips == 1 else max_chips
+        refuse_idle(typed, model, "a shape")
+        limit = max_chips if given(typed, "max_chips") else 0
         options = ShapeOptions(
             context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE), requests,
             tokens, prompts_on, draft, seed=seed,
@@ -229,11 +233,9 @@ def run(
     if is_language_model(model):
         from insitu.cli.language import Prompt, run_language
 
+        refuse_idle(typed, model, "a language model")
         return run_language(request, Prompt(prompt or "", tokens, temperature, top_p, context or 256))
-    if prompt is not None:
-        from insitu.base.errors import UsageError
-
-        raise UsageError("--prompt", f"{model} is no language model", "a folder with config.json and safetensors")
+    refuse_idle(typed, model, "a network")
     return command.run(request)
 
 

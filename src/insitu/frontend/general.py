@@ -8,7 +8,7 @@ run either; `General.host_ops` says what went there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -24,7 +24,7 @@ from insitu.frontend.general_moves import MOVES
 from insitu.frontend.general_ops import LOWERINGS, TYPES, Op, Rule, UnloweredError
 from insitu.frontend.general_resize import RESIZING
 from insitu.frontend.general_scatter import SCATTERS
-from insitu.frontend.host_nodes import with_attributes
+from insitu.frontend.host_nodes import free_names, subgraphs, with_attributes
 from insitu.frontend.net import Net
 from insitu.frontend.onnx import clean
 from insitu.frontend.recurrent import RECURRENT
@@ -414,21 +414,7 @@ def _known_type(array: Array) -> bool:
 
 def _captured(node: onnx.NodeProto, names: Mapping[str, str]) -> list[str]:
     """Outer values that the node's subgraphs read."""
-    return list(dict.fromkeys(v for g in _subgraphs(node) for v in _free(g) if names.get(v)))
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for a in node.attribute:
-        if a.type == onnx.AttributeProto.GRAPH:
-            yield a.g
-
-
-def _free(graph: onnx.GraphProto) -> Iterator[str]:
-    own = {v.name for v in (*graph.input, *graph.initializer)} | {v for n in graph.node for v in n.output}
-    for node in graph.node:
-        yield from (v for v in node.input if v and v not in own)
-        yield from (v for g in _subgraphs(node) for v in _free(g) if v not in own)
-    yield from (o.name for o in graph.output if o.name not in own)
+    return list(dict.fromkeys(v for g in subgraphs(node) for v in free_names(g) if names.get(v)))
 
 
 def _type_of(scope: _Scope, value: str) -> onnx.TypeProto:

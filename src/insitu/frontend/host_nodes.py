@@ -142,13 +142,13 @@ def hosted(builder: Builder, elements: Elements, node: Node, proto: onnx.NodePro
 def _operands(elements: Elements, node: Node, proto: onnx.NodeProto) -> dict[str, str]:
     """The file's name of every value the node reads, captured ones included: the graph's name."""
     names = {f: g for f, g in zip(proto.input, node.inputs, strict=True) if f}
-    for inner in dict.fromkeys(v for g in _subgraphs(proto) for v in free_names(g)):
+    for inner in dict.fromkeys(v for g in subgraphs(proto) for v in free_names(g)):
         if inner in elements.scope:
             names.setdefault(inner, elements.scope[inner])
     return names
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     for a in node.attribute:
         if a.type == onnx.AttributeProto.GRAPH:
             yield a.g
@@ -159,7 +159,7 @@ def free_names(graph: onnx.GraphProto) -> Iterator[str]:
     own = {v.name for v in (*graph.input, *graph.initializer)} | {v for n in graph.node for v in n.output}
     for node in graph.node:
         yield from (v for v in node.input if v and v not in own)
-        yield from (v for g in _subgraphs(node) for v in free_names(g) if v not in own)
+        yield from (v for g in subgraphs(node) for v in free_names(g) if v not in own)
     yield from (o.name for o in graph.output if o.name not in own)
 
 

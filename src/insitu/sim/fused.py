@@ -18,13 +18,14 @@ from insitu.sim.macro import MacroModel, drive_signed, finish, line_of_drive
 from insitu.sim.products import FLOAT64_EXACT
 from insitu.sim.reads import Reads, ideal_total, noisy_codes
 
+Drive = tuple[np.float32, np.float32, np.float32, np.float32]  # of line_of_drive
 PATCHES = 1 << 19  # elements of gathered rows at a time
 WHOLE = 1 << 62  # products that int64 holds
 
 
 def ideal_product(bound: BoundMatrix, source: Lines, target: Lines, samples: int) -> bool:
     """Exact sums of a binding read by an ideal `exact` or `wtm2101` readout, from lines to lines."""
-    from insitu.sim.kernels import gather, store_lines
+    from insitu.sim.kernels import store_lines
 
     binding, matrix = bound.binding, bound.ideal[0]
     post, kind = binding.post, binding.readout.kind
@@ -41,15 +42,10 @@ def ideal_product(bound: BoundMatrix, source: Lines, target: Lines, samples: int
         return False
     if not disjoint(source, target) or source.vectors != target.vectors:
         return False
-    scale, add, lo, hi = line_of_drive(bound.binding)
+    drive = line_of_drive(bound.binding)
     weights = matrix.data.T
     for first, count, begin, end in _blocks(source, target, len(source.rows), samples):
-        runs = source.runs[begin // source.length : end // source.length]
-        patches = np.empty((len(source.rows), count * (end - begin)), np.float32)
-        gather(
-            source.memory, source.flip, source.start, source.pitch, source.rows, runs, source.length, source.step,
-            first, count, scale, add, lo, hi, patches,
-        )  # fmt: skip
+        patches = _patches(source, drive, first, count, begin, end)
         acc = weights @ patches
         out = target.runs[begin // target.length : end // target.length]
         store_lines(
@@ -71,26 +67,39 @@ def _blocks(source: Lines, target: Lines, rows: int, samples: int) -> list[tuple
     return [(i, 1, at, min(at + size, vectors)) for i in range(samples) for at in range(0, vectors, size)]
 
 
+def _patches(
+    source: Lines,
+    drive: tuple[np.float32, np.float32, np.float32, np.float32],
+    first: int,
+    count: int,
+    begin: int,
+    end: int,
+) -> Array:
+    """Driven rows [rows, samples * vectors] of `count` samples from `first` on, vectors begin .. end of each."""
+    from insitu.sim.kernels import gather
+
+    runs = source.runs[begin // source.length : end // source.length]
+    patches = np.empty((len(source.rows), count * (end - begin)), np.float32)
+    gather(
+        source.memory, source.flip, source.start, source.pitch, source.rows, runs, source.length, source.step,
+        first, count, *drive, patches,
+    )  # fmt: skip
+    return patches
+
+
 def converted_product(
     model: MacroModel, bound: BoundMatrix, source: Lines, target: Lines, samples: int, reads: Reads
 ) -> bool:
     """Reads of a converter, ideal ones and those under physics, from lines to lines; also noisy ones of `wtm2101`."""
-    from insitu.sim.kernels import gather
-
     binding = bound.binding
     if binding.readout.kind == "exact" or binding.negated or not (bound.analog or (bound.narrow and bound.exact_scale)):
         return False
     if not gathers(source) or not disjoint(source, target) or source.vectors != target.vectors:
         return False
-    scale, add, lo, hi = line_of_drive(binding)
+    drive = line_of_drive(binding)
     signed = drive_signed(binding, np.int8 if source.flip else np.uint8)
     for first, count, begin, end in _blocks(source, target, len(source.rows), samples):
-        runs = source.runs[begin // source.length : end // source.length]
-        patches = np.empty((len(source.rows), count * (end - begin)), np.float32)
-        gather(
-            source.memory, source.flip, source.start, source.pitch, source.rows, runs, source.length, source.step,
-            first, count, scale, add, lo, hi, patches,
-        )  # fmt: skip
+        patches = _patches(source, drive, first, count, begin, end)
         out = target.runs[begin // target.length : end // target.length]
         if bound.analog:
             now = reads.after(first * source.vectors + begin)

@@ -1,0 +1,33 @@
+"""Options of `insitu run` that a kind of model takes: one that would change nothing is refused, not ignored."""
+
+from __future__ import annotations
+
+import typer
+
+from insitu.base.errors import UsageError
+
+EVERY = frozenset(("model", "chip", "set_", "seed", "max_chips", "out", "json"))
+SPOKEN = frozenset(("prompt", "tokens", "temperature", "top_p", "context"))
+SHAPED = frozenset(("batch", "prompt_tokens", "weight_bits", "cache_bits", "requests", "prompts_on", "draft"))
+LANGUAGE = EVERY | SPOKEN | {"data", "calib", "physics", "samples", "calibration"}
+SHAPE = EVERY | SHAPED | {"tokens", "context", "vs"}
+KINDS = {"a shape": SHAPE, "a language model": LANGUAGE}
+
+
+def given(context: typer.Context, name: str) -> bool:
+    """Whether the user typed this option."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+
+
+def refuse_idle(context: typer.Context, model: str, kind: str) -> None:
+    """Raises UsageError for a typed option that a model of this kind has no use for; other kinds are networks."""
+    taken = KINDS.get(kind)
+    for option in context.command.params:
+        name = str(option.name)
+        idle = name in SPOKEN | SHAPED if taken is None else name not in taken
+        if idle and given(context, name):
+            users = [k for k, names in KINDS.items() if name in names and k != kind]
+            users += ["a network"] if name not in SPOKEN | SHAPED else []
+            others = " or ".join(user.removeprefix("a ") for user in users)
+            raise UsageError(option.opts[0], f"{model} is {kind}, no {others}", " or ".join(users))
