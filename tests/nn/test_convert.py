@@ -57,6 +57,27 @@ def test_eval_returns_the_numbers_of_the_compiled_program(chip: str) -> None:
     assert found.result.bit_exact.mismatches == 0
 
 
+@pytest.mark.parametrize("chip", ["dcim-28nm", "wtm2101"])
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_norms_that_begin_as_ones_and_zeros_are_trained(norm: str, chip: str) -> None:
+    torch.manual_seed(4)
+    nn = torch.nn
+    last = nn.GroupNorm(3, 6) if norm == "group" else nn.LayerNorm(8)
+    x = samples(32, 2, 10)
+    made = convert(nn.Sequential(nn.Conv1d(2, 6, 3), last, nn.ReLU(), nn.Conv1d(6, 4, 3)), chip, config=Config(data=x))
+    before = made.eval()(x)
+    with torch.no_grad():
+        for value in made.parameters():
+            if value.ndim == 1 or norm == "layer":
+                value.add_(0.1 * torch.randn(value.shape))
+    after = made(x)
+    found = insitu.deploy(made, chip, data={"x": x[:8].numpy()}, physics="ideal")
+    (program,) = found.run(x[:, None].numpy()).values()
+    np.testing.assert_array_equal(after.numpy(), program[:, 0].astype(np.float32))
+    assert found.result.bit_exact.mismatches == 0
+    assert not torch.equal(before, after)
+
+
 @pytest.mark.parametrize("chip", CHIPS)
 def test_training_follows_eval(chip: str) -> None:
     made, x = trained(chip)

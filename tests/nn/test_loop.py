@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,14 @@ def test_training_and_evaluation_share_no_sample(shared_data: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_readme_shows_the_first_model(repository: Path) -> None:
+    text = Path(__file__).read_text("utf-8")
+    begin, end = (text.index(f"    # README: {word}") for word in ("begin", "end"))
+    shown = textwrap.dedent(text[text.index("\n", begin) + 1 : end])
+    assert shown in (repository / "README.md").read_text("utf-8")
+    assert len(shown.splitlines()) < 15
+
+
 def test_a_first_noise_aware_model() -> None:
     from torch import nn, randint, randn
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import insitu
 from insitu.arch.load import chip_json, load_chip
+from insitu.arch.spec import Chip
 from insitu.base.errors import InfeasibleError, UsageError
 from insitu.base.store import RunFolder, hash_file
 from insitu.cli import console
@@ -60,7 +61,7 @@ def run_language(request: Request, prompt: Prompt) -> int:
         raise UsageError(given.model, "an encoder, which has no next token", "a decoder")
     tokenizer = read_tokenizer(Path(given.model), model.arch.vocab)
     ids = _prompt(tokenizer, prompt, model.arch.vocab)
-    place = Path(request.out) if request.out else _place(request, prompt, json_.dumps(chip_json(chip), sort_keys=True))
+    place = Path(request.out) if request.out else _place(request, prompt, chip)
     progress, start = console.Progress(), time.time()
     with RunFolder.create(place) as folder:
         try:
@@ -92,11 +93,16 @@ def _prompt(tokenizer: Tokenizer, prompt: Prompt, vocab: int) -> list[int]:
     return ids
 
 
-def _place(request: Request, prompt: Prompt, chip: str) -> Path:
+def _place(request: Request, prompt: Prompt, chip: Chip) -> Path:
     folder = Path(request.inputs.model)
     files = sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else [folder]
-    parts = [insitu.__version__, chip, repr(prompt), repr(replace(request, out=None, json=False))]
-    return default_folder(folder.stem, str(request.inputs.chip), [*parts, *(hash_file(p) for p in files)])
+    parts = [
+        insitu.__version__,
+        json_.dumps(chip_json(chip), sort_keys=True),
+        repr(prompt),
+        repr(replace(request, out=None, json=False)),
+    ]
+    return default_folder(folder.stem, chip.name, [*parts, *(hash_file(p) for p in files)])
 
 
 def _speak(deployed: LanguageDeployment, ids: Sequence[int], *, quiet: bool) -> dict[str, Any]:

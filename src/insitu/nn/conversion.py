@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy.typing as npt
@@ -36,6 +36,7 @@ Array = npt.NDArray[Any]
 Shapes = tuple[tuple[int, ...], ...]
 T = TypeVar("T")
 SAMPLES = 128  # of the first batch, to calibrate on
+HAIR = 2.0**-20  # that a factor is more than 1, or a term more than 0
 
 
 @dataclass
@@ -107,7 +108,10 @@ class Conversion:
 
     def graph(self, module: nn.Module, which: Capture | None = None) -> Graph:
         """The same as this chip computes it."""
-        return verify(adapt.run(given.run(self.canonical(module, which), self.chip), self.chip))
+        return self._for_chip(self.canonical(module, which))
+
+    def _for_chip(self, canonical: Graph) -> Graph:
+        return verify(adapt.run(given.run(canonical, self.chip), self.chip))
 
     def _hosted(self, graph: Graph, which: Capture, module: nn.Module) -> Graph:
         if not self.left_out:
@@ -127,10 +131,24 @@ class Conversion:
         which = self.captured(module, args, kwargs)
         tensors = tensors_of(args, kwargs)
         self.calibration = {n: a[:SAMPLES] for n, a in arrays_of(which.graph(module.state_dict()), tensors).items()}
-        graph = self.graph(module, which)
         if self.plan is None:
-            self.plan = ptq.plan(graph, self.chip, data=self.calibration, seed=self.config.seed)
+            self.plan = self._planned(module, which)
         self.settle(module)
+
+    def _planned(self, module: nn.Module, which: Capture) -> QuantPlan:
+        """A plan for the graph as it is and as training makes it.
+
+        A norm begins with factors of 1 and terms of 0, which a graph leaves out; trained, they are there.
+        """
+        now = module.state_dict()
+        moved = {name: unlike_neutral(value) for name, value in now.items()}
+        graphs = [self.graph(module, which)]
+        if any(moved[name] is not value for name, value in now.items()):
+            graphs.append(self._for_chip(self._hosted(which.graph(moved), which, module)))
+        plan, *later = [ptq.plan(g, self.chip, data=self.calibration, seed=self.config.seed) for g in graphs]
+        for other in later:  # whole in itself; the graph as it is has no more than a few values that it lacks
+            plan = replace(other, values={**plan.values, **other.values}, layers={**plan.layers, **other.layers})
+        return plan
 
     def settle(self, module: nn.Module) -> None:
         """How every layer lies on the chip, from the plan."""
@@ -185,6 +203,14 @@ class Conversion:
         time = low if low == high else math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
         instance = int(torch.randint(0, 1 << 16, ()))
         self.shared.now = Field(self.chip, self.physics.after(time), self.config.seed, instance)
+
+
+def unlike_neutral(value: torch.Tensor) -> torch.Tensor:
+    """The same tensor, or one a hair away where it is all ones or all zeros."""
+    if not value.is_floating_point() or value.numel() == 0:
+        return value
+    first = value.reshape(-1)[0]
+    return value + HAIR if float(first) in (0.0, 1.0) and bool((value == first).all()) else value
 
 
 def _times(given: Any) -> tuple[float, float]:
