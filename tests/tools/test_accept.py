@@ -7,7 +7,7 @@ import pytest
 
 from insitu.base.errors import ConfigError
 from insitu.base.schema import load_config
-from tools.accept import Acceptance, Outcome, Point, judge, replace_section, section, verdicts
+from tools.accept import Acceptance, Outcome, Point, judge, replace_section, row, section, verdicts, written_rows
 
 
 def _point(**fields: Any) -> Point:
@@ -61,12 +61,19 @@ def test_a_wrong_file_is_refused(fields: str) -> None:
 
 def test_only_this_section_of_the_page_changes() -> None:
     page = "# Status\n\nText.\n"
-    judged = [judge(_point(), Outcome(0, 1, "", ""))]
-    page = replace_section(page, "02", section("02", "Two", judged))
-    page = replace_section(page, "01", section("01", "One", judged))
+    rows = [row(judge(_point(), Outcome(0, 1, "", "")))]
+    page = replace_section(page, "02", section("02", "Two", rows))
+    page = replace_section(page, "01", section("01", "One", rows))
     assert page.index("## 01 One") < page.index("## 02 Two")
-    assert replace_section(page, "01", section("01", "One", judged)) == page
+    assert replace_section(page, "01", section("01", "One", rows)) == page
     assert "1 of 1 points hold" in page
+
+
+def test_the_rows_of_a_page_are_read_back_by_point() -> None:
+    line = row(judge(_point(), Outcome(0, 1, "", "")))
+    page = replace_section("# Status\n", "02", section("02", "Two", [line]))
+    assert written_rows(page, "02") == {_point().id: line}
+    assert written_rows(page, "03") == {}
 
 
 def test_every_acceptance_file_is_well_formed(repository: Path) -> None:
