@@ -86,7 +86,7 @@ def test_neither_blocks_nor_threads_change_a_code(monkeypatch, chip, physics):
     whole = session.run_codes(codes, done=told.append)["y"]
     assert told[-1] == 13
     monkeypatch.setattr(session_module, "MAX_BLOCK", 4)
-    assert block_size(session.program) == 4
+    assert block_size(session.program, 13) == 4
     for count in ("1", "2"):
         monkeypatch.setenv("INSITU_THREADS", count)
         assert np.array_equal(made("residual", chip, physics=physics, seed=5).run_codes(codes)["y"], whole)

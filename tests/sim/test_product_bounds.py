@@ -11,7 +11,7 @@ from insitu.circuit.kernels import convert
 from insitu.isa.program import Binding, Post, Readout
 from insitu.numeric.affine import ROUNDINGS, requantize
 from insitu.numeric.readout import adc_code, wtm2101_code
-from insitu.sim.macro import narrow, narrow_scalar, trunc_q2
+from insitu.sim.narrow import narrow, narrow_scalar, trunc_q2
 from insitu.sim.products import FLOAT32_EXACT, FLOAT64_EXACT, exact_matrix, product_bound, product_type
 
 PATHS = {np.float32: FLOAT32_EXACT, np.float64: FLOAT64_EXACT}

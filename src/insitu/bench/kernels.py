@@ -8,6 +8,8 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from insitu.sim.kernels import noisy_rows
+
 
 @nb.njit(cache=True, nogil=True)
 def to_codes(x, inverse, lo, hi, codes):
@@ -23,3 +25,12 @@ def to_reals(codes, scale, out):
     for v in range(codes.shape[0]):
         for c in range(codes.shape[1]):
             out[v, c] = nb.float32(codes[v, c]) * scale
+
+
+@nb.njit(cache=True, nogil=True)
+def noisy_layer(x, inverse, lo, hi, codes, stream, drive, reads, post, scale, out):
+    """From reals to reals through a noisy product: `to_codes`, insitu.sim.kernels.noisy_rows, `to_reals`."""
+    to_codes(x, inverse, lo, hi, codes)
+    found = np.empty(out.shape, np.int32)
+    noisy_rows(codes, found, stream, drive, reads, post)
+    to_reals(found, scale, out)

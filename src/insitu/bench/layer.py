@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import as_file, files
 from typing import Any
 
@@ -21,8 +22,10 @@ from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
 from insitu.sim.bound import BoundMatrix
 from insitu.sim.macro import MacroModel
+from insitu.sim.noisy import Settings, settings, stream
 
 Array = npt.NDArray[Any]
+ALONE = 1 << 24  # products of weights and inputs that one thread has done before a second one is at work
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,28 @@ class Layer:
     target: QuantSpec
 
     def __call__(self, x: Array, out: Array) -> None:
-        """Out = chip(x), float32 [vectors, rows] to [vectors, columns]; vectors are spread over the threads."""
-        spread_rows(lambda a, b: self._part(x[a:b], out[a:b], a), len(x))
+        """Out = chip(x), float32 [vectors, rows] to [vectors, columns]; much work is spread over the threads."""
+        if len(x) * self.matrix.binding.rows * self.matrix.binding.cols < ALONE:
+            self._part(x, out, 0)
+        else:
+            spread_rows(lambda a, b: self._part(x[a:b], out[a:b], a), len(x))
 
     def _part(self, x: Array, out: Array, first: int) -> None:
-        from insitu.bench.kernels import to_codes, to_reals
+        from insitu.bench.kernels import noisy_layer, to_codes, to_reals
 
         codes = np.empty(x.shape, np.int8)
-        to_codes(
-            x, np.float32(1.0 / self.source.scale[0]), np.float32(self.source.lo), np.float32(self.source.hi), codes
-        )
-        to_reals(self.model.read(self.matrix, codes, first_vector=first), np.float32(self.target.scale[0]), out)
+        given = (np.float32(1.0 / self.source.scale[0]), np.float32(self.source.lo), np.float32(self.source.hi), codes)
+        step = np.float32(self.target.scale[0])
+        if self.noisy is None:
+            to_codes(x, *given)
+            to_reals(self.model.read(self.matrix, codes, first_vector=first), step, out)
+        else:
+            noisy_layer(x, *given, stream(self.model, self.matrix, first, 0), *self.noisy, step, out)
+
+    @cached_property
+    def noisy(self) -> Settings | None:
+        """The layer as one kernel takes it, where it is noisy."""
+        return settings(self.model, self.matrix, signed=True)
 
 
 def bench_chip(*overrides: str) -> Chip:

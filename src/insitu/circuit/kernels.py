@@ -6,9 +6,15 @@
 from __future__ import annotations
 
 import math
+from functools import cache
+from typing import Any
 
 import numba as nb
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from insitu.base.kernels import fill_normals
 
@@ -17,7 +23,6 @@ CHUNK = 512  # blocks of four normals at a time: they and their words stay in th
 ADC, WTM2101 = 0, 1
 
 
-@nb.njit(cache=True, nogil=True, fastmath={"contract"})
 def convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total):
     """total[v, c] += code << up, code = readout(acc * scale[c] + noise * inverse[c] + offset[c]).
 
@@ -27,6 +32,92 @@ def convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo
     time, macro, instance, seed, effect); vectors' normals are insitu.base.random.read_normals, whose rows are runs of
     `together` vectors.  All arrays are contiguous.
     """
+    call_convert(
+        converter(total.dtype), acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total
+    )
+
+
+@nb.njit(cache=True, nogil=True)
+def read(convert, x, weights, spread, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total):
+    """The function of that name, of x @ weights, x [vectors, rows] and weights [rows, columns] float32.
+
+    `convert` is the address that `converter` gives.  `spread` [rows, columns] is the read noise of each cell in units
+    of slope; of no rows, all cells are alike.
+    """
+    acc = np.dot(x, weights)
+    if slope == F(0.0):
+        squares = np.zeros((x.shape[0], 1), np.float32)
+    elif spread.shape[0] > 0:
+        squares = np.dot(x * x, spread)
+    else:
+        squares = _squares(x)
+    _call(convert, (acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total))
+
+
+@cache
+def converter(dtype: Any) -> int:
+    """Address of `convert`, compiled for sums `total` of that type."""
+    return _compiled(np.dtype(dtype)).address
+
+
+@cache
+def _compiled(dtype: np.dtype[Any]) -> Any:
+    return nb.cfunc(types.void(*_arguments(nb.from_dtype(dtype))), cache=True, fastmath={"contract"})(_convert)
+
+
+def _arguments(total: Any) -> tuple[Any, ...]:
+    """Types of the arguments of `convert`."""
+    vector, matrix = (types.Array(types.float32, n, "C") for n in (1, 2))
+    whole = types.int64
+    tables = (vector, vector, vector, types.float32, vector)
+    return (matrix, matrix, *tables, types.Array(whole, 1, "C"), whole, whole, whole, whole, types.Array(total, 2, "C"))
+
+
+def _call_at(typing_context, address, given):
+    """Call the function `convert` at an address with a tuple of its arguments."""
+    arguments = _arguments(given.types[-1].dtype)
+
+    def generate(context, builder, signature, args):
+        parts = zip(cgutils.unpack_tuple(builder, args[1], len(arguments)), given.types, arguments, strict=True)
+        values = [context.cast(builder, value, kind, wanted) for value, kind, wanted in parts]
+        function = ir.FunctionType(ir.VoidType(), [context.get_value_type(kind) for kind in arguments])
+        builder.call(builder.inttoptr(args[0], function.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, given), generate
+
+
+_call: Any = intrinsic(_call_at)
+
+
+@nb.njit(cache=True, nogil=True)
+def call_convert(
+    convert, acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total
+):  # fmt: skip
+    """`convert` at an address, from Python."""
+    _call(convert, (acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total))
+
+
+@nb.njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def _squares(x):
+    """[vectors, 1], the sum of x ** 2 of each row, along whichever axis lies together in memory."""
+    out = np.zeros((x.shape[0], 1), np.float32)
+    if x.flags.c_contiguous:
+        for v in range(x.shape[0]):
+            row, total = x[v], F(0.0)
+            for r in range(row.shape[0]):
+                total += row[r] * row[r]
+            out[v, 0] = total
+    else:
+        across, sums = x.T, out[:, 0]
+        for r in range(across.shape[0]):
+            for v in range(across.shape[1]):
+                sums[v] += across[r, v] * across[r, v]
+    return out
+
+
+def _convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total):
+    """`convert`, compiled once: functions that contain it call it by its address."""
     vectors, columns = acc.shape
     together = rows_together(columns)
     span = together * columns

@@ -26,8 +26,11 @@ from insitu.sim.macro import MacroModel
 from insitu.sim.recorded import Recording, record, recordable
 
 Array = npt.NDArray[Any]
-BLOCK_BYTES = 24 << 20  # of memory image and gathered windows; a constant, so that blocks are the same everywhere
+# Memory image and gathered windows of a block; constants, so that blocks are the same on every machine.
+BLOCK_BYTES = 24 << 20
+LEAST_BYTES = 4 << 20  # below it a block's commands cost more than its arithmetic
 MAX_BLOCK = 64
+PARTS = 4  # blocks that a call is cut into where it is large enough, for threads to share
 
 
 class Session:
@@ -157,7 +160,7 @@ class Session:
         samples, loaded = len(next(iter(codes.values()))), self._machine(codes)
         if observe is not None:
             return self._outputs(run(loaded, codes, observe=observe, first_sample=first_sample))
-        blocks = ranges(samples, block_size(loaded.program))
+        blocks = ranges(samples, block_size(loaded.program, samples))
         if not blocks:
             return {}
         if not loaded.matrices:  # bind the weights once, before threads share them
@@ -234,11 +237,14 @@ def _checked_sizes(program: Program, sizes: Mapping[str, int]) -> dict[str, int]
     return {name: int(sizes[name]) for name in program.sizes if name in sizes}
 
 
-def block_size(program: Program) -> int:
-    """Samples a block holds: memory image and the largest window matrix within BLOCK_BYTES."""
+def block_size(program: Program, samples: int) -> int:
+    """Samples of a block: memory image and largest window matrix within BLOCK_BYTES, blocks of nearly equal size."""
     windows = max((_largest_window(section) for section in program.sections), default=0)
-    each = sum(n for s, n in program.spaces.items() if chip_of_space(s)[0] != BANKS) + 4 * windows
-    return int(np.clip(BLOCK_BYTES // max(each, 1), 1, MAX_BLOCK))
+    each = max(1, sum(n for s, n in program.spaces.items() if chip_of_space(s)[0] != BANKS) + 4 * windows)
+    most = int(np.clip(BLOCK_BYTES // each, 1, MAX_BLOCK))
+    parts = max(-(-samples // most), min(PARTS, samples * each // LEAST_BYTES), 1)
+    whole = -(-parts // PARTS) * PARTS if parts > PARTS else parts
+    return -(-max(samples, 1) // whole)
 
 
 def _largest_window(section: Section) -> int:

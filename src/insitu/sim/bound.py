@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,42 @@ class Analog:
         return tuple(np.ascontiguousarray(t, np.float32) for t in tables)
 
 
+Arrays = tuple[tuple[tuple[int, Analog], ...], ...]  # per row part: (slice shift, array)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """All arrays of a binding as kernels walk them: row parts one after another, slices outside."""
+
+    weights: npt.NDArray[np.float32]  # [slices, rows, columns]
+    spread: npt.NDArray[np.float32]  # the same; no rows where all cells of every array are alike
+    alike: npt.NDArray[np.bool_]  # [parts, slices]: read noise of all cells of the array alike
+    tables: npt.NDArray[np.float32]  # [parts, slices, 4, columns]: Analog.tables
+    slope: npt.NDArray[np.float32]  # [parts, slices]
+
+
+def stacked(analog: Arrays) -> tuple[Arrays, Stack]:
+    """The arrays, their weights views of the stack's, and the stack."""
+    kinds = range(len(analog[0]))
+    alike = np.array([[a.spread is None for _, a in part] for part in analog])
+    weights = np.stack([np.concatenate([part[k][1].weights for part in analog]) for k in kinds])
+    spread = np.zeros((len(kinds), 0, weights.shape[2]), np.float32)
+    if not alike.all():
+        spread = np.stack([np.concatenate([_spread(part[k][1]) for part in analog]) for k in kinds])
+    tables = np.array([[a.tables for _, a in part] for part in analog], np.float32)
+    slope = np.array([[a.slope for _, a in part] for part in analog], np.float32)
+    ends = np.cumsum([len(part[0][1].weights) for part in analog])
+    views = tuple(
+        tuple((up, replace(a, weights=weights[k, end - len(a.weights) : end])) for k, (up, a) in enumerate(part))
+        for part, end in zip(analog, ends, strict=True)
+    )
+    return views, Stack(weights, spread, alike, tables, slope)
+
+
+def _spread(analog: Analog) -> npt.NDArray[np.float32]:
+    return np.zeros_like(analog.weights) if analog.spread is None else analog.spread
+
+
 @dataclass(frozen=True)
 class BoundMatrix:
     """A binding ready to multiply: its parts, per-column tables, and its number for the noise stream."""
@@ -49,7 +85,8 @@ class BoundMatrix:
     shift: Array
     stream: int
     slices: tuple[tuple[tuple[int, Matrix], ...], ...] = ()  # per part, adc only: (slice shift, digits)
-    analog: tuple[tuple[tuple[int, Analog], ...], ...] = ()  # per part: (slice shift, arrays)
+    analog: Arrays = ()
+    stack: Stack | None = None  # the same arrays, where there are any
 
     @cached_property
     def most(self) -> int:

@@ -428,7 +428,7 @@ def _mma(machine: Machine, section: Section, command: Command, frame: Frame) -> 
 def _store(machine: Machine, section: Section, settings: Vector, acc: Array, out: Array, frame: Frame) -> None:
     """Requantize and write; multipliers and shifts may be descriptors that broadcast like the output."""
     from insitu.numeric.affine import requantize
-    from insitu.sim.macro import narrow_scalar
+    from insitu.sim.narrow import narrow_scalar
 
     post = settings.post
     if settings.multiplier is None and settings.shift is None:

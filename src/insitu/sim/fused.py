@@ -13,8 +13,11 @@ import numpy as np
 
 from insitu.isa.program import Post, Vector
 from insitu.sim.bound import BoundMatrix
+from insitu.sim.drive import drive_signed, line_of_drive
 from insitu.sim.lines import Array, Ints, Lines, across, disjoint, gathers, same
-from insitu.sim.macro import MacroModel, drive_signed, finish, line_of_drive
+from insitu.sim.macro import MacroModel
+from insitu.sim.narrow import finish
+from insitu.sim.noisy import Settings, settings, stream
 from insitu.sim.products import FLOAT64_EXACT
 from insitu.sim.reads import Reads, ideal_total, noisy_codes
 
@@ -98,23 +101,36 @@ def converted_product(
         return False
     drive = line_of_drive(binding)
     signed = drive_signed(binding, np.int8 if source.flip else np.uint8)
+    given = settings(model, bound, signed=signed)
     for first, count, begin, end in _blocks(source, target, len(source.rows), samples):
         patches = _patches(source, drive, first, count, begin, end)
         out = target.runs[begin // target.length : end // target.length]
         if bound.analog:
             now = reads.after(first * source.vectors + begin)
-            _store_noisy(noisy_codes(model, bound, patches.T, now, signed=signed), bound, target, out, first, count)
+            _store_noisy(_noisy(model, bound, patches, now, given, signed=signed), target, out, first, count)
         else:
             _store_sums(ideal_total(bound, patches, signed=signed, across=True), bound, target, out, first, count)
     return True
 
 
-def _store_noisy(codes: Array, bound: BoundMatrix, target: Lines, runs: Ints, first: int, count: int) -> None:
-    """What `noisy_codes` gives, [vectors, columns], to its place."""
+def _noisy(
+    model: MacroModel, bound: BoundMatrix, patches: Array, reads: Reads, given: Settings | None, *, signed: bool
+) -> Array:  # fmt: skip
+    """Output codes [vectors, columns] of driven rows [rows, vectors]; `given` as insitu.sim.noisy has it."""
+    from insitu.sim.kernels import noisy_across
+
+    out = np.empty((patches.shape[1], bound.binding.cols), np.int32)
+    if given is not None:
+        noisy_across(patches, out, stream(model, bound, reads.first, reads.sequence), *given[1:])
+        return out
+    codes = noisy_codes(model, bound, patches.T, reads, signed=signed)
+    return finish(bound, codes, out) if bound.binding.readout.kind == "adc" else codes
+
+
+def _store_noisy(codes: Array, target: Lines, runs: Ints, first: int, count: int) -> None:
+    """Output codes [vectors, columns] to their place."""
     from insitu.sim.kernels import scatter
 
-    if bound.binding.readout.kind == "adc":
-        codes = finish(bound, codes, np.empty(codes.shape, np.int32))
     scatter(
         np.ascontiguousarray(codes, np.int32), target.memory, target.start, target.pitch, target.rows, runs,
         target.length, target.step, first, count,

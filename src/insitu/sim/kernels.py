@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import numba as nb
 import numpy as np
+from numba.extending import overload
+
+from insitu.circuit.kernels import WTM2101, read
 
 F = np.float32
+TOGETHER = 256  # vectors of a noisy read at a time: sums and codes stay in the cache, and weights are packed seldom
 FLOOR, TRUNC, HALF_UP, HALF_AWAY, HALF_EVEN, TRUNC_Q2 = range(6)
 MODES = {
     "floor": FLOOR, "trunc": TRUNC, "half_up": HALF_UP, "half_away": HALF_AWAY, "half_even": HALF_EVEN,
@@ -82,31 +86,78 @@ def add_codes(acc, multiplier, shift, lo, hi, up, total):
             total[i, c] += min(max(code, lo), hi) << up
 
 
-@nb.njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-def squares_along(x, out):
-    """out[v] = sum of x[v, r] ** 2 over r."""
-    for v in range(x.shape[0]):
-        row, total = x[v], F(0.0)
-        for r in range(row.shape[0]):
-            total += row[r] * row[r]
-        out[v] = total
-
-
-@nb.njit(cache=True, nogil=True, fastmath={"contract"})
-def squares_across(x, out):
-    """out[v] = sum of x[r, v] ** 2 over r."""
-    out[:] = F(0.0)
-    for r in range(x.shape[0]):
-        for v in range(x.shape[1]):
-            out[v] += x[r, v] * x[r, v]
-
-
 @nb.njit(cache=True, nogil=True)
 def drive_rows(codes, scale, add, lo, hi, out):
     """out[v, r] = clip(codes[v, r] * scale + add, lo, hi) in float32."""
     for v in range(codes.shape[0]):
         for r in range(codes.shape[1]):
             out[v, r] = min(max(nb.float32(codes[v, r]) * scale + add, lo), hi)
+
+
+@nb.njit(cache=True, nogil=True)
+def noisy_rows(codes, out, stream, drive, reads, post):
+    """Output codes [vectors, columns] of stored codes [vectors, rows]: insitu.sim.noisy, a block of vectors at a time.
+
+    stream[0] numbers the first vector.  Readout WTM2101 gives output codes as they are, ADC sums to be requantized.
+    """
+    bounds, own = reads[0], stream.copy()
+    widest = np.diff(bounds).max()
+    scratch = np.empty(min(TOGETHER, codes.shape[0]) * widest, np.float32)
+    for at in range(0, codes.shape[0], TOGETHER):
+        end = min(at + TOGETHER, codes.shape[0])
+        total = np.zeros((end - at, out.shape[1]), np.int32)
+        own[0] = stream[0] + at
+        for index in range(bounds.shape[0] - 1):
+            rows = bounds[index + 1] - bounds[index]
+            part = scratch[: (end - at) * rows].reshape(end - at, rows)
+            drive_rows(codes[at:end, bounds[index] : bounds[index + 1]], drive[0], drive[1], drive[2], drive[3], part)
+            _add_part(part, index, own, reads, total)
+        _finish(total, reads, post, out[at:end])
+
+
+@nb.njit(cache=True, nogil=True)
+def noisy_across(patches, out, stream, reads, post):
+    """`noisy_rows` of driven rows patches [rows, vectors], all at once."""
+    bounds = reads[0]
+    total = np.zeros((patches.shape[1], out.shape[1]), np.int32)
+    for index in range(bounds.shape[0] - 1):
+        _add_part(patches[bounds[index] : bounds[index + 1]].T, index, stream.copy(), reads, total)
+    _finish(total, reads, post, out)
+
+
+@nb.njit(cache=True, nogil=True)
+def _finish(total, reads, post, out):
+    if reads[10] == WTM2101:
+        out[:] = total
+    else:
+        narrow_exact(total, post[0], post[1], post[2], post[3], post[4], out)
+
+
+def _flat(x):
+    """All elements of a contiguous array in the order of memory."""
+    return x.ravel(order="K")
+
+
+@overload(_flat)
+def _flat_compiled(x):
+    return (lambda x: x.reshape(x.size)) if x.layout == "C" else (lambda x: x.T.reshape(x.size))
+
+
+@nb.njit(cache=True, nogil=True)
+def _add_part(x, index, stream, reads, total):
+    """Add the codes of one row part, x [vectors, rows] of either layout."""
+    bounds, planes, masks, weights, spread, alike, tables, slope, names, shifts, kind, lo, hi, convert = reads
+    begin, end = bounds[index], bounds[index + 1]
+    plane = x if masks[0] == 0 else np.empty_like(x)
+    for number in range(planes.shape[0]):
+        if masks[0] != 0:
+            digits(_flat(x), planes[number], masks[number], _flat(plane))
+        for k in range(weights.shape[0]):
+            stream[2] = names[index, k] | number << 4
+            up, some = planes[number] + shifts[index, k], 0 if alike[index, k] else 1
+            cells, uneven, table = weights[k, begin:end], spread[k, begin * some : end * some], tables[index, k]
+            noise = (table[0], table[1], table[2], slope[index, k], table[3])
+            read(convert, plane, cells, uneven, *noise, stream, kind, lo, hi, up, total)
 
 
 @nb.njit(cache=True, nogil=True)

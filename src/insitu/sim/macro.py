@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.base.random import effect_key
 from insitu.circuit.effects import Physics
 from insitu.circuit.macro import step_of
 from insitu.circuit.spec import MacroChip
 from insitu.circuit.tile import Cells, adc_bend, column_error, read_noise_sd, tile_cells
-from insitu.isa.program import Binding, Post, Program, Section, Tile
+from insitu.isa.program import Binding, Program, Section, Tile
 from insitu.numeric.readout import adc_range, finer_step, wtm2101_join
 from insitu.numeric.slicing import digit_shifts, slice_weights
-from insitu.sim.bound import Analog, BoundMatrix
-from insitu.sim.products import FLOAT64_EXACT, Matrix, exact_matrix
-from insitu.sim.reads import ADC, TOGETHER, Reads, ideal_total, noisy_codes, squares_of
+from insitu.sim.bound import Analog, BoundMatrix, stacked
+from insitu.sim.drive import drive, drive_floats, peak_of
+from insitu.sim.narrow import finish, narrower, trunc_q2
+from insitu.sim.noisy import reader
+from insitu.sim.products import Matrix, exact_matrix
+from insitu.sim.reads import TOGETHER, Reads, ideal_total, noisy_codes
 
 Array = npt.NDArray[Any]
 INT64 = np.int64
@@ -48,7 +50,7 @@ class MacroModel:
         bias = program.weight(binding.bias).astype(INT64) if binding.bias else np.zeros(binding.cols, INT64)
         bounds = binding.readout.parts or (0, binding.rows)
         parts = tuple(slice(a, b) for a, b in pairwise(bounds))
-        peak = _peak(binding, dtype)
+        peak = peak_of(binding, dtype)
         ideal = tuple(exact_matrix(weights[p], peak=peak, bias=bias) for p in parts)
         columns = _column_settings(program, binding)
         stream = self._core(section) << 16 | section.bindings.index(binding)
@@ -60,7 +62,8 @@ class MacroModel:
         analog = tuple(
             self._analog(section, binding, weights, bias, i, p, columns[1], frames) for i, p in enumerate(parts)
         )
-        return replace(bound, analog=analog)
+        analog, stack = stacked(analog)
+        return replace(bound, analog=analog, stack=stack)
 
     def read(self, bound: BoundMatrix, codes: Array, *, first_vector: int = 0, sequence: int = 0) -> Array:
         """Output codes [vectors, columns] of stored input codes [vectors, rows].
@@ -82,8 +85,8 @@ class MacroModel:
         """`read` of codes of one type as a function (codes, first vector, sequence), its tables made once."""
         binding = bound.binding
         plain = not binding.drive and not binding.negated
-        if binding.readout.kind == "adc" and plain and self._one_noisy_read(bound):
-            return self._noisy_reader(bound)
+        if (single := reader(self, bound, dtype)) is not None:
+            return single
         if binding.readout.kind != "exact" or not plain:
             return lambda codes, first, sequence: self.read(bound, codes, first_vector=first, sequence=sequence)
         store = narrower(bound.bias, bound.multiplier, bound.shift, bound.binding.post, bound=bound.ideal[0].bound)
@@ -98,46 +101,10 @@ class MacroModel:
 
         return exact
 
-    def _one_noisy_read(self, bound: BoundMatrix) -> bool:
-        """Whether one read of one array with a straight converter is all there is to a product."""
-        bits, step = bound.binding.readout.plane_bits
-        one = len(bound.parts) == 1 and step >= bits and bool(bound.analog) and len(bound.analog[0]) == 1
-        dac = getattr(getattr(self.chip, "physics", None), "dac", None)
-        straight = dac is None or not self.physics.has("dac_nonlinearity")
-        return one and straight and bound.analog[0][0][1].bend is None
-
-    def _noisy_reader(self, bound: BoundMatrix) -> Callable[[Array, int, int], Array]:
-        """`_adc` of one read, with everything that does not depend on the codes at hand."""
-        from insitu.circuit.kernels import convert
-
-        readout, zero = bound.binding.readout, bound.binding.zero_in
-        [(up_w, analog)] = bound.analog[0]
-        lo, hi = adc_range(readout.bits, signed=readout.signed)
-        up = up_w + readout.finest - (readout.finer[0] if readout.finer else 0)
-        kind, columns = bound.total_type, bound.binding.cols
-        store = narrower(bound.bias, bound.multiplier, bound.shift, bound.binding.post, bound=bound.most)
-        scale, offset, inverse, floor = analog.tables
-        stream = np.array(
-            [0, 0, analog.macro << 16 | up_w, self.instance, self.seed, effect_key("read_noise")], np.int64
-        )
-        slope, high = np.float32(analog.slope), bound.stream << 12
-
-        def read(codes: Array, first: int, sequence: int) -> Array:
-            driven = codes.astype(np.float32)
-            if zero:
-                driven -= np.float32(zero)
-            total = np.zeros((len(driven), columns), kind)
-            stream[0], stream[1] = first, (high | (sequence & 0xFFF)) & 0xFFFFFFFF
-            squares = squares_of(driven, analog)
-            convert(
-                driven @ analog.weights, squares, scale, offset, inverse, slope, floor, stream, ADC, lo, hi, up, total
-            )
-            return store(total)
-
-        return read
-
     def _noisy(self, bound: BoundMatrix, codes: Array, reads: Reads) -> Array:
         """Codes under physics of stored codes, a block of vectors at a time."""
+        if (single := reader(self, bound, codes.dtype)) is not None:
+            return single(codes, reads.first, reads.sequence)
         out = np.empty((len(codes), bound.binding.cols), np.int32)
         for at in range(0, len(codes), TOGETHER):
             driven, signed = drive_floats(bound.binding, codes[at : at + TOGETHER])
@@ -347,70 +314,6 @@ def _planes(x: Array, *, bits: int, step: int, signed: bool) -> list[tuple[int, 
     return [*planes, (shifts[-1], top if signed else top & mask)]
 
 
-def drive_floats(binding: Binding, codes: Array) -> tuple[npt.NDArray[np.float32], bool]:
-    """`drive` in float32, and whether its codes are signed."""
-    from insitu.sim.kernels import drive_rows
-
-    signed = drive_signed(binding, codes.dtype)
-    if binding.negated or codes.dtype.itemsize > 2:
-        return np.asarray(drive(binding, codes), np.float32), signed
-    out = np.empty(codes.shape, np.float32)
-    drive_rows(np.ascontiguousarray(codes), *line_of_drive(binding), out)
-    return out, signed
-
-
-def drive_signed(binding: Binding, dtype: npt.DTypeLike) -> bool:
-    """Whether rows are driven with signed codes, so that the top plane carries a sign."""
-    if binding.zero_in:
-        return True
-    if binding.drive:
-        return not (binding.drive[0] >= 0 and binding.drive[1] <= 255)
-    return bool(np.issubdtype(dtype, np.signedinteger))
-
-
-def line_of_drive(binding: Binding) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """(scale, add, lo, hi) that make driven rows of stored codes, clip(q * scale + add, lo, hi), none negated."""
-    zero = np.float32(binding.zero_in)
-    scale, add = np.float32(1 << binding.input_shift), np.float32(binding.input_offset)
-    if binding.drive:
-        return scale, add - zero, np.float32(binding.drive[0]) - zero, np.float32(binding.drive[1]) - zero
-    if binding.readout.kind == "wtm2101":
-        return scale, add - zero, -zero, np.float32(255) - zero
-    return np.float32(1), -zero, np.float32(-np.inf), np.float32(np.inf)
-
-
-def drive(binding: Binding, codes: Array) -> Array:
-    """Codes of the rows: clip(+-((q << shift) + offset)) to the drivers' range where they transform, else q itself.
-
-    Both less the zero point.
-    """
-    x = codes
-    if binding.drive:
-        x = _driven(binding, codes)
-    elif binding.readout.kind == "wtm2101" and (binding.input_shift or binding.input_offset or codes.dtype != np.uint8):
-        x = np.clip((codes.astype(np.int16) << binding.input_shift) + np.int16(binding.input_offset), 0, 255)
-    return x if binding.zero_in == 0 else x.astype(np.int32) - binding.zero_in
-
-
-def _driven(binding: Binding, codes: Array) -> Array:
-    """Codes of rows by the binding's own range, some of them negated; in 16 bits unless the codes need more."""
-    wide = np.int16 if codes.dtype.itemsize == 1 and binding.input_shift < 7 else np.int32
-    x = (codes.astype(wide) << binding.input_shift) + wide(binding.input_offset)
-    for a, b in zip(binding.negated[::2], binding.negated[1::2], strict=True):
-        np.negative(x[:, a:b], out=x[:, a:b])
-    x = np.clip(x, binding.drive[0], binding.drive[1])
-    return x.astype(np.uint8) if binding.drive[0] >= 0 and binding.drive[1] <= 255 else x
-
-
-def _peak(binding: Binding, dtype: npt.DTypeLike) -> int:
-    """Largest magnitude a row can be driven with."""
-    if binding.drive:
-        return max(abs(end - binding.zero_in) for end in binding.drive)
-    info = np.iinfo(np.dtype(dtype))  # type: ignore[type-var]
-    lo, hi = (0, 255) if binding.readout.kind == "wtm2101" else (int(info.min), int(info.max))
-    return max(abs(lo - binding.zero_in), abs(hi - binding.zero_in))
-
-
 def _column_settings(program: Program, binding: Binding) -> tuple[Array, Array]:
     """(multiplier, shift) per column; a wtm2101 gain is a shift."""
     if binding.readout.kind == "wtm2101":
@@ -424,73 +327,3 @@ def _columns(program: Program, value: int | str, cols: int) -> Array:
     """A setting per column: a number, or a weight with one entry or one per column."""
     table = np.array([value], INT64) if isinstance(value, int) else program.weight(value).astype(INT64).reshape(-1)
     return np.ascontiguousarray(np.broadcast_to(table, (cols,)))
-
-
-def finish(bound: BoundMatrix, acc: Array, out: Array) -> Array:
-    """`narrow` of a binding's sums [vectors, columns] into `out`, by its own tables."""
-    from insitu.sim.kernels import narrow_exact
-
-    post, tables = bound.binding.post, bound.exact_scale
-    if tables is None:
-        out[...] = narrow(acc, bound.bias, bound.multiplier, bound.shift, post, bound=bound.most)
-    else:
-        narrow_exact(np.ascontiguousarray(acc), *tables, float(post.zero_point), float(post.lo), float(post.hi), out)
-    return out
-
-
-def narrow(
-    acc: Array, bias: Array, multiplier: Array, shift: Array, post: Post, *, bound: int = FLOAT64_EXACT
-) -> Array:
-    """Requantize column sums [vectors, columns] with a bias, multiplier and shift per column; |acc + bias| < bound."""
-    from insitu.sim.kernels import MODES, narrow_exact
-    from insitu.sim.kernels import narrow as kernel
-
-    out = np.empty(acc.shape, np.int32)
-    if post.rounding == "half_even" and bound * int(multiplier.max(initial=1)) < FLOAT64_EXACT:
-        scale = np.ldexp(multiplier.astype(np.float64), -shift.astype(np.int64))
-        narrow_exact(
-            np.ascontiguousarray(acc), bias.astype(np.float64), scale, float(post.zero_point), float(post.lo),
-            float(post.hi), out,
-        )  # fmt: skip
-        return out
-    kernel(
-        np.ascontiguousarray(acc), bias, multiplier, shift, MODES[post.rounding], post.zero_point, post.lo, post.hi, out
-    )
-    return out
-
-
-def narrower(
-    bias: Array, multiplier: Array, shift: Array, post: Post, *, bound: int
-) -> Callable[[Array], Array]:  # fmt: skip
-    """`narrow` with its tables made once."""
-    from insitu.sim.kernels import narrow_exact
-
-    if post.rounding != "half_even" or bound * int(multiplier.max(initial=1)) >= FLOAT64_EXACT:
-        return lambda acc: narrow(acc, bias, multiplier, shift, post, bound=bound)
-    scale = np.ldexp(multiplier.astype(np.float64), -shift.astype(np.int64))
-    given = (bias.astype(np.float64), scale, float(post.zero_point), float(post.lo), float(post.hi))
-
-    def run(acc: Array) -> Array:
-        out = np.empty(acc.shape, np.int32)
-        narrow_exact(np.ascontiguousarray(acc), *given, out)
-        return out
-
-    return run
-
-
-def narrow_scalar(acc: Array, post: Post) -> Array:
-    """Requantize an array with one multiplier and shift."""
-    assert isinstance(post.multiplier, int)
-    assert isinstance(post.shift, int)
-    one = np.array([post.multiplier], INT64)
-    flat = np.ascontiguousarray(acc).reshape(-1, 1)
-    return narrow(flat, np.zeros(1, INT64), one, np.array([post.shift], INT64), post).reshape(acc.shape)
-
-
-def trunc_q2(acc: Array, bias: Array, shift: Array, lo: int, hi: int) -> Array:
-    """The wtm2101 readout of column sums [vectors, columns]."""
-    from insitu.sim.kernels import trunc_q2 as kernel
-
-    out = np.empty(acc.shape, np.int32)
-    kernel(np.ascontiguousarray(acc), bias, shift, lo, hi, out)
-    return out

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 ADC, WTM2101 = 0, 1  # readouts of circuit.kernels.convert
-TOGETHER = 256  # vectors at a time: sums and codes stay in the cache, and weights are packed seldom
+NONE = np.empty((0, 0), np.float32)  # no table
+TOGETHER = 256  # vectors at a time, as sim.kernels.single_read
 
 
 @dataclass(frozen=True)
@@ -170,22 +171,36 @@ def _add(
     plane: int, kind: int, lo: int, hi: int, up: int,
 ) -> None:  # fmt: skip
     """Add the codes of one noisy read of x [vectors, rows], times 2**up, to `total` [vectors, columns]."""
-    from insitu.circuit.kernels import convert
-
     driven = driven_levels(model, x, bound.binding)
-    squares = squares_of(driven, analog)
     time = (bound.stream << 12 | (reads.sequence & 0xFFF)) & 0xFFFFFFFF
     macro = analog.macro << 16 | plane
-    acc = driven @ analog.weights
     if analog.bend is not None:
         place = {"instance": model.instance, "macro": macro, "time": time}
-        z = read_normals(model.seed, "read_noise", *acc.shape, first=reads.first, **place)
-        total += bent_codes(acc, squares, analog, z, bound.binding.readout, lo, hi).astype(total.dtype) << up
+        z = read_normals(model.seed, "read_noise", len(x), total.shape[1], first=reads.first, **place)
+        codes = bent_codes(
+            driven @ analog.weights, squares_of(driven, analog), analog, z, bound.binding.readout, lo, hi
+        )
+        total += codes.astype(total.dtype) << up
         return
-    scale, offset, inverse, floor = analog.tables
     stream = np.array([reads.first, time, macro, model.instance, model.seed, effect_key("read_noise")], np.int64)
+    read_once(driven, analog, stream, kind, lo, hi, up, total)
+
+
+def read_once(
+    driven: Floats, analog: Analog, stream: Array, kind: int, lo: int, hi: int, up: int, total: Array
+) -> None:
+    """Add the codes of one read of straight converters, times 2**up, to `total`: insitu.circuit.kernels.read."""
+    from insitu.circuit.kernels import converter, read
+
+    if not (driven.flags.c_contiguous or driven.flags.f_contiguous):
+        driven = np.ascontiguousarray(driven)
+    scale, offset, inverse, floor = analog.tables
+    spread = NONE if analog.spread is None else analog.spread
     slope = np.float32(analog.slope)
-    convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total)
+    to_codes = converter(total.dtype)
+    read(
+        to_codes, driven, analog.weights, spread, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total
+    )
 
 
 def driven_levels(model: MacroModel, x: Floats, binding: Binding) -> Floats:
@@ -201,18 +216,9 @@ def driven_levels(model: MacroModel, x: Floats, binding: Binding) -> Floats:
 
 def squares_of(driven: Floats, analog: Analog) -> Floats:
     """sum(x**2 * spread), [vectors, columns]; one column for all where every cell has the same."""
-    from insitu.sim.kernels import squares_across, squares_along
-
-    if analog.slope == 0:
-        return np.zeros((len(driven), 1), np.float32)
     if analog.spread is not None:
         return np.asarray((driven * driven) @ analog.spread, np.float32)
-    out = np.empty(len(driven), np.float32)
-    if driven.flags.f_contiguous and len(driven) > 1:
-        squares_across(driven.T, out)
-    else:
-        squares_along(driven, out)
-    return out[:, None]
+    return np.square(driven).sum(axis=1, keepdims=True, dtype=np.float32)
 
 
 def bent_codes(
