@@ -24,7 +24,7 @@ test: check  ## all default tests, after `make check`
 check: $(VENV)/dev.stamp  ## format, lint, types, layers, fast tests
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --threads 2 --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow and not long"
 

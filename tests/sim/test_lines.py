@@ -60,9 +60,9 @@ WINDOWS = {  # sizes and strides of the vectors, then of the rows, over a map of
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
 @pytest.mark.parametrize("name", WINDOWS)
 def test_windows(name: str, dtype: Any, kind: str, patches: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "PATCHES", patches)
+    monkeypatch.setattr(fused, "IDEAL_PATCHES", patches)
     at, steps, kernel, inner = WINDOWS[name]
-    rng, rows, cols = np.random.default_rng(1), int(np.prod(kernel)), 5
+    rng, rows, cols = np.random.default_rng(1), int(np.prod(kernel)), 8
     memory_in = memory()
     if dtype == np.int16:
         memory_in[:, 1::2] = rng.integers(0, 2, memory_in[:, 1::2].shape) * 255  # small codes of both signs

@@ -48,13 +48,15 @@ class Layer:
         from insitu.bench.kernels import noisy_layer, to_codes, to_reals
 
         codes = np.empty(x.shape, np.int8)
-        given = (np.float32(1.0 / self.source.scale[0]), np.float32(self.source.lo), np.float32(self.source.hi), codes)
+        source = self.source
+        given = (np.float32(1.0 / source.scale[0]), np.float32(source.lo), np.float32(source.hi), codes)
         step = np.float32(self.target.scale[0])
         if self.noisy is None:
             to_codes(x, *given)
             to_reals(self.model.read(self.matrix, codes, first_vector=first), step, out)
         else:
-            noisy_layer(x, *given, stream(self.model, self.matrix, first, 0), *self.noisy, step, out)
+            drive, reads, post = self.noisy
+            noisy_layer(x, *given, stream(self.model, self.matrix, first, 0), drive, reads, post, step, out)
 
     @cached_property
     def noisy(self) -> Settings | None:

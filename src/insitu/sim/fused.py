@@ -12,6 +12,7 @@ from math import lcm
 import numpy as np
 
 from insitu.isa.program import Post, Vector
+from insitu.numeric.readout import adc_range, finer_step
 from insitu.sim.bound import BoundMatrix
 from insitu.sim.drive import drive_signed, line_of_drive
 from insitu.sim.lines import Array, Ints, Lines, across, disjoint, gathers, same
@@ -23,50 +24,73 @@ from insitu.sim.reads import Reads, ideal_total, noisy_codes
 
 Drive = tuple[np.float32, np.float32, np.float32, np.float32]  # of line_of_drive
 PATCHES = 1 << 19  # elements of gathered rows at a time
+IDEAL_PATCHES = 1 << 16  # the same where one kernel takes them through all steps: they stay in the second-level cache
+PANELS = 1 << 16  # weights that the second-level cache holds beside a map
 WHOLE = 1 << 62  # products that int64 holds
 
 
 def ideal_product(bound: BoundMatrix, source: Lines, target: Lines, samples: int) -> bool:
-    """Exact sums of a binding read by an ideal `exact` or `wtm2101` readout, from lines to lines."""
-    from insitu.sim.kernels import store_lines
+    """Exact sums of a binding, or the codes of one ideal read, from lines to lines in one call of a kernel."""
+    from insitu.sim.direct.kernels import LANES, direct_lines
+    from insitu.sim.kernels import ideal_lines
 
-    binding, matrix = bound.binding, bound.ideal[0]
-    post, kind = binding.post, binding.readout.kind
-    if (
-        kind == "adc"
-        or len(bound.parts) > 1
-        or binding.negated
-        or matrix.data.dtype != np.float32
-        or bound.analog
-        or not across(source)
-    ):
-        return False
-    if kind == "exact" and not _exact_post(post, matrix.bound, int(bound.multiplier.max(initial=1))):
+    converter = None if bound.analog or bound.binding.negated else _converter(bound)
+    if converter is None or not (across(source) if converter[0] < 2 else gathers(source)):
         return False
     if not disjoint(source, target) or source.vectors != target.vectors:
         return False
-    drive = line_of_drive(bound.binding)
-    weights = matrix.data.T
-    for first, count, begin, end in _blocks(source, target, len(source.rows), samples):
-        patches = _patches(source, drive, first, count, begin, end)
-        acc = weights @ patches
-        out = target.runs[begin // target.length : end // target.length]
-        store_lines(
-            acc, bound.bias, bound.multiplier, bound.shift, int(kind == "wtm2101"), float(post.zero_point),
-            float(post.lo), float(post.hi), target.memory, target.start, target.pitch, target.rows, out,
-            target.length, target.step, first, count,
-        )  # fmt: skip
+    post = bound.binding.post
+    matrix = bound.ideal[0] if converter[0] < 2 or converter[1] else next(iter(bound.slices[0]))[1]
+    blocks = np.array(_blocks(source, target, len(source.rows), samples, IDEAL_PATCHES), np.int64)
+    given = (bound.bias, bound.multiplier, bound.shift, float(post.zero_point), float(post.lo), float(post.hi))
+    drive, (low, high) = line_of_drive(bound.binding), source.reach()
+    dense = high - low <= len(source.rows) * source.vectors and matrix.data.size <= PANELS
+    if source.step == 1 and source.length >= LANES and dense:
+        direct_lines(blocks, source.fields, low, high, drive, matrix.panels, converter, given, target.fields)
+    else:
+        ideal_lines(blocks, source.fields, drive, matrix.data.T, converter, given, target.fields)
     return True
 
 
-def _blocks(source: Lines, target: Lines, rows: int, samples: int) -> list[tuple[int, int, int, int]]:
+Converter = tuple[int, int, float, float, float, int]
+
+
+def _converter(bound: BoundMatrix) -> Converter | None:
+    """(kind, factor, scale, lo, hi, shift) of kernels.ideal_lines where one product in float32 is all it takes."""
+    post, readout = bound.binding.post, bound.binding.readout
+    if len(bound.parts) > 1 or bound.ideal[0].data.dtype != np.float32:
+        return None
+    if readout.kind == "wtm2101":
+        return 1, 0, 0.0, 0.0, 0.0, 0
+    if readout.kind == "exact":
+        exact = _exact_post(post, bound.ideal[0].bound, int(bound.multiplier.max(initial=1)))
+        return (0, 0, 0.0, 0.0, 0.0, 0) if exact else None
+    if not bound.narrow or bound.exact_scale is None or bound.total_type != np.int32:
+        return None
+    (factor,), finer = bound.lossless, sum(readout.finer)  # of the one part
+    up = readout.finest - finer
+    if factor is not None:
+        return 2, factor, 0.0, 0.0, 0.0, up
+    bits, step = readout.plane_bits
+    multiplier, shift = finer_step(int(readout.multiplier), int(readout.shift), finer)
+    for up_w, matrix in bound.slices[0]:
+        if step < bits or len(bound.slices[0]) > 1 or matrix.bound * multiplier >= FLOAT64_EXACT:
+            return None
+        lo, hi = adc_range(readout.bits, signed=readout.signed)
+        return 2, 0, float(multiplier) * 2.0**-shift, float(lo), float(hi), up_w + up
+    return None
+
+
+def _blocks(
+    source: Lines, target: Lines, rows: int, samples: int, patches: int = PATCHES
+) -> list[tuple[int, int, int, int]]:  # fmt: skip
     """(first sample, samples, first vector, end of vectors): as many samples as fit, else parts of one sample."""
     vectors = source.vectors
-    together = max(1, PATCHES // (rows * vectors))
-    if together > 1 or rows * vectors <= 2 * PATCHES:
+    together = max(1, patches // (rows * vectors))
+    if together > 1 or rows * vectors <= 2 * patches:
         return [(i, min(together, samples - i), 0, vectors) for i in range(0, samples, together)]
     whole = lcm(source.length, target.length)
-    size = max(whole, PATCHES // rows // whole * whole)
+    size = max(whole, patches // rows // whole * whole)
     return [(i, 1, at, min(at + size, vectors)) for i in range(samples) for at in range(0, vectors, size)]
 
 

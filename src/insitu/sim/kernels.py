@@ -251,6 +251,57 @@ def store_lines(
 
 
 @nb.njit(cache=True, nogil=True)
+def ideal_lines(blocks, source, drive, weights, converter, post, target):
+    """Products of whole numbers that float32 holds, from lines to lines: `gather`, product, codes, `store_lines`.
+
+    blocks [n, 4]: first sample, samples, first vector, end of vectors; weights [columns, rows].  source and target are
+    the fields of Lines.  converter (kind, codes per unit of the sum or 0, scale, lo, hi, shift): kinds of
+    `store_lines`, and 2 for the codes of a converter, requantized as kind 0.
+    """
+    memory, flip, start, pitch, rows, runs, length, step = source
+    scale, add, low, high = drive
+    columns = target[4].shape[0]
+    vectors = (blocks[:, 1] * (blocks[:, 3] - blocks[:, 2])).max()
+    patches, sums = np.empty(rows.shape[0] * vectors, np.float32), np.empty(columns * vectors, np.float32)
+    for i in range(blocks.shape[0]):
+        first, samples, begin, end = blocks[i]
+        count = samples * (end - begin)
+        x = patches[: rows.shape[0] * count].reshape(rows.shape[0], count)
+        acc = sums[: columns * count].reshape(columns, count)
+        here = runs[begin // length : end // length]
+        gather(memory, flip, start, pitch, rows, here, length, step, first, samples, scale, add, low, high, x)
+        np.dot(weights, x, acc)
+        store_ideal(acc, converter, post, target, first, samples, begin, end)
+
+
+@nb.njit(cache=True, nogil=True)
+def store_ideal(acc, converter, post, target, first, samples, begin, end):
+    """Sums [columns, vectors] of whole numbers through a converter to output codes: the end of `ideal_lines`."""
+    out, _, start, pitch, columns, runs, length, step = target
+    kind, factor, scale, lo, hi, up = converter
+    bias, multiplier, shift, zero, least, most = post
+    there = runs[begin // length : end // length]
+    if kind < 2:
+        store_lines(
+            acc, bias, multiplier, shift, kind, zero, least, most, out, start, pitch, columns, there, length, step,
+            first, samples,
+        )  # fmt: skip
+        return
+    total, sums = np.empty(acc.shape, np.int32), acc.reshape(acc.size)
+    codes = total.reshape(acc.size)
+    if factor > 0:
+        for v in range(sums.shape[0]):
+            codes[v] = (nb.int32(sums[v]) * factor) << up
+    else:
+        for v in range(sums.shape[0]):
+            codes[v] = nb.int32(min(max(np.rint(nb.float64(sums[v]) * scale), lo), hi)) << up
+    store_lines(
+        total, bias, multiplier, shift, 0, zero, least, most, out, start, pitch, columns, there, length, step, first,
+        samples,
+    )  # fmt: skip
+
+
+@nb.njit(cache=True, nogil=True)
 def scatter(codes, memory, start, pitch, columns, runs, length, step, first, samples):
     """Codes [vectors, columns] to their places in memory, vectors as `gather` counts them."""
     at = 0

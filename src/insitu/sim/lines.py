@@ -37,13 +37,21 @@ class Lines:
         """Vectors of one sample."""
         return len(self.runs) * self.length
 
+    @property
+    def fields(self) -> tuple[Any, ...]:
+        """The lines as kernels take them."""
+        return (self.memory, self.flip, self.start, self.pitch, self.rows, self.runs, self.length, self.step)
+
+    def reach(self) -> tuple[int, int]:
+        """First element and end of one sample's, from `start`."""
+        along = (self.length - 1) * self.step
+        low = int(self.rows.min()) + int(self.runs.min()) + min(along, 0)
+        return low, int(self.rows.max()) + int(self.runs.max()) + max(along, 0) + 1
+
     def extent(self) -> tuple[int, int]:
         """First byte and end of one sample's elements, counted in its image."""
-        wide = self.memory.itemsize
-        reach = (self.length - 1) * self.step
-        low = self.start + int(self.rows.min()) + int(self.runs.min()) + min(reach, 0)
-        high = self.start + int(self.rows.max()) + int(self.runs.max()) + max(reach, 0)
-        return low * wide, (high + 1) * wide
+        (low, high), wide = self.reach(), self.memory.itemsize
+        return (self.start + low) * wide, (self.start + high) * wide
 
 
 def disjoint(a: Lines, b: Lines) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from insitu.sim.macro import MacroModel
 
 Array = npt.NDArray[Any]
-Settings = tuple[tuple[Any, ...], ...]  # (drive, reads, post) of kernels.noisy_rows
+Settings = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]  # (drive, reads, post) of kernels.noisy_rows
 
 
 def settings(model: MacroModel, bound: BoundMatrix, *, signed: bool) -> Settings | None:

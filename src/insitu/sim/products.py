@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,17 @@ class Matrix:
 
     data: Array
     bound: int
+
+    @cached_property
+    def panels(self) -> Array:
+        """Float32 weights [columns / COLUMNS, rows, COLUMNS] as insitu.sim.direct.kernels takes them."""
+        from insitu.sim.direct.kernels import COLUMNS
+
+        rows, columns = self.data.shape
+        wide = -(-columns // COLUMNS)
+        padded = np.zeros((rows, wide * COLUMNS), np.float32)
+        padded[:, :columns] = self.data
+        return np.ascontiguousarray(padded.reshape(rows, wide, COLUMNS).transpose(1, 0, 2))
 
     def times(self, x: Array) -> Array:
         """X [n, rows] times the weights, exact integers in the product's type."""

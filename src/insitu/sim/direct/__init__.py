@@ -1,0 +1,1 @@
+"""Products of convolutions straight from their input map, without gathering windows first."""
