@@ -24,7 +24,7 @@ LANES, COLUMNS, VECTORS = 8, 6, 2  # of a tile: elements of a vector, columns, v
 
 
 def _tile_of(typing_context, weights, at, plane, rows, left, right, out, here, there, pitch):
-    """out[m * pitch + here + i] = sum over k of weights[at + k, m] * plane[rows[k] + left + i]; there, right likewise."""
+    """out[m * pitch + here + i] = sum over k of weights[at + k, m] * plane[rows[k] + left + i]; there and right too."""
 
     def generate(context, builder, signature, args):
         kinds = dict(zip(("weights", "plane", "rows", "out"), (signature.args[i] for i in (0, 2, 3, 6)), strict=True))
