@@ -6,6 +6,7 @@ import json as json_
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,15 @@ from insitu.flow.language import (
     result_of,
     scored,
 )
+from insitu.frontend.language import LanguageModel
 from insitu.frontend.load import load_language_model
 from insitu.llm.generate import Sampling
 from insitu.llm.tokens import Numbers, Tokenizer, prompt_tokens, read_tokenizer, text_tokens
 from insitu.report.result import Result
 from insitu.report.summary import same_numbers, summary_lines
 from insitu.report.text import percent, quantity
+
+PART = "\ufffd"  # a letter whose bytes are not all there yet
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def run_language(request: Request, prompt: Prompt) -> int:
     if "head.w" not in model.weights:
         raise UsageError(given.model, "an encoder, which has no next token", "a decoder")
     tokenizer = read_tokenizer(Path(given.model), model.arch.vocab)
-    ids = _prompt(tokenizer, prompt, model.arch.vocab)
+    ids = _prompt(tokenizer, prompt, model)
     place = Path(request.out) if request.out else _place(request, prompt, chip)
     progress, start = console.Progress(), time.time()
     with RunFolder.create(place) as folder:
@@ -81,15 +85,14 @@ def run_language(request: Request, prompt: Prompt) -> int:
     return _say(replace(result, run_dir=str(place)), request.json, spoken)
 
 
-def _prompt(tokenizer: Tokenizer, prompt: Prompt, vocab: int) -> list[int]:
+def _prompt(tokenizer: Tokenizer, prompt: Prompt, model: LanguageModel) -> list[int]:
     """The prompt's tokens; without one, the token that begins a text."""
-    ids = prompt_tokens(tokenizer, prompt.text, vocab) if prompt.text else [1]
-    most = prompt.context - 1
-    if not 0 < len(ids) <= most:
-        got, more = f"{len(ids):,} tokens", f"--context {1 << len(ids).bit_length()}"
-        raise UsageError(
-            "--prompt", got, f"1 to {most:,}, what caches of {prompt.context:,} hold less one", try_=[more]
-        )
+    ids = prompt_tokens(tokenizer, prompt.text, model.arch.vocab) if prompt.text else [model.begin]
+    room = min(prompt.context, model.arch.context)
+    if not 0 < len(ids) < room:
+        more = f"--context {1 << len(ids).bit_length()}" if room < model.arch.context else "a shorter prompt"
+        need = f"1 to {room - 1:,}, what caches of {room:,} hold less one"
+        raise UsageError("--prompt", f"{len(ids):,} tokens", need, try_=[more])
     return ids
 
 
@@ -107,20 +110,19 @@ def _place(request: Request, prompt: Prompt, chip: Chip) -> Path:
 
 def _speak(deployed: LanguageDeployment, ids: Sequence[int], *, quiet: bool) -> dict[str, Any]:
     """Generate, shown as it grows; the rate is the simulator's own."""
-    pieces: list[str] = [deployed.tokenizer.piece(i) for i in ids]
-    if not quiet:
-        console.stream("".join(pieces))
+    said, shown = deployed.tokenizer.text, ""
     start, tokens = time.perf_counter(), list[int]()
-    for token in deployed.generate(ids):
-        tokens.append(token.id)
-        pieces.append(deployed.tokenizer.piece(token.id))
-        if not quiet:
-            console.stream(pieces[-1])
+    for token in chain([None], deployed.generate(ids)):
+        tokens += [] if token is None else [token.id]
+        grown = said([*ids, *tokens])
+        if not quiet and not grown.endswith(PART):
+            console.stream(grown[len(shown) :])
+            shown = grown
     spent = time.perf_counter() - start
     if not quiet:
         console.put("")
     numbered = isinstance(deployed.tokenizer, Numbers)
-    text = None if numbered else "".join(pieces)
+    text = None if numbered else said([*ids, *tokens])
     return {"prompt": list(ids), "tokens": tokens, "text": text, "rate": round((len(ids) + len(tokens)) / spent, 1)}
 
 

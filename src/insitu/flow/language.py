@@ -97,13 +97,14 @@ class LanguageDeployment:
 
     def generate(
         self, prompt: str | Sequence[int], *, count: int = 0, sampling: Sampling | None = None, physics: str = "",
-        instance: int = 0, stop: Sequence[int] = (),
+        instance: int = 0, stop: Sequence[int] | None = None,
     ) -> Iterator[Token]:  # fmt: skip
-        """Tokens from the compiled step program, one at a time."""
+        """Tokens from the compiled step program, one at a time, up to one of `stop`: by default what ends a text."""
         ids = prompt_tokens(self.tokenizer, prompt, self.model.arch.vocab) if isinstance(prompt, str) else list(prompt)
         session = self.session_of(physics, instance)
         count = count or self.options.tokens
-        return generate(session, ids, count=count, sampling=sampling or self.options.sampling, stop=stop)
+        return generate(session, ids, count=count, sampling=sampling or self.options.sampling,
+                        stop=self.model.ends if stop is None else stop)  # fmt: skip
 
     def generate_batch(
         self, prompts: Sequence[Sequence[int]], *, count: int = 0, sampling: Sampling | None = None, physics: str = ""

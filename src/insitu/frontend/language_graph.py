@@ -148,7 +148,8 @@ class _Writer:
         y = self.norm(x, f"{at}attn_norm")
         attended = self.attention(y, layer)
         if arch.parallel:
-            return self.summed(self.summed(x, attended, f"{at}attended"), self.feed(y, layer), f"{at}fed")
+            inner = self.norm(x, f"{at}mlp_norm") if f"{at}mlp_norm.w" in self.model.weights else y
+            return self.summed(self.summed(x, attended, f"{at}attended"), self.feed(inner, layer), f"{at}fed")
         attended = self.norm(attended, f"{at}post_attn_norm") if arch.sandwich else attended
         x = self.summed(x, attended, f"{at}attended")
         fed = self.feed(self.norm(x, f"{at}mlp_norm"), layer)
