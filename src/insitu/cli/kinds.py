@@ -7,7 +7,7 @@ import typer
 from insitu.base.errors import UsageError
 
 EVERY = frozenset(("model", "chip", "set_", "seed", "max_chips", "out", "json"))
-SPOKEN = frozenset(("prompt", "tokens", "temperature", "top_p", "context"))
+SPOKEN = frozenset(("prompt", "tokens", "temperature", "top_p", "context", "offline"))
 SHAPED = frozenset(("batch", "prompt_tokens", "weight_bits", "cache_bits", "requests", "prompts_on", "draft"))
 LANGUAGE = EVERY | SPOKEN | {"data", "calib", "physics", "samples", "calibration"}
 SHAPE = EVERY | SHAPED | {"tokens", "context", "vs"}

@@ -28,8 +28,9 @@ from insitu.flow.language import (
     result_of,
     scored,
 )
+from insitu.frontend.hub import parse_repository
 from insitu.frontend.language import LanguageModel
-from insitu.frontend.load import load_language_model
+from insitu.frontend.load import is_hub_name, load_language_model, local_path
 from insitu.llm.generate import Sampling
 from insitu.llm.tokens import Numbers, Tokenizer, prompt_tokens, read_tokenizer, text_tokens
 from insitu.report.result import Result
@@ -48,6 +49,7 @@ class Prompt:
     temperature: float = 0.0
     top_p: float = 1.0
     context: int = 256
+    offline: bool = False
 
 
 def run_language(request: Request, prompt: Prompt) -> int:
@@ -60,18 +62,21 @@ def run_language(request: Request, prompt: Prompt) -> int:
         samples=parse_count("--samples", request.samples), calibrated=request.calibrated,
     )  # fmt: skip
     chip = load_chip(given.chip, overrides=given.sets or ())
+    place = local_path(given.model, offline=prompt.offline)
     model = load_language_model(given.model)
     if "head.w" not in model.weights:
         raise UsageError(given.model, "an encoder, which has no next token", "a decoder")
-    tokenizer = read_tokenizer(Path(given.model), model.arch.vocab)
+    tokenizer = read_tokenizer(place, model.arch.vocab)
     ids = _prompt(tokenizer, prompt, model)
-    place = Path(request.out) if request.out else _place(request, prompt, chip)
+    out = Path(request.out) if request.out else _place(request, prompt, chip, place)
     progress, start = console.Progress(), time.time()
-    with RunFolder.create(place) as folder:
+    with RunFolder.create(out) as folder:
         try:
-            deployed = deploy_language(given.model, chip, calib=given.calib, options=options, progress=progress)
+            deployed = deploy_language(
+                model, chip, calib=given.calib, options=options, tokenizer=tokenizer, progress=progress
+            )
         except InfeasibleError as error:
-            return _say(replace(infeasible_result(model, chip, error, options), run_dir=str(place)), request.json, {})
+            return _say(replace(infeasible_result(model, chip, error, options), run_dir=str(out)), request.json, {})
         progress.end()
         spoken = _speak(deployed, ids, quiet=request.json)
         texts = text_tokens(deployed.tokenizer, Path(given.data), model.arch.vocab) if given.data else []
@@ -82,7 +87,7 @@ def run_language(request: Request, prompt: Prompt) -> int:
         step = Deployment(result, chip, deployed.step_graph, deployed.prepared.plan, deployed.step, deployed.session)
         fill_run(folder, step, host={"started_s": start, "simulated_tokens_per_s": spoken.pop("rate")})
         folder.write_json("tokens.json", spoken)
-    return _say(replace(result, run_dir=str(place)), request.json, spoken)
+    return _say(replace(result, run_dir=str(out)), request.json, spoken)
 
 
 def _prompt(tokenizer: Tokenizer, prompt: Prompt, model: LanguageModel) -> list[int]:
@@ -96,8 +101,7 @@ def _prompt(tokenizer: Tokenizer, prompt: Prompt, model: LanguageModel) -> list[
     return ids
 
 
-def _place(request: Request, prompt: Prompt, chip: Chip) -> Path:
-    folder = Path(request.inputs.model)
+def _place(request: Request, prompt: Prompt, chip: Chip, folder: Path) -> Path:
     files = sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else [folder]
     parts = [
         insitu.__version__,
@@ -105,7 +109,8 @@ def _place(request: Request, prompt: Prompt, chip: Chip) -> Path:
         repr(prompt),
         repr(replace(request, out=None, json=False)),
     ]
-    return default_folder(folder.stem, chip.name, [*parts, *(hash_file(p) for p in files)])
+    name = parse_repository(request.inputs.model).short if is_hub_name(request.inputs.model) else folder.stem
+    return default_folder(name, chip.name, [*parts, *(hash_file(p) for p in files)])
 
 
 def _speak(deployed: LanguageDeployment, ids: Sequence[int], *, quiet: bool) -> dict[str, Any]:

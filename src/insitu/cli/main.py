@@ -19,7 +19,8 @@ app = typer.Typer(
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="an .onnx or .graph file, a task (task:kws), a language model's folder, or shape:NAME"
+        metavar="MODEL",
+        help="an .onnx or .graph file, a task (task:kws), a language model's folder, hf:OWNER/NAME or shape:NAME",
     ),
 ]
 ProgramFile = Annotated[str, typer.Argument(metavar="P.insitu", help="a program, as `insitu compile` writes it")]
@@ -200,6 +201,9 @@ def run(
     draft: Annotated[
         str, typer.Option("--draft", metavar="SHAPE", help="a small shape that writes ahead of a large one")
     ] = "",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="hf:OWNER/NAME from the local cache only, never from the network")
+    ] = False,
     json: AsJson = False,
 ) -> int:
     """Take a model to a chip and back, and write a report."""
@@ -234,7 +238,7 @@ def run(
         from insitu.cli.language import Prompt, run_language
 
         refuse_idle(typed, model, "a language model")
-        return run_language(request, Prompt(prompt or "", tokens, temperature, top_p, context or 256))
+        return run_language(request, Prompt(prompt or "", tokens, temperature, top_p, context or 256, offline))
     refuse_idle(typed, model, "a network")
     return command.run(request)
 

@@ -19,7 +19,7 @@ from insitu.compiler.pipeline import compile_graph
 from insitu.flow import check, figures
 from insitu.frontend.language import LanguageModel
 from insitu.frontend.language_graph import text_graph
-from insitu.frontend.load import load_language_model
+from insitu.frontend.load import load_language_model, local_path
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph
 from insitu.graph.ops.macs import macs
@@ -161,16 +161,21 @@ def deploy_language(
     *,
     calib: str | Path | Sequence[Sequence[int]] | None = None,
     options: LanguageOptions | None = None,
+    tokenizer: Tokenizer | None = None,
     progress: Progress = silent,
 ) -> LanguageDeployment:
     """Read, quantize and compile a language model; `calib` holds texts, without it the model writes its own.
+
+    `tokenizer` is the folder's own where `model` is one, or hf:OWNER/NAME.
 
     Raises InfeasibleError where it does not fit, ModelError for a folder that is no language model.
     """
     options = options or LanguageOptions()
     source = model if isinstance(model, LanguageModel) else load_language_model(model)
     chip = chip if isinstance(chip, Chip) else load_chip(chip)
-    tokenizer = read_tokenizer(Path("" if isinstance(model, LanguageModel) else model), source.arch.vocab)
+    if tokenizer is None:
+        place = Path("" if isinstance(model, LanguageModel) else local_path(model))
+        tokenizer = read_tokenizer(place, source.arch.vocab)
     progress("calibrate", 0, 1)
     ids, origin = calibration_texts(source, tokenizer, calib, seed=options.seed)
     prepared = prepare(source, chip, ids)
