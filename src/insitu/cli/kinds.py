@@ -8,8 +8,10 @@ from insitu.base.errors import UsageError
 
 EVERY = frozenset(("model", "chip", "set_", "seed", "max_chips", "out", "json"))
 SPOKEN = frozenset(("prompt", "tokens", "temperature", "top_p", "context", "offline"))
-SHAPED = frozenset(("batch", "prompt_tokens", "weight_bits", "cache_bits", "requests", "prompts_on", "draft"))
-LANGUAGE = EVERY | SPOKEN | {"data", "calib", "physics", "samples", "calibration"}
+SHAPED = frozenset(
+    ("batch", "prompt_tokens", "weight_bits", "cache_bits", "requests", "prompts_on", "draft", "page_tokens")
+)
+LANGUAGE = EVERY | SPOKEN | {"cache_bits", "data", "calib", "physics", "samples", "calibration"}
 SHAPE = EVERY | SHAPED | {"tokens", "context", "vs"}
 KINDS = {"a shape": SHAPE, "a language model": LANGUAGE}
 

@@ -23,6 +23,7 @@ from insitu.flow.folder import default_folder, fill_run
 from insitu.flow.language import (
     LanguageDeployment,
     LanguageOptions,
+    cache_bits_of,
     deploy_language,
     infeasible_result,
     result_of,
@@ -50,6 +51,7 @@ class Prompt:
     top_p: float = 1.0
     context: int = 256
     offline: bool = False
+    cache_bits: float = 8
 
 
 def run_language(request: Request, prompt: Prompt) -> int:
@@ -60,6 +62,7 @@ def run_language(request: Request, prompt: Prompt) -> int:
         context=prompt.context, tokens=prompt.tokens, physics=request.physics, seed=given.seed,
         sampling=Sampling(prompt.temperature, prompt.top_p, given.seed), max_chips=request.max_chips,
         samples=parse_count("--samples", request.samples), calibrated=request.calibrated,
+        cache_bits=cache_bits_of(prompt.cache_bits),
     )  # fmt: skip
     chip = load_chip(given.chip, overrides=given.sets or ())
     place = local_path(given.model, offline=prompt.offline)

@@ -190,7 +190,10 @@ def run(
         float, typer.Option("--weight-bits", metavar="N", min=1, max=16, help="bits of a shape's weight: 8, 4 ...")
     ] = 8,
     cache_bits: Annotated[
-        float, typer.Option("--cache-bits", metavar="N", min=1, max=16, help="bits of a shape's cached keys and values")
+        float,
+        typer.Option(
+            "--cache-bits", "--kv-bits", metavar="N", min=1, max=16, help="bits of cached keys and values: 8, 4 ..."
+        ),
     ] = 8,
     requests: Annotated[
         str, typer.Option("--requests", metavar="N@RATE", help="requests that a shape serves: 200@4 comes 4 a second")
@@ -198,6 +201,9 @@ def run(
     prompts_on: Annotated[
         str, typer.Option("--prompts-on", metavar="MACHINE", help="a machine that does the prompts of --requests")
     ] = "",
+    page_tokens: Annotated[
+        int, typer.Option("--page-tokens", metavar="N", min=1, max=1 << 20, help="tokens of a page of a shape's caches")
+    ] = 16,
     draft: Annotated[
         str, typer.Option("--draft", metavar="SHAPE", help="a small shape that writes ahead of a large one")
     ] = "",
@@ -229,7 +235,7 @@ def run(
         limit = max_chips if given(typed, "max_chips") else 0
         options = ShapeOptions(
             context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE), requests,
-            tokens, prompts_on, draft, seed=seed,
+            tokens, prompts_on, draft, seed=seed, page=page_tokens,
         )  # fmt: skip
         return shapes.run(request, options)
     from insitu.frontend.load import is_language_model
@@ -238,7 +244,9 @@ def run(
         from insitu.cli.language import Prompt, run_language
 
         refuse_idle(typed, model, "a language model")
-        return run_language(request, Prompt(prompt or "", tokens, temperature, top_p, context or 256, offline))
+        return run_language(
+            request, Prompt(prompt or "", tokens, temperature, top_p, context or 256, offline, cache_bits)
+        )
     refuse_idle(typed, model, "a network")
     return command.run(request)
 

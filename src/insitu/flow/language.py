@@ -53,6 +53,7 @@ class LanguageOptions:
     max_chips: int = 1
     samples: int | None = None  # texts that are scored
     calibrated: bool = True
+    cache_bits: int = 8  # of cached keys and values
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def deploy_language(
         tokenizer = read_tokenizer(place, source.arch.vocab)
     progress("calibrate", 0, 1)
     ids, origin = calibration_texts(source, tokenizer, calib, seed=options.seed)
-    prepared = prepare(source, chip, ids)
+    prepared = prepare(source, chip, ids, cache_bits=cache_bits_of(options.cache_bits))
     progress("quantize and compile", 0, 1)
     graph = prepared.step(min(options.context, source.arch.context))
     program = compile_graph(graph, chip, max_chips=options.max_chips)
@@ -186,6 +187,14 @@ def deploy_language(
     return LanguageDeployment(
         prepared, tokenizer, origin, options, program, graph, Session(program, graph=graph)
     )  # fmt: skip
+
+
+def cache_bits_of(bits: float) -> int:
+    """Widths that a compiled cache may have."""
+    if bits not in (2, 3, 4, 5, 6, 7, 8):
+        need = "a whole number from 2 to 8: products of attention take keys and values of 8 bits, for sums have 32"
+        raise UsageError("--cache-bits", f"{bits:g} in a compiled program", need)
+    return int(bits)
 
 
 def calibration_texts(
@@ -232,13 +241,14 @@ def _rates(deployed: LanguageDeployment, cost: figures.Cost, prompt: int) -> dic
     rate = 1 / cost.timing.latency if cost.timing.latency else None
     first = deployed.text(prompt)[0]
     timed = figures.cost(first, deployed.chip).timing.latency
+    bits = deployed.prepared.cache_bits
     held = sum(deployed.step_graph.type(s.input).count() for s in deployed.step_graph.states)
     return {
         "tokens_per_s": Metric("tokens_per_s", rate, "1/s", "modelled", note),
         "energy_per_token_j": Metric("energy_per_token_j", spent.value, "J", "modelled", note),
         "ttft_s": Metric("ttft_s", timed, "s", "modelled", f"a prompt of {prompt} tokens as one text"),
         "kv_cache_bytes": Metric(
-            "kv_cache_bytes", float(held), "B", "measured", f"8-bit keys and values, {room} tokens"
+            "kv_cache_bytes", float(held), "B", "measured", f"{bits}-bit keys and values in bytes, {room} tokens"
         ),
     }
 

@@ -11,7 +11,7 @@ from insitu.base.errors import InfeasibleError, UsageError
 from insitu.base.metrics import Metric
 from insitu.llm.beside import Beside, points, prefill_seconds
 from insitu.llm.on_chips import OnChips, batch_rate, prefill, token
-from insitu.llm.serve import Engine, parse_trace, serve, speculative
+from insitu.llm.serve import Engine, paged, parse_trace, serve, speculative
 from insitu.llm.shapes import Shape, load_shape
 from insitu.report.result import Coverage, ModelFacts, Result
 
@@ -38,6 +38,7 @@ class ShapeOptions:
     ahead: int = 4
     accepted: float = 0.7  # assumed
     seed: int = 0
+    page: int = 16  # tokens of a cache's page (the default block of vLLM)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def run_shape(name: str, shape: Shape, chip: Chip, options: ShapeOptions) -> Sha
     """Everything in closed form; a shape that does not fit comes back as such."""
     facts = ModelFacts(name, shape.parameters, shape.macs_per_token)
     keys = min(options.context, shape.context)
-    held = shape.cached_elements * options.cache_bits / 8 * keys * options.batch
+    held = shape.cached_elements * options.cache_bits / 8 * paged(keys, options.page) * options.batch
     on = OnChips(shape, chip, options.weight_bits, options.cache_bits, options.max_chips, held)
     try:
         metrics, one = _metrics(on, options)
@@ -98,9 +99,14 @@ def _served(on: OnChips, options: ShapeOptions) -> dict[str, Any]:
         hand_over = lambda tokens: on.token_bytes * tokens / link  # noqa: E731
     engine = Engine(
         first, lambda batch, keys: batch / batch_rate(on, keys=keys, batch=batch)[0], on.cache_room, on.token_bytes,
-        apart=bool(options.hybrid), hand_over=hand_over,
+        options.page, apart=bool(options.hybrid), hand_over=hand_over,
     )  # fmt: skip
-    return {"requests": len(trace), "prompts_on": options.hybrid or on.chip.name, **serve(engine, trace).to_json()}
+    return {
+        "requests": len(trace),
+        "page_tokens": options.page,
+        "prompts_on": options.hybrid or on.chip.name,
+        **serve(engine, trace).to_json(),
+    }
 
 
 def _pair(on: OnChips, chip: Chip, options: ShapeOptions, keys: int) -> dict[str, float]:
@@ -125,13 +131,15 @@ def _metrics(on: OnChips, options: ShapeOptions) -> tuple[dict[str, Metric], Any
     first, _ = prefill(on, tokens=min(options.prompt, shape.context))
     rate, joules = batch_rate(on, keys=keys, batch=options.batch)
     note = f"closed form, batch {options.batch}, {keys} tokens before; heads spread over all cores of a chip"
-    held = on.token_bytes * keys * options.batch
+    held = on.token_bytes * paged(keys, options.page) * options.batch
     rows = [
         ("tokens_per_s", rate, "1/s", note), ("tokens_per_s_per_sequence", 1 / one.latency, "1/s", note),
         ("energy_per_token_j", joules, "J", note), ("ttft_s", first, "s", f"a prompt of {options.prompt} tokens"),
         ("chips", float(on.count), "1", f"{on.needed} would hold all weights"),
         ("weight_bytes", on.resident_bytes, "B", f"{options.weight_bits:g} bits a weight"),
-        ("kv_cache_bytes", held, "B", f"{options.cache_bits:g} bits an element, batch {options.batch}"),
+        ("kv_cache_bytes", held, "B",
+         f"{options.cache_bits:g} bits an element, batch {options.batch}, pages of {options.page} tokens"),
+        ("kv_cache_bytes_per_token", on.token_bytes, "B", f"{options.cache_bits:g} bits an element"),
         ("kv_cache_room_bytes", on.cache_room, "B", "what all chips' memories hold"),
         ("memory_bytes", on.resident_bytes + held, "B", "weights and caches"),
         ("streamed_bytes_per_token", one.counts["streamed_bytes"], "B", "weights that are loaded for every token"),
