@@ -9,7 +9,7 @@ from insitu.base.errors import UsageError
 EVERY = frozenset(("model", "chip", "set_", "seed", "max_chips", "out", "json"))
 SPOKEN = frozenset(("prompt", "tokens", "temperature", "top_p", "context", "offline"))
 SHAPED = frozenset(
-    ("batch", "prompt_tokens", "weight_bits", "cache_bits", "requests", "prompts_on", "draft", "page_tokens")
+    ("batch", "prompt_tokens", "weight_bits", "cache_bits", "requests", "prompts_on", "draft", "page_tokens", "tensor")
 )
 LANGUAGE = EVERY | SPOKEN | {"cache_bits", "data", "calib", "physics", "samples", "calibration"}
 SHAPE = EVERY | SHAPED | {"tokens", "context", "vs"}

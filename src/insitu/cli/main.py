@@ -201,6 +201,9 @@ def run(
     prompts_on: Annotated[
         str, typer.Option("--prompts-on", metavar="MACHINE", help="a machine that does the prompts of --requests")
     ] = "",
+    tensor: Annotated[
+        int, typer.Option("--tensor", metavar="N", min=0, max=4096, help="chips that share a layer of a shape; 0: few")
+    ] = 0,
     page_tokens: Annotated[
         int, typer.Option("--page-tokens", metavar="N", min=1, max=1 << 20, help="tokens of a page of a shape's caches")
     ] = 16,
@@ -235,7 +238,7 @@ def run(
         limit = max_chips if given(typed, "max_chips") else 0
         options = ShapeOptions(
             context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE), requests,
-            tokens, prompts_on, draft, seed=seed, page=page_tokens,
+            tokens, prompts_on, draft, seed=seed, page=page_tokens, tensor=tensor,
         )  # fmt: skip
         return shapes.run(request, options)
     from insitu.frontend.load import is_language_model
