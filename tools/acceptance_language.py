@@ -4,6 +4,9 @@ python tools/acceptance_language.py stories float            200 greedy tokens o
 python tools/acceptance_language.py stories digital          teacher-forced on the ideal digital chip
 python tools/acceptance_language.py stories shifts           the same with scales that are powers of two
 python tools/acceptance_language.py stories physics          three instances of the SONOS chip, full physics
+python tools/acceptance_language.py stories cache            keys and values of 4 bits, and of 6
+python tools/acceptance_language.py stories pair             a draft on the analog chip for the digital one
+python tools/acceptance_language.py systems                  every system of chips with a shape, by one command
 python tools/acceptance_language.py families                 every family with random weights
 python tools/acceptance_language.py broken                   folders that are broken: refused, nothing executed
 python tools/acceptance_language.py shapes                   counts of all shapes against the shared facts
@@ -43,11 +46,11 @@ def float_text() -> dict[str, Any]:
     return {"equal": int((logits[0, 0].argmax(-1)[:-1] == ids[1:]).sum())}
 
 
-def deployed(chip: str, *overrides: str) -> Any:
+def deployed(chip: str, *overrides: str, cache_bits: int = 8) -> Any:
     from insitu.arch.load import load_chip
     from insitu.flow.language import LanguageOptions, deploy_language
 
-    options = LanguageOptions(context=128)
+    options = LanguageOptions(context=128, cache_bits=cache_bits)
     return deploy_language(shared() / "stories260k", load_chip(chip, overrides=overrides), options=options)
 
 
@@ -75,6 +78,38 @@ def physics() -> dict[str, Any]:
     made = deployed(ANALOG)
     worse = [made.score(texts(made), physics="full", instance=i).worse for i in range(3)]
     return {"worse": worse, "largest": max(worse), "array_macs_fraction": array_share(made.step_graph)}
+
+
+def cache() -> dict[str, Any]:
+    """Ten texts with narrower keys and values."""
+    made = {bits: deployed(DIGITAL, cache_bits=bits) for bits in (6, 4)}
+    found = {bits: each.score(texts(each)[:10]) for bits, each in made.items()}
+    check = made[4].check([1, 403, 407, 261, 378])
+    return {
+        **{f"worse_{bits}_bits": s.worse for bits, s in found.items()},
+        **{f"top1_{bits}_bits": s.agreement for bits, s in found.items()}, "mismatches": check.mismatches,
+    }  # fmt: skip
+
+
+def pair() -> dict[str, Any]:
+    from insitu.flow.language import pair_of
+
+    return pair_of(deployed(DIGITAL), deployed(ANALOG), [1, 403, 407, 261, 378], count=60)
+
+
+def systems() -> dict[str, Any]:
+    from insitu.llm.systems import system_names
+
+    fine: list[str] = []
+    for name in system_names():
+        shape = "llama-3-70b" if name == "pim-rack" else "llama-3.2-1b"
+        command = ["insitu", "run", f"shape:{shape}", "--chip", name, "--json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        shown = json.loads(done.stdout)
+        parts = {"weights", "attention", "kv", "links"}
+        if done.returncode == 0 and parts <= shown["seconds_per_token"].keys() and shown["system"]["sources"]:
+            fine.append(name)
+    return {"systems": len(fine), "names": fine}
 
 
 def families() -> dict[str, Any]:
@@ -166,7 +201,7 @@ def main() -> int:
     makers = {
         ("stories", "float"): float_text, ("stories", "digital"): digital, ("stories", "physics"): physics,
         ("stories", "shifts"): lambda: digital("capabilities.scales=power_of_two"), ("families",): families,
-        ("broken",): broken, ("shapes",): shapes,
+        ("broken",): broken, ("stories", "cache"): cache, ("stories", "pair"): pair, ("systems",): systems, ("shapes",): shapes,
     }  # fmt: skip
     if tuple(words) not in makers:
         print(__doc__, file=sys.stderr)

@@ -26,6 +26,7 @@ from insitu.flow.language import (
     cache_bits_of,
     deploy_language,
     infeasible_result,
+    pair_of,
     result_of,
     scored,
 )
@@ -52,6 +53,8 @@ class Prompt:
     context: int = 256
     offline: bool = False
     cache_bits: float = 8
+    draft: str = ""  # a small model that writes ahead
+    draft_chip: str = ""
 
 
 def run_language(request: Request, prompt: Prompt) -> int:
@@ -64,6 +67,8 @@ def run_language(request: Request, prompt: Prompt) -> int:
         samples=parse_count("--samples", request.samples), calibrated=request.calibrated,
         cache_bits=cache_bits_of(prompt.cache_bits),
     )  # fmt: skip
+    if prompt.draft and prompt.temperature > 0:
+        raise UsageError("--draft", "with --temperature: drawn tokens", "the likeliest tokens: no --temperature")
     chip = load_chip(given.chip, overrides=given.sets or ())
     place = local_path(given.model, offline=prompt.offline)
     model = load_language_model(given.model)
@@ -84,13 +89,22 @@ def run_language(request: Request, prompt: Prompt) -> int:
         spoken = _speak(deployed, ids, quiet=request.json)
         texts = text_tokens(deployed.tokenizer, Path(given.data), model.arch.vocab) if given.data else []
         scores = scored(deployed, texts, progress=progress) if texts else {}
+        pair = _pair(prompt, deployed, ids, options) if prompt.draft else None
         result = result_of(deployed, prompt=ids, scores=scores, progress=progress)
         progress.end()
         result = replace(result, extra={**result.extra, "language": spoken})
+        folder.write_json("speculative.json", pair) if pair else None
         step = Deployment(result, chip, deployed.step_graph, deployed.prepared.plan, deployed.step, deployed.session)
         fill_run(folder, step, host={"started_s": start, "simulated_tokens_per_s": spoken.pop("rate")})
         folder.write_json("tokens.json", spoken)
-    return _say(replace(result, run_dir=str(out)), request.json, spoken)
+    return _say(replace(result, run_dir=str(out)), request.json, spoken, pair)
+
+
+def _pair(prompt: Prompt, large: LanguageDeployment, ids: Sequence[int], options: LanguageOptions) -> dict[str, Any]:
+    """The pair's tokens and rates; the small model runs on its own chip where one is named."""
+    chip = load_chip(prompt.draft_chip) if prompt.draft_chip else large.chip
+    local_path(prompt.draft, offline=prompt.offline)
+    return pair_of(large, deploy_language(prompt.draft, chip, options=options), ids, count=options.tokens)
 
 
 def _prompt(tokenizer: Tokenizer, prompt: Prompt, model: LanguageModel) -> list[int]:
@@ -151,12 +165,21 @@ def _language_lines(result: Result) -> list[str]:
     return lines
 
 
-def _say(result: Result, as_json: bool, spoken: dict[str, Any]) -> int:
+def _pair_line(pair: dict[str, Any]) -> str:
+    same = "the same tokens" if pair["same_tokens"] else "other tokens"
+    return (
+        f"Pair          {pair['draft']} on {pair['draft_chip']} drafts {pair['ahead']} at a time, "
+        f"{percent(pair['accepted'])} kept: {same}, {quantity(pair['tokens_per_s'], 'tokens/s')}, "
+        f"{pair['speedup']:.2f}x (modelled)"
+    )
+
+
+def _say(result: Result, as_json: bool, spoken: dict[str, Any], pair: dict[str, Any] | None = None) -> int:
     if as_json:
-        console.put_json({**result.to_json(), "generated": spoken or None})
+        console.put_json({**result.to_json(), "generated": spoken or None, "speculative": pair})
     else:
-        lines = summary_lines(result)
-        console.put("\n".join([*lines[:2], *_language_lines(result), *lines[2:]] if result.fits else lines))
+        lines, more = summary_lines(result), [_pair_line(pair)] if pair else []
+        console.put("\n".join([*lines[:2], *_language_lines(result), *more, *lines[2:]] if result.fits else lines))
     if not result.fits:
         return INFEASIBLE
     if result.bit_exact is not None and result.bit_exact.mismatches:

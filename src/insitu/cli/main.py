@@ -208,7 +208,10 @@ def run(
         int, typer.Option("--page-tokens", metavar="N", min=1, max=1 << 20, help="tokens of a page of a shape's caches")
     ] = 16,
     draft: Annotated[
-        str, typer.Option("--draft", metavar="SHAPE", help="a small shape that writes ahead of a large one")
+        str, typer.Option("--draft", metavar="MODEL", help="a small model or shape that writes ahead of a large one")
+    ] = "",
+    draft_chip: Annotated[
+        str, typer.Option("--draft-chip", metavar="CHIP", help="the small model's chip; by default that of --chip")
     ] = "",
     offline: Annotated[
         bool, typer.Option("--offline", help="hf:OWNER/NAME from the local cache only, never from the network")
@@ -247,9 +250,10 @@ def run(
         from insitu.cli.language import Prompt, run_language
 
         refuse_idle(typed, model, "a language model")
-        return run_language(
-            request, Prompt(prompt or "", tokens, temperature, top_p, context or 256, offline, cache_bits)
-        )
+        asked = Prompt(
+            prompt or "", tokens, temperature, top_p, context or 256, offline, cache_bits, draft, draft_chip
+        )  # fmt: skip
+        return run_language(request, asked)
     refuse_idle(typed, model, "a network")
     return command.run(request)
 

@@ -29,6 +29,7 @@ from insitu.llm.build import Prepared, prepare
 from insitu.llm.generate import Sampling, Token, generate, generate_batch, room_of
 from insitu.llm.samples import written
 from insitu.llm.score import Score, score
+from insitu.llm.speculative import speculate
 from insitu.llm.tokens import Tokenizer, prompt_tokens, read_tokenizer, text_tokens, windows
 from insitu.report.result import BitExact, Coverage, ModelFacts, Result
 from insitu.runtime.session import Session
@@ -279,6 +280,32 @@ def scored(
             texts, physics=physics, instance=instance, done=lambda n, t: progress("score with physics", n, t)
         )
     return found
+
+
+def pair_of(
+    large: LanguageDeployment, small: LanguageDeployment, prompt: Sequence[int], *, count: int, ahead: int = 4
+) -> dict[str, Any]:
+    """A small model drafts for the large one, token by token, and what that gives in time.
+
+    Checking takes a step of the large model and, for each token more, what a text of that length takes longer than one
+    of a single token; the small model takes a step for each token.
+    """
+    if large.model.arch.vocab != small.model.arch.vocab:
+        got = f"a vocabulary of {small.model.arch.vocab:,}"
+        raise UsageError("--draft", got, f"{large.model.arch.vocab:,} words, as the large model has")
+    checks, drafts = (d.session_of("ideal") for d in (large, small))
+    found = speculate(checks, drafts, prompt, count=count, ahead=ahead, stop=large.model.ends)
+    alone = tuple(t.id for t in large.generate(prompt, count=count, sampling=GREEDY, physics="ideal"))
+    step, draft = (figures.cost(d.step, d.chip).timing.latency for d in (large, small))
+    longer, single = (figures.cost(large.text(n)[0], large.chip).timing.latency for n in (ahead + 1, 1))
+    spent = found.rounds * (step + longer - single) + found.drafted * draft
+    rate = len(found.tokens) / spent if spent else None
+    return {
+        "draft": small.model.name, "draft_chip": small.chip.name, "ahead": ahead, "rounds": found.rounds,
+        "drafted": found.drafted, "kept": found.kept, "accepted": found.accepted, "tokens_per_round": found.per_round,
+        "same_tokens": found.tokens == alone, "tokens_per_s": rate, "alone_tokens_per_s": 1 / step if step else None,
+        "speedup": None if rate is None else rate * step,
+    }  # fmt: skip
 
 
 def infeasible_result(model: LanguageModel, chip: Chip, error: InfeasibleError, options: LanguageOptions) -> Result:
