@@ -4,7 +4,11 @@ python tools/acceptance_language.py stories float            200 greedy tokens o
 python tools/acceptance_language.py stories digital          teacher-forced on the ideal digital chip
 python tools/acceptance_language.py stories shifts           the same with scales that are powers of two
 python tools/acceptance_language.py stories physics          three instances of the SONOS chip, full physics
-python tools/acceptance_language.py families                 every family with random weights; broken folders
+python tools/acceptance_language.py stories cache            keys and values of 4 bits, and of 6
+python tools/acceptance_language.py stories pair             a draft on the analog chip for the digital one
+python tools/acceptance_language.py systems                  every system of chips with a shape, by one command
+python tools/acceptance_language.py families                 every family with random weights
+python tools/acceptance_language.py broken                   folders that are broken: refused, nothing executed
 python tools/acceptance_language.py shapes                   counts of all shapes against the shared facts
 """
 
@@ -15,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +46,11 @@ def float_text() -> dict[str, Any]:
     return {"equal": int((logits[0, 0].argmax(-1)[:-1] == ids[1:]).sum())}
 
 
-def deployed(chip: str, *overrides: str) -> Any:
+def deployed(chip: str, *overrides: str, cache_bits: int = 8) -> Any:
     from insitu.arch.load import load_chip
     from insitu.flow.language import LanguageOptions, deploy_language
 
-    options = LanguageOptions(context=128)
+    options = LanguageOptions(context=128, cache_bits=cache_bits)
     return deploy_language(shared() / "stories260k", load_chip(chip, overrides=overrides), options=options)
 
 
@@ -75,22 +80,55 @@ def physics() -> dict[str, Any]:
     return {"worse": worse, "largest": max(worse), "array_macs_fraction": array_share(made.step_graph)}
 
 
+def cache() -> dict[str, Any]:
+    """Ten texts with narrower keys and values."""
+    made = {bits: deployed(DIGITAL, cache_bits=bits) for bits in (6, 4)}
+    found = {bits: each.score(texts(each)[:10]) for bits, each in made.items()}
+    check = made[4].check([1, 403, 407, 261, 378])
+    return {
+        **{f"worse_{bits}_bits": s.worse for bits, s in found.items()},
+        **{f"top1_{bits}_bits": s.agreement for bits, s in found.items()}, "mismatches": check.mismatches,
+    }  # fmt: skip
+
+
+def pair() -> dict[str, Any]:
+    from insitu.flow.language import pair_of
+
+    return pair_of(deployed(DIGITAL), deployed(ANALOG), [1, 403, 407, 261, 378], count=60)
+
+
+def systems() -> dict[str, Any]:
+    from insitu.llm.systems import system_names
+
+    fine: list[str] = []
+    for name in system_names():
+        shape = "llama-3-70b" if name == "pim-rack" else "llama-3.2-1b"
+        command = ["insitu", "run", f"shape:{shape}", "--chip", name, "--json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        shown = json.loads(done.stdout)
+        parts = {"weights", "attention", "kv", "links"}
+        if done.returncode == 0 and parts <= shown["seconds_per_token"].keys() and shown["system"]["sources"]:
+            fine.append(name)
+    return {"systems": len(fine), "names": fine}
+
+
 def families() -> dict[str, Any]:
-    """Each family's folder through the command; broken folders have to end in one error and exit code 1."""
+    """Each family's folder through the command, two at a time."""
     sys.path.insert(0, str(ROOT))
     from tests.llm.folders import FAMILIES, write_folder
 
-    good, wrong = list[str](), list[str]()
-    with tempfile.TemporaryDirectory() as place:
-        for family in FAMILIES:
-            folder = write_folder(Path(place) / family, family)
-            if family == "bert":
-                (good if _encoder(folder) else wrong).append(family)
-                continue
-            code, report = run(folder, Path(place) / f"{family}-run")
-            fine = code == 0 and report["bit_exact"]["mismatches"] == 0 and len(report["generated"]["tokens"]) == 4
-            (good if fine else wrong).append(family)
-        return {"families": len(good), "wrong": wrong, "broken_refused": _broken(Path(place), write_folder)}
+    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(2) as pool:
+        folders = {f: write_folder(Path(place) / f, f) for f in FAMILIES}
+        fine = dict(zip(FAMILIES, pool.map(_speaks, folders.values()), strict=True))
+        return {"families": sum(fine.values()), "wrong": [f for f in FAMILIES if not fine[f]]}
+
+
+def _speaks(folder: Path) -> bool:
+    """Whether a folder runs without a mismatch and gives its tokens; an encoder: whether it equals its interpreter."""
+    if folder.name == "bert":
+        return _encoder(folder)
+    code, report = run(folder, folder.with_name(f"{folder.name}-run"))
+    return code == 0 and report["bit_exact"]["mismatches"] == 0 and len(report["generated"]["tokens"]) == 4
 
 
 def _encoder(folder: Path) -> bool:
@@ -108,7 +146,20 @@ def _encoder(folder: Path) -> bool:
     return compare(session, {"ids": ids[:2, None]}).mismatches == 0
 
 
-def _broken(place: Path, write_folder: Any) -> int:
+def broken() -> dict[str, Any]:
+    """Broken folders have to end in one error and exit code 1, and nothing of them may be executed."""
+    sys.path.insert(0, str(ROOT))
+    from tests.llm.folders import write_folder
+
+    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(2) as pool:
+        ran, cases = _broken_folders(Path(place), write_folder)
+        refused = pool.map(lambda folder: run(folder, folder.with_name(f"{folder.name}-run")), cases)
+        fine = [code == 1 and report["error"]["code"] == "model" for code, report in refused]
+        return {"broken_refused": 0 if ran.exists() else sum(fine)}
+
+
+def _broken_folders(place: Path, write_folder: Any) -> tuple[Path, list[Path]]:
+    """(what exists once a pickle is executed, folders)."""
     cases = {
         n: write_folder(place / n, "llama", shards=3 if n == "shard" else 1)
         for n in ("shard", "shape", "kind", "pickle")
@@ -120,9 +171,7 @@ def _broken(place: Path, write_folder: Any) -> int:
     (cases["pickle"] / "model.safetensors").unlink()
     ran = place / "ran"
     (cases["pickle"] / "pytorch_model.bin").write_bytes(f"cposix\nsystem\n(S'touch {ran}'\ntR.".encode())
-    refused = [run(folder, place / f"{name}-run") for name, folder in cases.items()]
-    fine = [code == 1 and report["error"]["code"] == "model" for code, report in refused]
-    return 0 if ran.exists() else sum(fine)
+    return ran, list(cases.values())
 
 
 def run(folder: Path, out: Path) -> tuple[int, dict[str, Any]]:
@@ -152,7 +201,7 @@ def main() -> int:
     makers = {
         ("stories", "float"): float_text, ("stories", "digital"): digital, ("stories", "physics"): physics,
         ("stories", "shifts"): lambda: digital("capabilities.scales=power_of_two"), ("families",): families,
-        ("shapes",): shapes,
+        ("broken",): broken, ("stories", "cache"): cache, ("stories", "pair"): pair, ("systems",): systems, ("shapes",): shapes,
     }  # fmt: skip
     if tuple(words) not in makers:
         print(__doc__, file=sys.stderr)

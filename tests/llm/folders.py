@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,33 @@ def _gpt2() -> Shapes:
             ("mlp.c_proj", 4 * D, D),
         ):
             found |= {f"{own}{name}.weight": (a, b), f"{own}{name}.bias": (b,)}
+    return found
+
+
+def _gpt_neo() -> Shapes:
+    base = "transformer."
+    found: Shapes = {f"{base}wte.weight": (WORDS, D), f"{base}wpe.weight": (ROOM, D)}
+    found |= _norms([f"{base}ln_f"], bias=True)
+    for layer in range(LAYERS):
+        own = f"{base}h.{layer}."
+        found |= _norms([f"{own}ln_1", f"{own}ln_2"], bias=True)
+        for name in ("q_proj", "k_proj", "v_proj"):
+            found |= _linear(f"{own}attn.attention.{name}", D, D)
+        found |= _linear(f"{own}attn.attention.out_proj", D, D, bias=True)
+        found |= _linear(f"{own}mlp.c_fc", D, FFN, bias=True) | _linear(f"{own}mlp.c_proj", FFN, D, bias=True)
+    return found
+
+
+def _gpt_neox() -> Shapes:
+    base = "gpt_neox."
+    found: Shapes = {f"{base}embed_in.weight": (WORDS, D), "embed_out.weight": (WORDS, D)}
+    found |= _norms([f"{base}final_layer_norm"], bias=True)
+    for layer in range(LAYERS):
+        own = f"{base}layers.{layer}."
+        found |= _norms([f"{own}input_layernorm", f"{own}post_attention_layernorm"], bias=True)
+        for name, a, b in (("attention.query_key_value", D, 3 * D), ("attention.dense", D, D),
+                           ("mlp.dense_h_to_4h", D, FFN), ("mlp.dense_4h_to_h", FFN, D)):  # fmt: skip
+            found |= _linear(own + name, a, b, bias=True)
     return found
 
 
@@ -148,14 +176,25 @@ FAMILIES: dict[str, tuple[dict[str, Any], Shapes]] = {
     "gpt2": (
         {"model_type": "gpt2", "n_embd": D, "n_layer": LAYERS, "n_head": HEADS, "vocab_size": WORDS,
          "n_positions": ROOM, "activation_function": "gelu_new"}, _gpt2()),
+    "gpt_neo": (
+        {"model_type": "gpt_neo", "hidden_size": D, "num_layers": LAYERS, "num_heads": HEADS, "vocab_size": WORDS,
+         "max_position_embeddings": ROOM, "intermediate_size": FFN, "attention_types": [[["global", "local"], 1]],
+         "window_size": 8, "activation_function": "gelu_new"}, _gpt_neo()),
+    "gpt_neox": (
+        {**_OLD, "model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.25, "layer_norm_eps": 1e-5,
+         "tie_word_embeddings": False}, _gpt_neox()),
     "opt": ({**_OLD, "model_type": "opt", "ffn_dim": FFN, "activation_function": "relu", "hidden_act": "relu"}, _opt()),
     "bert": ({**_OLD, "model_type": "bert", "hidden_act": "gelu", "type_vocab_size": 2}, _bert()),
 }  # fmt: skip
 
 
-def write_folder(place: Path, family: str, *, seed: int = 0, shards: int = 1, spread: float = 1.0) -> Path:
+def write_folder(
+    place: Path, family: str, *, seed: int = 0, shards: int = 1, spread: float = 1.0,
+    changes: Mapping[str, Any] | None = None,
+) -> Path:  # fmt: skip
     """A folder with a family's settings and random weights; norms near 1 (gemma: near 0)."""
     config, shapes = FAMILIES[family]
+    config = {**config, **(changes or {})}
     rng = np.random.default_rng(seed)
     place.mkdir(parents=True, exist_ok=True)
     (place / "config.json").write_text(json.dumps(config))

@@ -40,6 +40,14 @@ def test_without_room_requests_wait_or_are_refused() -> None:
     assert sorted(found.first) == pytest.approx([0.6, 1.6])
 
 
+def test_caches_grow_by_pages() -> None:
+    trace = [Request(0.0, 5, 4), Request(0.0, 5, 4)]
+    assert serve(_engine(room=18.0), trace).mean_batch == pytest.approx(2.0)
+    found = serve(_engine(room=31.0, page=16), trace)  # two pages of 16 have no room beside each other
+    assert found.mean_batch == pytest.approx(1.0)
+    assert found.unused == pytest.approx(7 / 16)
+
+
 def test_traces() -> None:
     trace = parse_trace("2000@4", prompt=100, answer=50)
     assert np.diff([r.arrival for r in trace]).mean() == pytest.approx(0.25, rel=0.1)

@@ -9,6 +9,7 @@ from insitu.arch.load import SUFFIXES, load_chip, preset_text, presets
 from insitu.base.errors import OutputError, UsageError
 from insitu.base.store import write_text
 from insitu.cli import console
+from insitu.llm.systems import ChipSystem, load_chip_system, system_names
 
 
 def run(copy: tuple[str, str] | None, *, json: bool) -> int:
@@ -18,11 +19,18 @@ def run(copy: tuple[str, str] | None, *, json: bool) -> int:
     chips = [load_chip(name) for name in presets()]
     if json:
         rows = [{"name": c.name, "origin": c.origin, "weights": c.capacity, "cores": c.cores} for c in chips]
-        console.put_json({"schema": 1, "chips": rows})
+        systems = [{"name": s.name, "title": s.title, "chip": s.chip, "chips": s.chips} for s in _systems()]
+        console.put_json({"schema": 1, "chips": rows, "systems": systems})
     else:
         width = max(len(c.name) for c in chips) + 2
         console.put("\n".join(f"{c.name:<{width}}{capacity_text(c)}; {ORIGINS[c.origin]}" for c in chips))
+        console.put("\nSystems, for language models without weights (insitu run shape:NAME --chip SYSTEM):")
+        console.put("\n".join(f"{s.name:<{width}}{s.title}" for s in _systems()))
     return 0
+
+
+def _systems() -> list[ChipSystem]:
+    return [load_chip_system(name) for name in system_names()]
 
 
 def _copy(name: str, file: str, *, json: bool) -> int:

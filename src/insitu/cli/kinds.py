@@ -7,9 +7,11 @@ import typer
 from insitu.base.errors import UsageError
 
 EVERY = frozenset(("model", "chip", "set_", "seed", "max_chips", "out", "json"))
-SPOKEN = frozenset(("prompt", "tokens", "temperature", "top_p", "context"))
-SHAPED = frozenset(("batch", "prompt_tokens", "weight_bits", "cache_bits", "requests", "prompts_on", "draft"))
-LANGUAGE = EVERY | SPOKEN | {"data", "calib", "physics", "samples", "calibration"}
+SPOKEN = frozenset(("prompt", "tokens", "temperature", "top_p", "context", "offline", "draft_chip"))
+SHAPED = frozenset(
+    ("batch", "prompt_tokens", "weight_bits", "cache_bits", "requests", "prompts_on", "draft", "page_tokens", "tensor")
+)
+LANGUAGE = EVERY | SPOKEN | {"cache_bits", "draft", "data", "calib", "physics", "samples", "calibration"}
 SHAPE = EVERY | SHAPED | {"tokens", "context", "vs"}
 KINDS = {"a shape": SHAPE, "a language model": LANGUAGE}
 

@@ -6,6 +6,7 @@ import json as json_
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,23 @@ from insitu.flow.folder import default_folder, fill_run
 from insitu.flow.language import (
     LanguageDeployment,
     LanguageOptions,
+    cache_bits_of,
     deploy_language,
     infeasible_result,
+    pair_of,
     result_of,
     scored,
 )
-from insitu.frontend.load import load_language_model
+from insitu.frontend.hub import parse_repository
+from insitu.frontend.language import LanguageModel
+from insitu.frontend.load import is_hub_name, load_language_model, local_path
 from insitu.llm.generate import Sampling
 from insitu.llm.tokens import Numbers, Tokenizer, prompt_tokens, read_tokenizer, text_tokens
 from insitu.report.result import Result
 from insitu.report.summary import same_numbers, summary_lines
 from insitu.report.text import percent, quantity
+
+PART = "\ufffd"  # a letter whose bytes are not all there yet
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,10 @@ class Prompt:
     temperature: float = 0.0
     top_p: float = 1.0
     context: int = 256
+    offline: bool = False
+    cache_bits: float = 8
+    draft: str = ""  # a small model that writes ahead
+    draft_chip: str = ""
 
 
 def run_language(request: Request, prompt: Prompt) -> int:
@@ -54,47 +65,60 @@ def run_language(request: Request, prompt: Prompt) -> int:
         context=prompt.context, tokens=prompt.tokens, physics=request.physics, seed=given.seed,
         sampling=Sampling(prompt.temperature, prompt.top_p, given.seed), max_chips=request.max_chips,
         samples=parse_count("--samples", request.samples), calibrated=request.calibrated,
+        cache_bits=cache_bits_of(prompt.cache_bits),
     )  # fmt: skip
+    if prompt.draft and prompt.temperature > 0:
+        raise UsageError("--draft", "with --temperature: drawn tokens", "the likeliest tokens: no --temperature")
     chip = load_chip(given.chip, overrides=given.sets or ())
+    place = local_path(given.model, offline=prompt.offline)
     model = load_language_model(given.model)
     if "head.w" not in model.weights:
         raise UsageError(given.model, "an encoder, which has no next token", "a decoder")
-    tokenizer = read_tokenizer(Path(given.model), model.arch.vocab)
-    ids = _prompt(tokenizer, prompt, model.arch.vocab)
-    place = Path(request.out) if request.out else _place(request, prompt, chip)
+    tokenizer = read_tokenizer(place, model.arch.vocab)
+    ids = _prompt(tokenizer, prompt, model)
+    out = Path(request.out) if request.out else _place(request, prompt, chip, place)
     progress, start = console.Progress(), time.time()
-    with RunFolder.create(place) as folder:
+    with RunFolder.create(out) as folder:
         try:
-            deployed = deploy_language(given.model, chip, calib=given.calib, options=options, progress=progress)
+            deployed = deploy_language(
+                model, chip, calib=given.calib, options=options, tokenizer=tokenizer, progress=progress
+            )
         except InfeasibleError as error:
-            return _say(replace(infeasible_result(model, chip, error, options), run_dir=str(place)), request.json, {})
+            return _say(replace(infeasible_result(model, chip, error, options), run_dir=str(out)), request.json, {})
         progress.end()
         spoken = _speak(deployed, ids, quiet=request.json)
         texts = text_tokens(deployed.tokenizer, Path(given.data), model.arch.vocab) if given.data else []
         scores = scored(deployed, texts, progress=progress) if texts else {}
+        pair = _pair(prompt, deployed, ids, options) if prompt.draft else None
         result = result_of(deployed, prompt=ids, scores=scores, progress=progress)
         progress.end()
         result = replace(result, extra={**result.extra, "language": spoken})
+        folder.write_json("speculative.json", pair) if pair else None
         step = Deployment(result, chip, deployed.step_graph, deployed.prepared.plan, deployed.step, deployed.session)
         fill_run(folder, step, host={"started_s": start, "simulated_tokens_per_s": spoken.pop("rate")})
         folder.write_json("tokens.json", spoken)
-    return _say(replace(result, run_dir=str(place)), request.json, spoken)
+    return _say(replace(result, run_dir=str(out)), request.json, spoken, pair)
 
 
-def _prompt(tokenizer: Tokenizer, prompt: Prompt, vocab: int) -> list[int]:
+def _pair(prompt: Prompt, large: LanguageDeployment, ids: Sequence[int], options: LanguageOptions) -> dict[str, Any]:
+    """The pair's tokens and rates; the small model runs on its own chip where one is named."""
+    chip = load_chip(prompt.draft_chip) if prompt.draft_chip else large.chip
+    local_path(prompt.draft, offline=prompt.offline)
+    return pair_of(large, deploy_language(prompt.draft, chip, options=options), ids, count=options.tokens)
+
+
+def _prompt(tokenizer: Tokenizer, prompt: Prompt, model: LanguageModel) -> list[int]:
     """The prompt's tokens; without one, the token that begins a text."""
-    ids = prompt_tokens(tokenizer, prompt.text, vocab) if prompt.text else [1]
-    most = prompt.context - 1
-    if not 0 < len(ids) <= most:
-        got, more = f"{len(ids):,} tokens", f"--context {1 << len(ids).bit_length()}"
-        raise UsageError(
-            "--prompt", got, f"1 to {most:,}, what caches of {prompt.context:,} hold less one", try_=[more]
-        )
+    ids = prompt_tokens(tokenizer, prompt.text, model.arch.vocab) if prompt.text else [model.begin]
+    room = min(prompt.context, model.arch.context)
+    if not 0 < len(ids) < room:
+        more = f"--context {1 << len(ids).bit_length()}" if room < model.arch.context else "a shorter prompt"
+        need = f"1 to {room - 1:,}, what caches of {room:,} hold less one"
+        raise UsageError("--prompt", f"{len(ids):,} tokens", need, try_=[more])
     return ids
 
 
-def _place(request: Request, prompt: Prompt, chip: Chip) -> Path:
-    folder = Path(request.inputs.model)
+def _place(request: Request, prompt: Prompt, chip: Chip, folder: Path) -> Path:
     files = sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else [folder]
     parts = [
         insitu.__version__,
@@ -102,25 +126,25 @@ def _place(request: Request, prompt: Prompt, chip: Chip) -> Path:
         repr(prompt),
         repr(replace(request, out=None, json=False)),
     ]
-    return default_folder(folder.stem, chip.name, [*parts, *(hash_file(p) for p in files)])
+    name = parse_repository(request.inputs.model).short if is_hub_name(request.inputs.model) else folder.stem
+    return default_folder(name, chip.name, [*parts, *(hash_file(p) for p in files)])
 
 
 def _speak(deployed: LanguageDeployment, ids: Sequence[int], *, quiet: bool) -> dict[str, Any]:
     """Generate, shown as it grows; the rate is the simulator's own."""
-    pieces: list[str] = [deployed.tokenizer.piece(i) for i in ids]
-    if not quiet:
-        console.stream("".join(pieces))
+    said, shown = deployed.tokenizer.text, ""
     start, tokens = time.perf_counter(), list[int]()
-    for token in deployed.generate(ids):
-        tokens.append(token.id)
-        pieces.append(deployed.tokenizer.piece(token.id))
-        if not quiet:
-            console.stream(pieces[-1])
+    for token in chain([None], deployed.generate(ids)):
+        tokens += [] if token is None else [token.id]
+        grown = said([*ids, *tokens])
+        if not quiet and not grown.endswith(PART):
+            console.stream(grown[len(shown) :])
+            shown = grown
     spent = time.perf_counter() - start
     if not quiet:
         console.put("")
     numbered = isinstance(deployed.tokenizer, Numbers)
-    text = None if numbered else "".join(pieces)
+    text = None if numbered else said([*ids, *tokens])
     return {"prompt": list(ids), "tokens": tokens, "text": text, "rate": round((len(ids) + len(tokens)) / spent, 1)}
 
 
@@ -141,12 +165,21 @@ def _language_lines(result: Result) -> list[str]:
     return lines
 
 
-def _say(result: Result, as_json: bool, spoken: dict[str, Any]) -> int:
+def _pair_line(pair: dict[str, Any]) -> str:
+    same = "the same tokens" if pair["same_tokens"] else "other tokens"
+    return (
+        f"Pair          {pair['draft']} on {pair['draft_chip']} drafts {pair['ahead']} at a time, "
+        f"{percent(pair['accepted'])} kept: {same}, {quantity(pair['tokens_per_s'], 'tokens/s')}, "
+        f"{pair['speedup']:.2f}x (modelled)"
+    )
+
+
+def _say(result: Result, as_json: bool, spoken: dict[str, Any], pair: dict[str, Any] | None = None) -> int:
     if as_json:
-        console.put_json({**result.to_json(), "generated": spoken or None})
+        console.put_json({**result.to_json(), "generated": spoken or None, "speculative": pair})
     else:
-        lines = summary_lines(result)
-        console.put("\n".join([*lines[:2], *_language_lines(result), *lines[2:]] if result.fits else lines))
+        lines, more = summary_lines(result), [_pair_line(pair)] if pair else []
+        console.put("\n".join([*lines[:2], *_language_lines(result), *more, *lines[2:]] if result.fits else lines))
     if not result.fits:
         return INFEASIBLE
     if result.bit_exact is not None and result.bit_exact.mismatches:

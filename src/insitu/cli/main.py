@@ -19,7 +19,8 @@ app = typer.Typer(
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="an .onnx or .graph file, a task (task:kws), a language model's folder, or shape:NAME"
+        metavar="MODEL",
+        help="an .onnx or .graph file, a task (task:kws), a language model's folder, hf:OWNER/NAME or shape:NAME",
     ),
 ]
 ProgramFile = Annotated[str, typer.Argument(metavar="P.insitu", help="a program, as `insitu compile` writes it")]
@@ -189,7 +190,10 @@ def run(
         float, typer.Option("--weight-bits", metavar="N", min=1, max=16, help="bits of a shape's weight: 8, 4 ...")
     ] = 8,
     cache_bits: Annotated[
-        float, typer.Option("--cache-bits", metavar="N", min=1, max=16, help="bits of a shape's cached keys and values")
+        float,
+        typer.Option(
+            "--cache-bits", "--kv-bits", metavar="N", min=1, max=16, help="bits of cached keys and values: 8, 4 ..."
+        ),
     ] = 8,
     requests: Annotated[
         str, typer.Option("--requests", metavar="N@RATE", help="requests that a shape serves: 200@4 comes 4 a second")
@@ -197,9 +201,21 @@ def run(
     prompts_on: Annotated[
         str, typer.Option("--prompts-on", metavar="MACHINE", help="a machine that does the prompts of --requests")
     ] = "",
+    tensor: Annotated[
+        int, typer.Option("--tensor", metavar="N", min=0, max=4096, help="chips that share a layer of a shape; 0: few")
+    ] = 0,
+    page_tokens: Annotated[
+        int, typer.Option("--page-tokens", metavar="N", min=1, max=1 << 20, help="tokens of a page of a shape's caches")
+    ] = 16,
     draft: Annotated[
-        str, typer.Option("--draft", metavar="SHAPE", help="a small shape that writes ahead of a large one")
+        str, typer.Option("--draft", metavar="MODEL", help="a small model or shape that writes ahead of a large one")
     ] = "",
+    draft_chip: Annotated[
+        str, typer.Option("--draft-chip", metavar="CHIP", help="the small model's chip; by default that of --chip")
+    ] = "",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="hf:OWNER/NAME from the local cache only, never from the network")
+    ] = False,
     json: AsJson = False,
 ) -> int:
     """Take a model to a chip and back, and write a report."""
@@ -225,7 +241,7 @@ def run(
         limit = max_chips if given(typed, "max_chips") else 0
         options = ShapeOptions(
             context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE), requests,
-            tokens, prompts_on, draft, seed=seed,
+            tokens, prompts_on, draft, seed=seed, page=page_tokens, tensor=tensor,
         )  # fmt: skip
         return shapes.run(request, options)
     from insitu.frontend.load import is_language_model
@@ -234,7 +250,10 @@ def run(
         from insitu.cli.language import Prompt, run_language
 
         refuse_idle(typed, model, "a language model")
-        return run_language(request, Prompt(prompt or "", tokens, temperature, top_p, context or 256))
+        asked = Prompt(
+            prompt or "", tokens, temperature, top_p, context or 256, offline, cache_bits, draft, draft_chip
+        )  # fmt: skip
+        return run_language(request, asked)
     refuse_idle(typed, model, "a network")
     return command.run(request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from insitu.arch.load import load_chip
@@ -12,6 +13,7 @@ from insitu.cli.run import INFEASIBLE, Request
 from insitu.flow.shape import ShapeOptions, ShapeRun, run_shape, shares
 from insitu.llm.images import draw, image_shapes, load_image_shape
 from insitu.llm.shapes import load_shape
+from insitu.llm.systems import assumed, load_chip_system, system_names
 from insitu.report.result import Coverage, ModelFacts, Result
 from insitu.report.summary import summary_lines
 from insitu.report.text import count, percent, quantity
@@ -24,7 +26,11 @@ def run(request: Request, options: ShapeOptions) -> int:
     if given.model.removeprefix("shape:") in image_shapes():
         return draw_image(request, options)
     name, shape = load_shape(given.model)
-    chip = load_chip(given.chip, overrides=given.sets or ())
+    if given.chip in system_names():
+        system = load_chip_system(given.chip)
+        chip, options = system.described(list(given.sets or ())), replace(options, system=system)
+    else:
+        chip = load_chip(given.chip, overrides=given.sets or ())
     found = run_shape(name, shape, chip, options)
     if request.out is not None:
         with RunFolder.create(Path(request.out)) as folder:
@@ -108,6 +114,14 @@ def lines(found: ShapeRun) -> list[str]:
             f"Pair          {quantity(pair['tokens_per_s'], 'tokens/s')} with {pair['ahead']:.0f} drafted, "
             f"{percent(pair['accepted'], digits=0)} of them kept (assumed): {pair['speedup']:.2f}x"
         )
+    if found.system is not None:
+        held = f"{value['cards']:,.0f} of {found.system.cards} cards"
+        parts.append(f"System        {found.system.title}; {held}; assumed: {', '.join(assumed(found.system))}")
+    if len(found.splits) > 1:
+        best = max(found.splits, key=lambda r: r["tokens_per_s_per_sequence"])
+        parts.append(f"Split         {value['chips_per_layer']:.3g} chips a layer; one sequence is fastest with "
+                     f"{best['chips_per_layer']:.0f}: {quantity(best['tokens_per_s_per_sequence'], 'tokens/s')}, "
+                     f"links {percent(best['links_share'], digits=0)}")  # fmt: skip
     fitting = [r for r in found.curves["batch"] if r["cache_fits"]] or found.curves["batch"][:1]
     best = max(fitting, key=lambda r: r["tokens_per_s"])
     parts.append(f"Best batch    {best['batch']:.0f}: {quantity(best['tokens_per_s'], 'tokens/s')}, "

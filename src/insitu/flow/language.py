@@ -19,7 +19,7 @@ from insitu.compiler.pipeline import compile_graph
 from insitu.flow import check, figures
 from insitu.frontend.language import LanguageModel
 from insitu.frontend.language_graph import text_graph
-from insitu.frontend.load import load_language_model
+from insitu.frontend.load import load_language_model, local_path
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph
 from insitu.graph.ops.macs import macs
@@ -29,6 +29,7 @@ from insitu.llm.build import Prepared, prepare
 from insitu.llm.generate import Sampling, Token, generate, generate_batch, room_of
 from insitu.llm.samples import written
 from insitu.llm.score import Score, score
+from insitu.llm.speculative import speculate
 from insitu.llm.tokens import Tokenizer, prompt_tokens, read_tokenizer, text_tokens, windows
 from insitu.report.result import BitExact, Coverage, ModelFacts, Result
 from insitu.runtime.session import Session
@@ -53,6 +54,7 @@ class LanguageOptions:
     max_chips: int = 1
     samples: int | None = None  # texts that are scored
     calibrated: bool = True
+    cache_bits: int = 8  # of cached keys and values
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,14 @@ class LanguageDeployment:
 
     def generate(
         self, prompt: str | Sequence[int], *, count: int = 0, sampling: Sampling | None = None, physics: str = "",
-        instance: int = 0, stop: Sequence[int] = (),
+        instance: int = 0, stop: Sequence[int] | None = None,
     ) -> Iterator[Token]:  # fmt: skip
-        """Tokens from the compiled step program, one at a time."""
+        """Tokens from the compiled step program, one at a time, up to one of `stop`: by default what ends a text."""
         ids = prompt_tokens(self.tokenizer, prompt, self.model.arch.vocab) if isinstance(prompt, str) else list(prompt)
         session = self.session_of(physics, instance)
         count = count or self.options.tokens
-        return generate(session, ids, count=count, sampling=sampling or self.options.sampling, stop=stop)
+        return generate(session, ids, count=count, sampling=sampling or self.options.sampling,
+                        stop=self.model.ends if stop is None else stop)  # fmt: skip
 
     def generate_batch(
         self, prompts: Sequence[Sequence[int]], *, count: int = 0, sampling: Sampling | None = None, physics: str = ""
@@ -160,19 +163,24 @@ def deploy_language(
     *,
     calib: str | Path | Sequence[Sequence[int]] | None = None,
     options: LanguageOptions | None = None,
+    tokenizer: Tokenizer | None = None,
     progress: Progress = silent,
 ) -> LanguageDeployment:
     """Read, quantize and compile a language model; `calib` holds texts, without it the model writes its own.
+
+    `tokenizer` is the folder's own where `model` is one, or hf:OWNER/NAME.
 
     Raises InfeasibleError where it does not fit, ModelError for a folder that is no language model.
     """
     options = options or LanguageOptions()
     source = model if isinstance(model, LanguageModel) else load_language_model(model)
     chip = chip if isinstance(chip, Chip) else load_chip(chip)
-    tokenizer = read_tokenizer(Path("" if isinstance(model, LanguageModel) else model), source.arch.vocab)
+    if tokenizer is None:
+        place = Path("" if isinstance(model, LanguageModel) else local_path(model))
+        tokenizer = read_tokenizer(place, source.arch.vocab)
     progress("calibrate", 0, 1)
     ids, origin = calibration_texts(source, tokenizer, calib, seed=options.seed)
-    prepared = prepare(source, chip, ids)
+    prepared = prepare(source, chip, ids, cache_bits=cache_bits_of(options.cache_bits))
     progress("quantize and compile", 0, 1)
     graph = prepared.step(min(options.context, source.arch.context))
     program = compile_graph(graph, chip, max_chips=options.max_chips)
@@ -180,6 +188,14 @@ def deploy_language(
     return LanguageDeployment(
         prepared, tokenizer, origin, options, program, graph, Session(program, graph=graph)
     )  # fmt: skip
+
+
+def cache_bits_of(bits: float) -> int:
+    """Widths that a compiled cache may have."""
+    if bits not in (2, 3, 4, 5, 6, 7, 8):
+        need = "a whole number from 2 to 8: products of attention take keys and values of 8 bits, for sums have 32"
+        raise UsageError("--cache-bits", f"{bits:g} in a compiled program", need)
+    return int(bits)
 
 
 def calibration_texts(
@@ -226,13 +242,14 @@ def _rates(deployed: LanguageDeployment, cost: figures.Cost, prompt: int) -> dic
     rate = 1 / cost.timing.latency if cost.timing.latency else None
     first = deployed.text(prompt)[0]
     timed = figures.cost(first, deployed.chip).timing.latency
+    bits = deployed.prepared.cache_bits
     held = sum(deployed.step_graph.type(s.input).count() for s in deployed.step_graph.states)
     return {
         "tokens_per_s": Metric("tokens_per_s", rate, "1/s", "modelled", note),
         "energy_per_token_j": Metric("energy_per_token_j", spent.value, "J", "modelled", note),
         "ttft_s": Metric("ttft_s", timed, "s", "modelled", f"a prompt of {prompt} tokens as one text"),
         "kv_cache_bytes": Metric(
-            "kv_cache_bytes", float(held), "B", "measured", f"8-bit keys and values, {room} tokens"
+            "kv_cache_bytes", float(held), "B", "measured", f"{bits}-bit keys and values in bytes, {room} tokens"
         ),
     }
 
@@ -263,6 +280,32 @@ def scored(
             texts, physics=physics, instance=instance, done=lambda n, t: progress("score with physics", n, t)
         )
     return found
+
+
+def pair_of(
+    large: LanguageDeployment, small: LanguageDeployment, prompt: Sequence[int], *, count: int, ahead: int = 4
+) -> dict[str, Any]:
+    """A small model drafts for the large one, token by token, and what that gives in time.
+
+    Checking takes a step of the large model and, for each token more, what a text of that length takes longer than one
+    of a single token; the small model takes a step for each token.
+    """
+    if large.model.arch.vocab != small.model.arch.vocab:
+        got = f"a vocabulary of {small.model.arch.vocab:,}"
+        raise UsageError("--draft", got, f"{large.model.arch.vocab:,} words, as the large model has")
+    checks, drafts = (d.session_of("ideal") for d in (large, small))
+    found = speculate(checks, drafts, prompt, count=count, ahead=ahead, stop=large.model.ends)
+    alone = tuple(t.id for t in large.generate(prompt, count=count, sampling=GREEDY, physics="ideal"))
+    step, draft = (figures.cost(d.step, d.chip).timing.latency for d in (large, small))
+    longer, single = (figures.cost(large.text(n)[0], large.chip).timing.latency for n in (ahead + 1, 1))
+    spent = found.rounds * (step + longer - single) + found.drafted * draft
+    rate = len(found.tokens) / spent if spent else None
+    return {
+        "draft": small.model.name, "draft_chip": small.chip.name, "ahead": ahead, "rounds": found.rounds,
+        "drafted": found.drafted, "kept": found.kept, "accepted": found.accepted, "tokens_per_round": found.per_round,
+        "same_tokens": found.tokens == alone, "tokens_per_s": rate, "alone_tokens_per_s": 1 / step if step else None,
+        "speedup": None if rate is None else rate * step,
+    }  # fmt: skip
 
 
 def infeasible_result(model: LanguageModel, chip: Chip, error: InfeasibleError, options: LanguageOptions) -> Result:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from insitu.arch.spec import Chip
 from insitu.base.errors import InfeasibleError, UsageError
 from insitu.base.metrics import Metric
 from insitu.llm.beside import Beside, points, prefill_seconds
-from insitu.llm.on_chips import OnChips, batch_rate, prefill, token
-from insitu.llm.serve import Engine, parse_trace, serve, speculative
+from insitu.llm.on_chips import ALONE, OnChips, batch_rate, prefill, token
+from insitu.llm.serve import Engine, paged, parse_trace, serve, speculative
 from insitu.llm.shapes import Shape, load_shape
+from insitu.llm.systems import ChipSystem
+from insitu.llm.systems import to_json as system_json
 from insitu.report.result import Coverage, ModelFacts, Result
 
 CONTEXTS = (128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
@@ -38,6 +40,9 @@ class ShapeOptions:
     ahead: int = 4
     accepted: float = 0.7  # assumed
     seed: int = 0
+    page: int = 16  # tokens of a cache's page (the default block of vLLM)
+    tensor: int = 0  # chips that share a layer; 0: as few as hold one
+    system: ChipSystem | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,15 @@ class ShapeRun:
     beside: Sequence[Beside] = ()
     served: dict[str, Any] | None = None
     pair: dict[str, float] | None = None
+    splits: Sequence[dict[str, float]] = ()  # the same chips with more or fewer of them on a layer
+    system: ChipSystem | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object of `--json`: the form of every run, and these beside."""
         more = {"curves": self.curves, "seconds_per_token": self.seconds, "joules_per_token": self.joules,
                 "beside": [asdict(b) for b in self.beside],
-                "serving": self.served, "speculative": self.pair}  # fmt: skip
+                "serving": self.served, "speculative": self.pair, "splits": list(self.splits),
+                "system": None if self.system is None else system_json(self.system)}  # fmt: skip
         return {**self.result.to_json(), **more}
 
 
@@ -64,15 +72,19 @@ def run_shape(name: str, shape: Shape, chip: Chip, options: ShapeOptions) -> Sha
     """Everything in closed form; a shape that does not fit comes back as such."""
     facts = ModelFacts(name, shape.parameters, shape.macs_per_token)
     keys = min(options.context, shape.context)
-    held = shape.cached_elements * options.cache_bits / 8 * keys * options.batch
-    on = OnChips(shape, chip, options.weight_bits, options.cache_bits, options.max_chips, held)
+    held = shape.cached_elements * options.cache_bits / 8 * paged(keys, options.page) * options.batch
+    system = options.system
+    limit, layout = (options.max_chips or system.chips, system.layout) if system else (options.max_chips, ALONE)
+    on = OnChips(shape, chip, options.weight_bits, options.cache_bits, limit, held, tensor=options.tensor,
+                 cards=layout)  # fmt: skip
     try:
         metrics, one = _metrics(on, options)
     except InfeasibleError as error:
-        return ShapeRun(Result(facts, chip.name, 0, "random", fits=False, infeasible=tuple(error.items)))
+        whole = Result(facts, _title(chip, system), 0, "random", fits=False, infeasible=tuple(error.items))
+        return ShapeRun(whole, system=system)
     curves = {"context": _over_context(on, options), "batch": _over_batch(on, keys)}
     share = Coverage(1.0)  # every weight product lies in arrays or banks
-    result = Result(facts, chip.name, 0, "random", coverage=share, metrics=metrics)
+    result = Result(facts, _title(chip, system), 0, "random", coverage=share, metrics=metrics)
     bits, cached = _gpu_bits(options.weight_bits), 16 if options.weight_bits > 8 else 8
     other = [
         p for m in options.beside for p in points(shape, m, keys=keys, prompt=options.prompt, weight_bits=bits,
@@ -80,7 +92,27 @@ def run_shape(name: str, shape: Shape, chip: Chip, options: ShapeOptions) -> Sha
     ]  # fmt: skip
     served = _served(on, options) if options.requests else None
     pair = _pair(on, chip, options, keys) if options.draft else None
-    return ShapeRun(result, curves, dict(one.seconds), dict(one.joules), tuple(other), served, pair)
+    return ShapeRun(result, curves, dict(one.seconds), dict(one.joules), tuple(other), served, pair,
+                    _splits(on, keys), system)  # fmt: skip
+
+
+def _title(chip: Chip, system: ChipSystem | None) -> str:
+    return chip.name if system is None else f"{chip.name} ({system.name})"
+
+
+def _splits(on: OnChips, keys: int) -> list[dict[str, float]]:
+    """The same chips with 1, 2, 4 ... of them on each layer: one sequence faster, all of them slower or not."""
+    if on.count == 1:
+        return []
+    rows: list[dict[str, float]] = []
+    for degree in (1 << i for i in range(on.count.bit_length())):
+        if degree < on.count / on.shape.layers:
+            continue  # fewer stages than chips: each layer has several
+        split = replace(on, tensor=degree, limit=on.count)
+        one, (rate, _) = token(split, keys=keys), batch_rate(split, keys=keys, batch=BATCHES[-1])
+        rows.append({"chips_per_layer": degree, "tokens_per_s_per_sequence": 1 / one.latency, "most_tokens_per_s": rate,
+                     "links_share": one.seconds["links"] / one.latency})  # fmt: skip
+    return rows
 
 
 def _served(on: OnChips, options: ShapeOptions) -> dict[str, Any]:
@@ -98,9 +130,14 @@ def _served(on: OnChips, options: ShapeOptions) -> dict[str, Any]:
         hand_over = lambda tokens: on.token_bytes * tokens / link  # noqa: E731
     engine = Engine(
         first, lambda batch, keys: batch / batch_rate(on, keys=keys, batch=batch)[0], on.cache_room, on.token_bytes,
-        apart=bool(options.hybrid), hand_over=hand_over,
+        options.page, apart=bool(options.hybrid), hand_over=hand_over,
     )  # fmt: skip
-    return {"requests": len(trace), "prompts_on": options.hybrid or on.chip.name, **serve(engine, trace).to_json()}
+    return {
+        "requests": len(trace),
+        "page_tokens": options.page,
+        "prompts_on": options.hybrid or on.chip.name,
+        **serve(engine, trace).to_json(),
+    }
 
 
 def _pair(on: OnChips, chip: Chip, options: ShapeOptions, keys: int) -> dict[str, float]:
@@ -125,13 +162,17 @@ def _metrics(on: OnChips, options: ShapeOptions) -> tuple[dict[str, Metric], Any
     first, _ = prefill(on, tokens=min(options.prompt, shape.context))
     rate, joules = batch_rate(on, keys=keys, batch=options.batch)
     note = f"closed form, batch {options.batch}, {keys} tokens before; heads spread over all cores of a chip"
-    held = on.token_bytes * keys * options.batch
+    held = on.token_bytes * paged(keys, options.page) * options.batch
     rows = [
         ("tokens_per_s", rate, "1/s", note), ("tokens_per_s_per_sequence", 1 / one.latency, "1/s", note),
         ("energy_per_token_j", joules, "J", note), ("ttft_s", first, "s", f"a prompt of {options.prompt} tokens"),
         ("chips", float(on.count), "1", f"{on.needed} would hold all weights"),
+        ("cards", float(on.cards.of(on.count)), "1", "that these chips fill"),
+        ("chips_per_layer", on.spread, "1", "that share one layer"),
         ("weight_bytes", on.resident_bytes, "B", f"{options.weight_bits:g} bits a weight"),
-        ("kv_cache_bytes", held, "B", f"{options.cache_bits:g} bits an element, batch {options.batch}"),
+        ("kv_cache_bytes", held, "B",
+         f"{options.cache_bits:g} bits an element, batch {options.batch}, pages of {options.page} tokens"),
+        ("kv_cache_bytes_per_token", on.token_bytes, "B", f"{options.cache_bits:g} bits an element"),
         ("kv_cache_room_bytes", on.cache_room, "B", "what all chips' memories hold"),
         ("memory_bytes", on.resident_bytes + held, "B", "weights and caches"),
         ("streamed_bytes_per_token", one.counts["streamed_bytes"], "B", "weights that are loaded for every token"),

@@ -18,6 +18,7 @@ from insitu.base.errors import ModelError, did_you_mean
 
 Array = npt.NDArray[Any]
 CONFIG, WHOLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+GENERATION = "generation_config.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MOST_CONFIG = 1 << 22  # bytes of a config.json
 
@@ -72,6 +73,14 @@ class Checkpoint:
                 raise ModelError(f"{self.folder / CONFIG}: {name}", repr(value)[:40], "a number")
             return float(value)
         return default
+
+    def tokens(self, name: str, vocab: int) -> tuple[int, ...]:
+        """A setting of one token or several; the generation's own settings go before the model's."""
+        path = self.folder / GENERATION
+        own = _json(path, "settings of generation") if path.is_file() else {}
+        value = own.get(name, self.config.get(name))
+        given: list[Any] = value if isinstance(value, list) else [value]
+        return tuple(int(v) for v in given if type(v) is int and 0 <= v < vocab)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

@@ -54,7 +54,8 @@ class Architecture:
     rotary: int = 0
     theta: float = 10000.0
     local_theta: float = 0.0  # of layers with a window, where it differs
-    rope_scaling: Mapping[str, float] | None = None
+    rates: tuple[float, ...] = ()  # of the rotated pairs, where they are not theta's own (stretched contexts)
+    turn_gain: float = 1.0  # of rotated elements
     learned_positions: bool = False
     causal: bool = True
     post_norm: bool = False
@@ -81,11 +82,13 @@ class Architecture:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A description and its float32 weights."""
+    """A description and its float32 weights; the token that begins a text, and those that end one."""
 
     name: str
     arch: Architecture
     weights: Mapping[str, Array]
+    begin: int = 0
+    ends: tuple[int, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -111,22 +114,11 @@ def rotations(arch: Architecture, positions: Array, *, local: bool = False) -> t
     """(cos, signed sin) [positions, rotary]: x * cos + swapped halves of x * sin is the rotated x."""
     half, theta = arch.rotary // 2, (arch.local_theta or arch.theta) if local else arch.theta
     rates = theta ** (-np.arange(half, dtype=np.float64) * 2 / arch.rotary)
-    if arch.rope_scaling is not None and not (local and arch.local_theta):
-        rates = _scaled_rates(rates, arch.rope_scaling)
+    if arch.rates and not (local and arch.local_theta):
+        rates = np.asarray(arch.rates)
     angle = np.asarray(positions, np.float64)[:, None] * rates
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos, sin = np.cos(angle) * arch.turn_gain, np.sin(angle) * arch.turn_gain
     return (
         np.concatenate([cos, cos], -1).astype(np.float32),
         np.concatenate([-sin, sin], -1).astype(np.float32),
     )
-
-
-def _scaled_rates(rates: Array, scaling: Mapping[str, float]) -> Array:
-    """Frequencies of a model stretched to longer contexts: all by a factor, or (Llama 3) only the slow ones."""
-    factor = scaling["factor"]
-    if "low_freq_factor" not in scaling:
-        return rates / factor
-    old, low, high = (scaling[k] for k in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"))
-    turns = old * rates / (2 * np.pi)  # in the old context
-    blend = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    return rates * (blend + (1 - blend) / factor)

@@ -10,7 +10,7 @@ computes from its cache equals its row of the whole text, integer by integer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,18 +19,19 @@ from insitu.graph.graph import Attr, Graph, State
 from insitu.graph.rewrite import Builder
 from insitu.graph.types import TensorType
 
+CACHE_BITS = 8
 MASK = -128.0  # what a softmax does not see beside others
 TABLES = ("rope_cos", "rope_sin", "local_cos", "local_sin", "mask", "local_mask", "position_rows")
 
 
-def text_graph(model: LanguageModel, tokens: int) -> Graph:
-    """The graph of whole texts of so many tokens."""
-    return _Writer(model, tokens, tokens, step=False).graph()
+def text_graph(model: LanguageModel, tokens: int, *, cache_bits: int = CACHE_BITS) -> Graph:
+    """The graph of whole texts of so many tokens; keys and values will have `cache_bits`."""
+    return _Writer(model, tokens, tokens, False, cache_bits).graph()
 
 
-def step_graph(model: LanguageModel, context: int) -> Graph:
+def step_graph(model: LanguageModel, context: int, *, cache_bits: int = CACHE_BITS) -> Graph:
     """The graph of one token after at most context - 1 others."""
-    return _Writer(model, 1, context, step=True).graph()
+    return _Writer(model, 1, context, True, cache_bits).graph()
 
 
 def table_values(model: LanguageModel) -> dict[str, str]:
@@ -46,6 +47,7 @@ class _Writer:
     tokens: int
     context: int
     step: bool
+    cache_bits: int = CACHE_BITS
 
     def __post_init__(self) -> None:
         types = {"ids": TensorType((1, self.tokens), "i64")}
@@ -148,7 +150,8 @@ class _Writer:
         y = self.norm(x, f"{at}attn_norm")
         attended = self.attention(y, layer)
         if arch.parallel:
-            return self.summed(self.summed(x, attended, f"{at}attended"), self.feed(y, layer), f"{at}fed")
+            inner = self.norm(x, f"{at}mlp_norm") if f"{at}mlp_norm.w" in self.model.weights else y
+            return self.summed(self.summed(x, attended, f"{at}attended"), self.feed(inner, layer), f"{at}fed")
         attended = self.norm(attended, f"{at}post_attn_norm") if arch.sandwich else attended
         x = self.summed(x, attended, f"{at}attended")
         fed = self.feed(self.norm(x, f"{at}mlp_norm"), layer)
@@ -163,7 +166,12 @@ class _Writer:
         kv, groups, size = arch.kv_heads, arch.groups, arch.head_size
         q = self.rotated(self.heads(x, f"{at}q", arch.heads), layer, "q")
         k = self.rotated(self.heads(x, f"{at}k", kv), layer, "k")
+        if f"{at}k_center" in self.model.weights:  # what all keys have in common moves no share
+            center = self.table(f"{at}k_center", -self.model.weights[f"{at}k_center"].reshape(1, 1, kv, size))
+            k = self.op("Add", f"{at}k_centered", (k, center))
         v = self.heads(x, f"{at}v", kv)
+        self.narrowed(k)
+        self.narrowed(v)
         q = self.turned(self.shaped(q, f"{at}q_grouped", 1, t, kv, groups, size), f"{at}q_turned", 0, 2, 3, 1, 4)
         keys, values = self.cached(k, f"{at}keys"), self.cached(v, f"{at}values")
         keys = self.turned(self.shaped(keys, f"{at}keys_shaped", 1, kv, 1, self.context, size), f"{at}keys_turned",
@@ -176,6 +184,16 @@ class _Writer:
         values = self.shaped(values, f"{at}values_shaped", 1, kv, 1, self.context, size)
         y = self.turned(self.op("MatMul", f"{at}mixed", (shares, values)), f"{at}mixed_turned", 0, 3, 1, 2, 4)
         return self.linear(self.shaped(y, f"{at}mixed_flat", 1, t, arch.heads * size), f"{at}o")
+
+    def narrowed(self, x: str) -> None:
+        """Keys or values written in as few bits as the cache has: by what computes them, for moves keep codes."""
+        for at in reversed(range(len(self.b.nodes) if self.cache_bits != CACHE_BITS else 0)):
+            node = self.b.nodes[at]
+            if node.output == x and node.op in ("Reshape", "Transpose"):
+                x = node.inputs[0]
+            elif node.output == x:
+                self.b.nodes[at] = replace(node, attrs={**node.attrs, "bits": self.cache_bits})
+                return
 
     def heads(self, x: str, name: str, count: int) -> str:
         """A projection cut into heads, with their norm: [1, tokens, heads, size]."""

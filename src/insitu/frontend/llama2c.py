@@ -11,6 +11,7 @@ from insitu.base.errors import ModelError
 from insitu.frontend.checkpoint import Checkpoint
 from insitu.frontend.language import Architecture, Array, LanguageModel, halves, scaled_queries
 
+BEGIN, END = 1, 2  # tokens: a new text begins where one ends
 STACKED = ("attn_norm", "ffn_norm", "wq", "wk", "wv", "wo", "w1", "w2", "w3")
 
 
@@ -89,4 +90,5 @@ def _model(name: str, arch: Architecture, tensors: dict[str, Array]) -> Language
             if theirs in ("wq", "wk"):
                 table = halves(table, arch.heads if theirs == "wq" else arch.kv_heads)
             weights[f"{layer}.{names[theirs]}"] = np.ascontiguousarray(table.T) if table.ndim == 2 else table
-    return scaled_queries(LanguageModel(name, arch, weights), arch.head_size**-0.5)
+    ends = tuple(t for t in (BEGIN, END) if t < arch.vocab)
+    return scaled_queries(LanguageModel(name, arch, weights, ends[0] if ends else 0, ends), arch.head_size**-0.5)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from insitu.base.errors import ModelError, did_you_mean
 from insitu.frontend.checkpoint import is_checkpoint
+from insitu.frontend.hub import PREFIX as HUB
+from insitu.frontend.hub import hub_folder, parse_repository
 from insitu.frontend.inputs import Shapes
 from insitu.frontend.language import LanguageModel
 from insitu.frontend.onnx import import_onnx
@@ -38,8 +41,12 @@ def load_model(
 
 
 def load_language_model(spec: str | Path) -> LanguageModel:
-    """The language model of a folder (config.json and safetensors, llama2.c's too) or a llama2.c .bin file."""
-    path = Path(spec)
+    """The language model of a folder (config.json and safetensors, or llama2.c's), a llama2.c .bin file, or hf:NAME."""
+    path = local_path(spec)
+    if is_hub_name(spec):
+        from insitu.frontend.huggingface import read_language_model
+
+        return replace(read_language_model(path), name=parse_repository(str(spec)).short)
     if _is_folder(path):
         from insitu.frontend.huggingface import read_language_model
 
@@ -53,9 +60,21 @@ def load_language_model(spec: str | Path) -> LanguageModel:
 
 
 def is_language_model(spec: str | Path) -> bool:
-    """Whether a path looks like a language model's."""
+    """Whether a path looks like a language model's; names of the hub are taken for one."""
     path = Path(spec)
+    if is_hub_name(spec):
+        return True
     return (_is_folder(path) and is_checkpoint(path)) or (_is_file(path) and path.suffix.lower() == ".bin")
+
+
+def is_hub_name(spec: str | Path) -> bool:
+    """Whether this is hf:OWNER/NAME."""
+    return isinstance(spec, str) and spec.startswith(HUB)
+
+
+def local_path(spec: str | Path, *, offline: bool = False) -> Path:
+    """Where a language model lies; hf:OWNER/NAME is looked up, and fetched unless `offline`."""
+    return hub_folder(str(spec), offline=offline) if is_hub_name(spec) else Path(spec)
 
 
 def model_path(spec: str | Path, *, tasks: TaskModels | None = None) -> Path:
@@ -99,7 +118,7 @@ def _unknown(text: str, path: Path, tasks: TaskModels) -> ModelError:
         return ModelError(text, got, need, try_=close or tuple(f"task:{name}" for name in sorted(tasks)[:3]))
     for scheme in ("hf:", "shape:"):
         if text.startswith(scheme):
-            return ModelError(text, f"models named {scheme} are not supported yet", need)
+            return ModelError(text, f"models named {scheme} have no one graph", need, try_=(f"insitu run {text}",))
     folder = path.parent
     names = [p.name for p in folder.iterdir()] if _is_folder(folder) else []
     close = tuple(str(folder / name) for name in did_you_mean(path.name, names))

@@ -18,7 +18,7 @@ from insitu.compiler import adapt, canonicalize, fuse
 from insitu.compiler.plan import LayerPlan, QuantPlan
 from insitu.compiler.quantize import CONSTANT_BITS, quantize
 from insitu.frontend.language import Array, LanguageModel
-from insitu.frontend.language_graph import TABLES, step_graph, text_graph
+from insitu.frontend.language_graph import CACHE_BITS, TABLES, step_graph, text_graph
 from insitu.graph.graph import Graph
 from insitu.graph.verify import verify
 from insitu.llm.smooth import smoothed
@@ -36,23 +36,27 @@ class Prepared:
     model: LanguageModel
     chip: Chip
     plan: QuantPlan
+    cache_bits: int = CACHE_BITS
 
     def text(self, tokens: int) -> Graph:
         """The quantized graph of whole texts."""
-        return _quantized(captured(text_graph(self.model, tokens), self.chip), self.chip, self.plan)
+        graph = text_graph(self.model, tokens, cache_bits=self.cache_bits)
+        return _quantized(captured(graph, self.chip), self.chip, self.plan)
 
     def step(self, context: int) -> Graph:
         """The quantized graph of one token after at most context - 1 others."""
-        graph = captured(step_graph(self.model, context), self.chip)
+        graph = captured(step_graph(self.model, context, cache_bits=self.cache_bits), self.chip)
         return _quantized(graph, self.chip, step_plan(self.plan, graph))
 
 
-def prepare(model: LanguageModel, chip: Chip, ids: Array, *, even: bool = True) -> Prepared:
-    """Choose all numbers on calibration texts `ids` (samples, tokens)."""
-    ready = smoothed(model, ids) if even else model
-    graph = captured(text_graph(ready, ids.shape[1]), chip)
+def prepare(
+    model: LanguageModel, chip: Chip, ids: Array, *, even: bool = True, cache_bits: int = CACHE_BITS
+) -> Prepared:
+    """Choose all numbers on calibration texts `ids` (samples, tokens); cached keys and values have `cache_bits`."""
+    ready = smoothed(model, ids, centered=cache_bits < CACHE_BITS) if even else model
+    graph = captured(text_graph(ready, ids.shape[1], cache_bits=cache_bits), chip)
     plan = ptq.plan(graph, chip, data={"ids": ids[:, None, :].astype(np.int64)})
-    return Prepared(model, ready, chip, plan)
+    return Prepared(model, ready, chip, plan, cache_bits)
 
 
 def captured(graph: Graph, chip: Chip) -> Graph:

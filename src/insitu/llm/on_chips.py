@@ -21,8 +21,27 @@ from insitu.llm.shapes import Shape
 
 TABLES, TABLE_BYTES = 4, 90112  # look-up tables of a layer: two norms (2^14 entries), activation, softmax; their bytes
 MATRICES = 4  # products of a layer that wait for each other: queries to values, output, up, down
+STORES = tuple(("weights", kind) for kind in ("sram", "edram", "dram"))  # weight stores that may hold caches: no flash
 CODE, WIDE = 1, 2  # bytes of an array's input, of a value between layers
-PARTS = ("weights", "attention", "vector", "memory", "links", "stream")
+PARTS = ("weights", "attention", "kv", "vector", "memory", "links", "stream")
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Chips on a card; what joins cards (bytes a second, seconds); watts of a card and of what all share."""
+
+    chips: int = 0  # 0: all chips on one
+    bandwidth: float = 0.0
+    latency: float = 0.0
+    power: float = 0.0
+    shared: float = 0.0
+
+    def of(self, chips: float) -> int:
+        """Cards that so many chips fill."""
+        return ceil(chips / self.chips) if self.chips else 1
+
+
+ALONE = Cards()
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,8 @@ class OnChips:
     limit: int = 0  # most chips; 0: as many as it takes
     reserve: float = 0.0  # bytes of caches that have to fit as well
     cores: int = 0  # of each chip that share a layer's vector work; 0: all (today's compiler takes one)
+    tensor: int = 0  # chips that share each layer; 0: as few as hold one
+    cards: Cards = ALONE  # how chips stand together
 
     @property
     def fits_per_chip(self) -> float:
@@ -59,15 +80,22 @@ class OnChips:
     @property
     def _room(self) -> float:
         """Bytes for caches in one chip's memories: its own, and the weight store beside it."""
-        names = ("ram", "cache", "weights")
-        return float(sum(m.size for n, m in self.chip.memories.items() if n in names))
+        held = {n: m for n, m in self.chip.memories.items() if n in ("ram", "cache") or (n, m.kind) in STORES}
+        return float(sum(m.size for m in held.values()))
+
+    @property
+    def _store(self) -> float:
+        """Bytes for weights that are loaded, and for caches."""
+        weights = self.chip.memories.get("weights")
+        flash = weights.size if weights is not None and weights.kind == "flash" else 0
+        return self._room + flash
 
     @cached_property
     def count(self) -> int:
         """Chips used; InfeasibleError where a limit is too small and weights cannot be loaded at run time."""
         if not self.limit or self.needed <= self.limit:
-            return self.needed
-        room = self.limit * self._room
+            return max(self.needed, min(self.tensor, self.limit or self.tensor))
+        room = self.limit * self._store
         if self.chip.capabilities.wload and self.reserve + self.shape.stored_weights * self.weight_bits / 8 <= room:
             return self.limit
         if self.chip.capabilities.wload:
@@ -88,7 +116,7 @@ class OnChips:
     @property
     def spread(self) -> float:
         """Chips that share one layer."""
-        return max(1.0, self.count / self.shape.layers)
+        return max(1.0, self.count / self.shape.layers, min(self.tensor, self.count))
 
     @property
     def resident_bytes(self) -> float:
@@ -106,7 +134,8 @@ class OnChips:
         banks = self.chip.memories.get("banks")
         if banks is not None:
             return float(max(banks.size * self.count - self.resident_bytes, 0))
-        return max(self._room * self.count - self.streamed * self.weight_bits / 8, 0.0)
+        beside = 0.0 if self._store > self._room else self.streamed * self.weight_bits / 8  # in the same memory
+        return max(self._room * self.count - beside, 0.0)
 
     @property
     def cache_bandwidth(self) -> float:
@@ -190,17 +219,16 @@ def token(on: OnChips, *, keys: float) -> Token:
     share = on.spread
     matrices = MATRICES + (1 if shape.moe else 0)
     if chip.capabilities.gemv:
-        weights = found["array_macs"] / (on.array_rate * share)
+        read = found["array_macs"] * on.weight_bits / 8 / chip.memories["banks"].bandwidth
+        weights = max(found["array_macs"] / on.array_rate, read) / share
     else:
         weights = (shape.layers * matrices + 1) * on.read_time
     memory = found["moved_bytes"] / (chip.memories["ram"].bandwidth * share)
     cache = found["cache_bytes"] / (on.cache_bandwidth * share)
-    attention = found["mma_macs"] / (on.vector_rate * share) + cache  # a command reads before it computes
-    link_bytes, hops = _links(on)
-    links = chip.system.links
-    seconds = {
-        "weights": weights, "attention": attention, "vector": found["vector_operations"] / (on.vector_rate * share),
-        "memory": memory, "links": hops * links.latency + link_bytes / share / links.bandwidth,
+    link_bytes, link_seconds = _links(on)
+    seconds = {  # a command reads its caches before it computes
+        "weights": weights, "attention": found["mma_macs"] / (on.vector_rate * share), "kv": cache,
+        "vector": found["vector_operations"] / (on.vector_rate * share), "memory": memory, "links": link_seconds,
         "stream": on.streamed * on.weight_bits / 8 / (chip.store_bandwidth * on.count),
     }  # fmt: skip
     found |= {
@@ -212,14 +240,30 @@ def token(on: OnChips, *, keys: float) -> Token:
 
 
 def _links(on: OnChips) -> tuple[float, float]:
-    """(bytes between chips, hops one after the other) of one token."""
+    """(bytes between chips, seconds) of one token: two all-reduces a layer among the chips that share it, and the way
+    from stage to stage; what leaves a card goes over the link between cards.
+    """
     if on.count == 1:
         return 0.0, 0.0
-    width, layers = on.shape.width * WIDE, on.shape.layers
-    if on.spread <= 1:
-        return width * (on.count - 1), on.count - 1
-    share = on.spread
-    return layers * 2 * 2 * width * (share - 1), layers * 2 * 2.0
+    links, width, share = on.chip.system.links, float(on.shape.width * WIDE), on.spread
+    stages = max(1, round(on.count / share))
+    inside = not on.cards.chips or share <= on.cards.chips
+    bandwidth, latency = _slower(links.bandwidth, links.latency, on.cards, crosses=not inside)
+    reduces = on.shape.layers * 2 * 2.0 if share > 1 else 0.0
+    moved = reduces * width * (share - 1)
+    seconds = reduces * latency + moved / share / bandwidth
+    crossing = min(on.cards.of(on.count) - 1, stages - 1) if on.cards.chips else 0
+    for hops, crosses in ((stages - 1 - crossing, False), (crossing, True)):
+        bandwidth, latency = _slower(links.bandwidth, links.latency, on.cards, crosses=crosses)
+        moved, seconds = moved + hops * width, seconds + hops * (latency + width / share / bandwidth)
+    return moved, seconds
+
+
+def _slower(bandwidth: float, latency: float, cards: Cards, *, crosses: bool) -> tuple[float, float]:
+    """The link that a transfer sees: the slower of both where it leaves a card."""
+    if not crosses or not cards.bandwidth:
+        return bandwidth, latency
+    return min(bandwidth, cards.bandwidth), latency + cards.latency
 
 
 def _joules(on: OnChips, found: Mapping[str, float], seconds: float) -> dict[str, float]:
@@ -232,14 +276,15 @@ def _joules(on: OnChips, found: Mapping[str, float], seconds: float) -> dict[str
     )
     moved = (cost["ram_read_byte"] + cost["ram_write_byte"]) / 2
     cached = cost["bank_read_byte"] if on.chip.capabilities.gemv else cost["ram_read_byte"]
-    leak = (arch_cost.leakage(on.chip).value or 0.0) + (arch_cost.host_idle(on.chip).value or 0.0)
+    leak, host = (arch_cost.leakage(on.chip).value or 0.0), (arch_cost.host_idle(on.chip).value or 0.0) * on.count
+    host += on.cards.power * on.cards.of(on.count) + on.cards.shared
     return {
         "weights": array + (macs * bits / 8 * cost["bank_read_byte"] if on.chip.capabilities.gemv else 0.0),
-        "attention": found["mma_macs"] * cost["vector_op"] + found["cache_bytes"] * cached,
+        "attention": found["mma_macs"] * cost["vector_op"], "kv": found["cache_bytes"] * cached,
         "vector": found["vector_operations"] * cost["vector_op"], "memory": found["moved_bytes"] * moved,
         "links": found["link_bytes"] * cost["link_byte"],
         "stream": found["streamed_bytes"] * (cost["store_read_byte"] + 8 * cost["weight_bits"]),
-        "leakage": leak * seconds * on.count,
+        "leakage": leak * seconds * on.count, "host": host * seconds,
     }  # fmt: skip
 
 
@@ -257,20 +302,21 @@ def batch_rate(on: OnChips, *, keys: float, batch: int) -> tuple[float, float]:
     """
     one = token(on, keys=keys)
     stages = on.count / on.spread
-    busiest = max(
-        one.seconds["attention"] + one.seconds["vector"], one.seconds["memory"], _array_time(on), one.seconds["stream"]
-    ) / max(stages, 1.0)
-    rate = min(batch / one.latency, 1 / busiest) if one.seconds["stream"] == 0 else min(
-        batch / one.latency, batch / one.seconds["stream"], 1 / max(busiest, 1e-30))  # fmt: skip
-    dynamic = one.energy - one.joules["leakage"] - one.joules["stream"] * (1 - 1 / batch)
-    leak = one.joules["leakage"] / one.latency / rate
+    busy = one.seconds["attention"] + one.seconds["kv"] + one.seconds["vector"]
+    busiest = max(busy, one.seconds["memory"], _array_time(on)) / max(stages, 1.0)
+    shared = batch / one.seconds["stream"] if one.seconds["stream"] else float("inf")  # one load serves all sequences
+    rate = min(batch / one.latency, 1 / busiest, shared)
+    idle = one.joules["leakage"] + one.joules["host"]
+    dynamic = one.energy - idle - one.joules["stream"] * (1 - 1 / batch)
+    leak = idle / one.latency / rate
     return rate, dynamic + leak
 
 
 def _array_time(on: OnChips) -> float:
     """Time that one token holds the arrays of all stages."""
     if on.chip.capabilities.gemv:
-        return on.shape.product_weights / (on.array_rate * on.spread)
+        read = on.weight_bits / 8 / on.chip.memories["banks"].bandwidth
+        return on.shape.product_weights * max(1 / on.array_rate, read) / on.spread
     return on.read_time * on.count / on.spread
 
 

@@ -13,7 +13,7 @@ PASSES = 24  # times that all tokens are drawn anew after those before them
 TEXTS, LENGTH = 16, 128
 
 
-def written(model: LanguageModel, *, seed: int = 0, texts: int = TEXTS, length: int = LENGTH, start: int = 1) -> Array:
+def written(model: LanguageModel, *, seed: int = 0, texts: int = TEXTS, length: int = LENGTH) -> Array:
     """Texts [texts, length] drawn from the model.
 
     All tokens are drawn at once after the ones of the pass before: exact for the first PASSES tokens, near for others.
@@ -23,7 +23,7 @@ def written(model: LanguageModel, *, seed: int = 0, texts: int = TEXTS, length: 
     arch = model.arch
     length = max(2, min(length, arch.context))
     ids = rng.integers(0, arch.vocab, (texts, length))
-    ids[:, 0] = min(start, arch.vocab - 1)
+    ids[:, 0] = model.begin
     if "head.w" not in model.weights:
         return ids
     run = float_session(text_graph(model, length))

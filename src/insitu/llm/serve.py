@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,14 @@ class Engine:
     step: Callable[[int, float], float]
     room: float  # bytes of caches
     token_bytes: float
+    page: int = 1  # tokens of a page: caches grow by whole pages
     cap: int = 512
     apart: bool = False  # prompts are done by another machine
     hand_over: Callable[[int], float] = lambda prompt: 0.0  # seconds to bring a prompt's cache over
+
+    def held(self, request: Request) -> float:
+        """Bytes of the pages that a request takes until it ends."""
+        return paged(request.prompt + request.answer, self.page) * self.token_bytes
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Served:
     tokens_per_s: float
     mean_batch: float
     refused: int
+    unused: float = 0.0  # share of the pages' bytes that no token fills
 
     def to_json(self) -> dict[str, Any]:
         """Percentiles of each."""
@@ -60,7 +67,8 @@ class Served:
             name: {f"p{p}": float(np.percentile(values, p)) for p in PERCENTILES} if len(values) else None
             for name, values in rows.items()
         }
-        return {**shown, "tokens_per_s": self.tokens_per_s, "mean_batch": self.mean_batch, "refused": self.refused}
+        return {**shown, "tokens_per_s": self.tokens_per_s, "mean_batch": self.mean_batch, "refused": self.refused,
+                "unused_pages": self.unused}  # fmt: skip
 
 
 @dataclass
@@ -69,6 +77,11 @@ class _Running:
     ready: float  # when its prompt is done
     done: int = 0
     first: float = 0.0
+
+
+def paged(tokens: float, page: int) -> int:
+    """Tokens that the pages of so many tokens have room for."""
+    return ceil(tokens / page) * page
 
 
 def parse_trace(text: str, *, prompt: int, answer: int, seed: int = 0) -> list[Request]:
@@ -96,7 +109,7 @@ def serve(engine: Engine, requests: Sequence[Request]) -> Served:
         if not running and waiting and waiting[0].arrival > now:
             now = waiting[0].arrival
         while waiting and waiting[0].arrival <= now and len(running) < engine.cap:
-            need = (waiting[0].prompt + waiting[0].answer) * engine.token_bytes
+            need = engine.held(waiting[0])
             if need > engine.room:
                 refused += 1
                 waiting.popleft()
@@ -120,14 +133,17 @@ def serve(engine: Engine, requests: Sequence[Request]) -> Served:
             r.done += 1
             r.first = r.first or now
             if r.done >= r.request.answer:
-                held -= (r.request.prompt + r.request.answer) * engine.token_bytes
+                held -= engine.held(r.request)
                 finished.append(r)
                 ends.append(now)
         running = [r for r in running if r.done < r.request.answer]
         steps += 1
         if steps > MOST_STEPS:
             raise UsageError("--requests", f"more than {MOST_STEPS:,} steps", "fewer or shorter requests")
-    return _served(finished, ends, busy, weighed, refused)
+    served = _served(finished, ends, busy, weighed, refused)
+    filled = sum(r.request.prompt + r.request.answer for r in finished) * engine.token_bytes
+    whole = sum(engine.held(r.request) for r in finished)
+    return replace(served, unused=1 - filled / whole if whole else 0.0)
 
 
 def _served(finished: list[_Running], ends: list[float], busy: float, weighed: float, refused: int) -> Served:

@@ -3,6 +3,10 @@
 Keys, values and the product in a gated feed-forward have one scale for all channels on a chip.  Dividing a channel in
 the weights in front and multiplying it in those behind evens their ranges out: keys against queries (both elements of
 a rotated pair alike, for rotation mixes them), values against the output projection, `up` against `down`.
+
+Caches of few bits hold keys and values less the middle of their channel's range.  That is exact too: a vector taken
+off all keys moves all scores of a query alike, which no softmax sees; shares sum to 1, so what values lose comes back
+behind the output projection.
 """
 
 from __future__ import annotations
@@ -23,17 +27,31 @@ LEAST = 1e-3  # of a group's largest channel: fainter ones are not raised furthe
 SHARE = 0.5  # of the ranges' spread that weights behind a product take over
 
 
-def smoothed(model: LanguageModel, ids: Array) -> LanguageModel:
-    """The model with even channels, as texts `ids` (samples, tokens) show them."""
-    arch, peaks = model.arch, _peaks(model, ids)
+def smoothed(model: LanguageModel, ids: Array, *, centered: bool = False) -> LanguageModel:
+    """The model with even channels, as texts `ids` (samples, tokens) show them; `centered` for caches of few bits."""
+    arch, ranges = model.arch, _ranges(model, ids)
+    peaks = {n: np.maximum(-low, high) for n, (low, high) in ranges.items()}
     weights = dict(model.weights)
     for layer in range(arch.layers):
         at = f"{layer}."
-        _even_keys(weights, arch, at, peaks[f"{at}k"])
+        if centered:
+            peaks |= {f"{at}{n}": (ranges[f"{at}{n}"][1] - ranges[f"{at}{n}"][0]) / 2 for n in "kv"}
+            _center_values(weights, arch, at, *ranges[f"{at}v"])
+        keys = _even_keys(weights, arch, at, peaks[f"{at}k"])
+        if centered:
+            weights[f"{at}k_center"] = (sum(ranges[f"{at}k"]) / 2 / keys).astype(np.float32)
         _even_values(weights, arch, at, peaks[f"{at}v"])
         for part in _gated(arch, at):
             _even_product(weights, part, peaks[f"{part}gated"])
     return replace(model, weights=weights)
+
+
+def _center_values(weights: dict[str, Array], arch: Architecture, at: str, low: Floats, high: Floats) -> None:
+    middle = (low + high) / 2
+    given, out = weights.get(f"{at}v.b", np.zeros(middle.size)), weights[f"{at}o.w"].astype(np.float64)
+    back = np.repeat(middle, arch.groups, axis=0).reshape(-1) @ out
+    weights[f"{at}v.b"] = (given - middle.reshape(-1)).astype(np.float32)
+    weights[f"{at}o.b"] = (weights.get(f"{at}o.b", np.zeros(out.shape[1])) + back).astype(np.float32)
 
 
 def _gated(arch: Architecture, at: str) -> list[str]:
@@ -42,8 +60,8 @@ def _gated(arch: Architecture, at: str) -> list[str]:
     return [f"{at}{e}." for e in range(arch.experts)] or [at]
 
 
-def _peaks(model: LanguageModel, ids: Array) -> dict[str, Floats]:
-    """Largest magnitude of each channel of keys, values and products."""
+def _ranges(model: LanguageModel, ids: Array) -> dict[str, tuple[Floats, Floats]]:
+    """Lowest and highest value of each channel of keys, values and products."""
     graph, arch = text_graph(model, ids.shape[1]), model.arch
     values = {n.name: n.output for n in graph.nodes}
     wanted: dict[str, str] = {}
@@ -55,12 +73,12 @@ def _peaks(model: LanguageModel, ids: Array) -> dict[str, Floats]:
         wanted[f"{at}v"] = values[f"{at}v_heads"]
         wanted |= {f"{part}gated": values[f"{part}gated"] for part in _gated(arch, at)}
     seen = float_session(graph, expose=sorted(set(wanted.values())))({"ids": ids[:, None, :].astype(np.int64)})
-    return {name: _peak(seen[value]) for name, value in wanted.items()}
+    return {name: _range(seen[value].astype(np.float64)) for name, value in wanted.items()}
 
 
-def _peak(value: Array) -> Floats:
+def _range(value: Floats) -> tuple[Floats, Floats]:
     """Over samples, batch and tokens."""
-    return np.abs(value.astype(np.float64)).max(axis=(0, 1, 2))
+    return value.min(axis=(0, 1, 2)), value.max(axis=(0, 1, 2))
 
 
 def _factors(peak: Floats) -> Floats:
@@ -74,8 +92,8 @@ def _round(top: float) -> float:
     return float(top / (FULL * 2.0 ** np.round(np.log2(top)))) if top > 0 else 1.0
 
 
-def _even_keys(weights: dict[str, Array], arch: Architecture, at: str, peak: Floats) -> None:
-    """`peak` [kv heads, size]; one factor for a rotated pair, and for all heads where a norm's scale is shared."""
+def _even_keys(weights: dict[str, Array], arch: Architecture, at: str, peak: Floats) -> Floats:
+    """`peak` [kv heads, size] -> divisors; one for a rotated pair, and for all heads where a norm's scale is shared."""
     half = arch.rotary // 2
     if half:
         pair = np.maximum(peak[:, :half], peak[:, half : 2 * half])
@@ -84,11 +102,12 @@ def _even_keys(weights: dict[str, Array], arch: Architecture, at: str, peak: Flo
         shared = _factors(peak.max(axis=0)) * _round(peak.max())
         _scale(weights, f"{at}k_norm.w", 1 / shared)
         _scale(weights, f"{at}q_norm.w", shared)
-        return
+        return shared
     keys = _factors(peak) * _round(peak.max())
     for end in ("w", "b"):
         _scale(weights, f"{at}k.{end}", 1 / keys.reshape(-1))
         _scale(weights, f"{at}q.{end}", np.repeat(keys, arch.groups, axis=0).reshape(-1))
+    return keys
 
 
 def _even_values(weights: dict[str, Array], arch: Architecture, at: str, peak: Floats) -> None:

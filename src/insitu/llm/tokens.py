@@ -1,61 +1,34 @@
 """Text to tokens and back: the vocabulary a model folder brings.
 
-A tokenizer.json with `vocab` and `scores` is llama2.c's (SentencePiece BPE: the best-scored neighbours merge first);
-one of Hugging Face's form is read by the `tokenizers` package (extra `hf`).  Without a tokenizer, tokens are numbers:
-"ids:1,403".
+tokenizer.json of Hugging Face's form with byte pairs, vocab.json with merges.txt (`bpe`), llama2.c's JSON or
+tokenizer.bin and SentencePiece's tokenizer.model (`pieces`) are read here; other kinds of tokenizer.json by the
+`tokenizers` package (extra `hf`).  Without a tokenizer, tokens are numbers: "ids:1,403".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 from insitu.base.errors import DataError, ModelError, UsageError
+from insitu.llm.bpe import pairs_of_files, read_byte_pairs
+from insitu.llm.pieces import ScoredVocabulary, read_llama2c_vocabulary, read_sentencepiece
+from insitu.llm.pretokens import ForeignError
 
-FILE = "tokenizer.json"
+FILE, PIECES, SETTINGS = "tokenizer.json", "tokenizer.model", "tokenizer_config.json"
+WORDS, MERGES, LLAMA2C = "vocab.json", "merges.txt", "tokenizer.bin"
 NUMBERS = "ids:"
 
 
 class Tokenizer(Protocol):
-    """Both ways; `piece` is what a token adds to a text that is shown as it grows."""
+    """Both ways."""
 
     def encode(self, text: str) -> list[int]: ...
-    def piece(self, token: int) -> str: ...
-
-
-@dataclass(frozen=True)
-class ScoredVocabulary:
-    """llama2.c's tokenizer."""
-
-    words: tuple[str, ...]
-    scores: tuple[float, ...]
-
-    def encode(self, text: str) -> list[int]:
-        """A start token, a leading space, characters (or their bytes), merged by score."""
-        index = {w: i for i, w in enumerate(self.words)}
-        tokens = [1] + ([index[" "]] if text and " " in index else [])
-        for letter in text:
-            tokens += [index[letter]] if letter in index else [3 + b for b in letter.encode()]
-        while True:
-            pairs = [(self.scores[at], -i, at) for i in range(1, len(tokens) - 1)
-                     if (at := index.get(self.words[tokens[i]] + self.words[tokens[i + 1]])) is not None]  # fmt: skip
-            if not pairs:
-                return tokens
-            _, place, merged = max(pairs)
-            tokens[-place : -place + 2] = [merged]
-
-    def piece(self, token: int) -> str:
-        """The token's text; tokens for single bytes give the byte, start and end nothing."""
-        word = self.words[token]
-        if token in (1, 2):
-            return ""
-        if word.startswith("<0x") and word.endswith(">"):
-            return bytes([int(word[3:-1], 16)]).decode("latin-1")
-        return word
+    def text(self, tokens: Sequence[int]) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -67,47 +40,91 @@ class Library:
     def encode(self, text: str) -> list[int]:
         return [int(i) for i in self.inner.encode(text).ids]
 
-    def piece(self, token: int) -> str:
-        word = str(self.inner.id_to_token(token) or "")
-        return str(self.inner.decode([token])) if "\u2581" not in word else word.replace("\u2581", " ")
+    def text(self, tokens: Sequence[int]) -> str:
+        return str(self.inner.decode(list(tokens)))
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Tokens as numbers."""
+    """Tokens as numbers; `why` no text can be read."""
 
     vocab: int
+    why: str = "the model brings no tokenizer"
+    remedy: tuple[str, ...] = ()
 
     def encode(self, text: str) -> list[int]:
         words = text.removeprefix(NUMBERS).replace(",", " ").split()
         if not text.startswith(NUMBERS) or not words or not all(w.isdecimal() for w in words):
             need = f"token numbers: {NUMBERS}1,403,407"
-            raise UsageError("--prompt", f"{text[:40]!r}, and the model brings no tokenizer", need)
+            raise UsageError("--prompt", f"{text[:40]!r}, and {self.why}", need, try_=self.remedy)
         return [int(w) for w in words]
 
-    def piece(self, token: int) -> str:
-        return f" {token}"
+    def text(self, tokens: Sequence[int]) -> str:
+        return "".join(f" {t}" for t in tokens)
 
 
 def read_tokenizer(folder: Path, vocab: int) -> Tokenizer:
-    """The tokenizer of a folder; numbers where it has none."""
-    path = folder / FILE if folder.is_dir() else folder.with_name(FILE)
-    if not path.is_file():
-        return Numbers(vocab)
+    """The tokenizer of a folder, or of the folder that a file lies in; numbers where it has none."""
+    place = folder if folder.is_dir() else folder.parent
+    for name, reader in READERS:
+        if (place / name).is_file() and str(folder):
+            return reader(place / name, vocab)
+    return Numbers(vocab)
+
+
+def _tokenizer_json(path: Path, vocab: int) -> Tokenizer:
+    data = _object(path)
+    if "scores" in data and "vocab" in data:
+        words, scores = tuple(data["vocab"]), tuple(data["scores"])
+        if len(words) != len(scores) or not all(isinstance(w, str) for w in words):
+            raise ModelError(str(path), f"{len(words)} words, {len(scores)} scores", "a score for each word")
+        return ScoredVocabulary(words, scores)
+    try:
+        return read_byte_pairs(data)
+    except ForeignError as reason:
+        return _by_library(path, vocab, str(reason))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ModelError(str(path), f"{type(error).__name__}: {error}"[:100], "a tokenizer's JSON") from None
+
+
+def _by_library(path: Path, vocab: int, reason: str) -> Tokenizer:
+    """By the package, or numbers with the reason why."""
+    try:
+        from tokenizers import Tokenizer as Inner  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
+    except ImportError:
+        return Numbers(vocab, f"its {path.name} ({reason}) needs the package tokenizers", ('pip install "insitu[hf]"',))
+    try:
+        return Library(Inner.from_file(str(path)))  # pyright: ignore[reportUnknownMemberType]
+    except Exception as error:  # noqa: BLE001  (the package raises nothing narrower)
+        raise ModelError(str(path), str(error)[:100], "a tokenizer's JSON") from None
+
+
+def _words_and_merges(path: Path, vocab: int) -> Tokenizer:
+    merges = path.with_name(MERGES)
+    if not merges.is_file():
+        return Numbers(vocab, f"its {path.name} comes without {MERGES}")
+    return pairs_of_files(_object(path), merges.read_text(encoding="utf-8", errors="replace"))
+
+
+def _sentencepiece(path: Path, vocab: int) -> Tokenizer:
+    settings = path.with_name(SETTINGS)
+    begin = _object(settings).get("add_bos_token", True) if settings.is_file() else True
+    return read_sentencepiece(path, begin=bool(begin))
+
+
+READERS: tuple[tuple[str, Callable[[Path, int], Tokenizer]], ...] = (
+    (FILE, _tokenizer_json), (PIECES, _sentencepiece), (WORDS, _words_and_merges), (LLAMA2C, read_llama2c_vocabulary),
+)  # fmt: skip
+
+
+def _object(path: Path) -> dict[str, Any]:
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelError(str(path), str(error)[:100], "a tokenizer's JSON") from None
-    if isinstance(data, dict) and "scores" in data and "vocab" in data:
-        words, scores = tuple(data["vocab"]), tuple(data["scores"])  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        if len(words) != len(scores) or not all(isinstance(w, str) for w in words):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-            raise ModelError(str(path), f"{len(words)} words, {len(scores)} scores", "a score for each word")  # pyright: ignore[reportUnknownArgumentType]
-        return ScoredVocabulary(words, scores)  # pyright: ignore[reportUnknownArgumentType]
-    try:
-        from tokenizers import Tokenizer as Inner  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
-    except ImportError:
-        return Numbers(vocab)
-    return Library(Inner.from_file(str(path)))  # pyright: ignore[reportUnknownMemberType]
+    if not isinstance(data, dict):
+        raise ModelError(str(path), "no JSON object", "a tokenizer's JSON")
+    return data  # pyright: ignore[reportUnknownVariableType]
 
 
 def prompt_tokens(tokenizer: Tokenizer, text: str, vocab: int) -> list[int]:
@@ -124,7 +141,8 @@ def text_tokens(tokenizer: Tokenizer, path: Path, vocab: int) -> list[list[int]]
     if path.suffix.lower() == ".npz":
         return _stored(path, vocab)
     if isinstance(tokenizer, Numbers):
-        raise DataError(str(path), "text, and the model brings no tokenizer", "an .npz with `ids` and `offset`")
+        got = f"text, and {tokenizer.why}"
+        raise DataError(str(path), got, "an .npz with `ids` and `offset`", try_=tokenizer.remedy)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
