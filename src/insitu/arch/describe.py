@@ -82,7 +82,8 @@ def _abilities(chip: Chip) -> Iterator[str]:
     yield _row(
         "calibration",
         f"{_count(given.refine_passes, 'refine pass')}, {_count(given.reads, 'read')} averaged, "
-        f"column offsets {'subtracted' if given.column_offset else 'left'}",
+        f"column offsets {'subtracted' if given.column_offset else 'left'}"
+        f"{', columns trimmed' if given.trims else ''}",
     )
     yield _row("physics", ", ".join(chip_effects(chip)) or "none: digital")
 

@@ -110,6 +110,21 @@ class Calibration(Config):
         default=False, description="outputs are scaled by what known inputs have lost since programming"
     )
     column_offset: bool = Field(default=False, description="measured column offsets are subtracted")
+    column_gain: bool = Field(
+        default=False,
+        description="after programming, gain and offset of each column are measured on known inputs and trimmed",
+    )
+    column_drift: bool = Field(
+        default=False,
+        description="the same, measured again when the chip is used: each column makes up for its own drift",
+    )
+    known_inputs: int = Field(default=64, ge=4, le=1024, description="inputs that columns are measured with")
+    known_reads: int = Field(default=4, ge=1, le=1024, description="times each of them is read")
+
+    @property
+    def trims(self) -> bool:
+        """Whether columns are measured one by one."""
+        return self.column_gain or self.column_drift
 
 
 class ColumnGain(Config):

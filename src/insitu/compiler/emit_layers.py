@@ -320,12 +320,15 @@ def _negated(node: Node, piece: Piece, rows: tuple[int, int]) -> tuple[int, ...]
 
 
 def _expected(emitter: Emitter, node: Node, piece: Piece, rows: tuple[int, int], prefix: str) -> str:
-    """Mean driven codes of these rows, where calibration gave them."""
+    """Mean driven codes of these rows, and behind them inputs to play, where calibration gave them."""
     codes = emitter.expected.get(node.attr("layer", _owner(emitter, node)))
     if codes is None:
         return ""
-    own = codes.reshape(len(block_signs(node)), -1, codes.shape[-1])[:, piece.group0 : piece.group0 + piece.groups]
-    return emitter.weight(f"{prefix}.expected", own.reshape(-1)[rows[0] : rows[1]])
+    count = len(codes) if codes.ndim == 3 else 1
+    groups = slice(piece.group0, piece.group0 + piece.groups)
+    own = codes.reshape(count, len(block_signs(node)), -1, codes.shape[-1])[:, :, groups]
+    own = own.reshape(count, -1)[:, rows[0] : rows[1]]
+    return emitter.weight(f"{prefix}.expected", own if count > 1 else own[0])
 
 
 def _column_values(emitter: Emitter, node: Node, index: int, columns: slice, name: str) -> int | str:

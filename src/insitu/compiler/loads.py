@@ -15,7 +15,7 @@ from insitu.arch.spec import Chip
 from insitu.compiler.commands import Op, Task
 from insitu.compiler.setup import procedures
 from insitu.isa.program import Binding
-from insitu.isa.setup import OFFSETS
+from insitu.isa.setup import COLUMNS, OFFSETS
 
 Place = tuple[int, int]  # task, command in it; (-1, 0): before all
 
@@ -32,8 +32,8 @@ def insert_loads(tasks: Sequence[Task], reloaded: Mapping[Binding, int], chip: C
             into = early.setdefault(core, []) if at[0] < 0 else behind.setdefault(at, [])
             into.append(Op("WLOAD", (binding,)))
             into += [Op("WVERIFY", (binding,))] if checks else []
-            if OFFSETS in procedures(chip, binding):  # what was just written has not drifted
-                into.append(Op("CAL", (binding, OFFSETS)))
+            wanted = procedures(chip, binding)  # what was just written has not drifted
+            into += [Op("CAL", (binding, procedure)) for procedure in (OFFSETS, COLUMNS) if procedure in wanted]
     first = [Task("weights", core, tuple(ops)) for core, ops in early.items()]
     return [*first, *(_with(task, number, behind) for number, task in enumerate(tasks))]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from insitu.arch.spec import Chip
 from insitu.compiler.commands import Code
 from insitu.isa.program import Binding, Command, Vector
-from insitu.isa.setup import DRIFT, LOOKED_UP, OFFSETS
+from insitu.isa.setup import COLUMNS, COLUMNS_AGAIN, DRIFT, LOOKED_UP, OFFSETS
 
 
 def set_up(code: Code, chip: Chip, memory_macros: Sequence[int]) -> None:
@@ -32,7 +32,11 @@ def set_up(code: Code, chip: Chip, memory_macros: Sequence[int]) -> None:
 def procedures(chip: Chip, binding: Binding) -> list[int]:
     """How the columns of a binding are calibrated: by the chip's own procedures, where they are converted."""
     own, analog = chip.calibration, binding.readout.kind != "exact" and bool(binding.tiles)
-    return [p for p, wanted in ((OFFSETS, own.column_offset), (DRIFT, own.drift_compensation)) if wanted and analog]
+    known = {
+        OFFSETS: own.column_offset, DRIFT: own.drift_compensation,
+        COLUMNS: own.column_gain and bool(binding.expected), COLUMNS_AGAIN: own.column_drift and bool(binding.expected),
+    }  # fmt: skip
+    return [procedure for procedure, wanted in known.items() if wanted and analog]
 
 
 def _load_tables(code: Code, places: int) -> list[Command]:

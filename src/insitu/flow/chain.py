@@ -148,7 +148,7 @@ def build(
     if graph.level == "quantized":
         no_transforms(graph, precision)
         check_readouts(graph, chip)
-        expected = expected_codes(graph, calibration) if chip.calibration.column_offset else {}
+        expected = played(chip, expected_codes, graph, calibration)
         program = best_program(graph, chip, expected=expected, max_chips=max_chips, objective=objective, search=search)
         check_program(program)
         return None, graph, program
@@ -156,10 +156,16 @@ def build(
     plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed)
     plan = plan if precision is None else requested(plan, graph, chip, wanted=precision)
     quantized = verify(apply_plan(graph, chip, plan=plan))
-    expected = expected_inputs(graph, quantized, calibration) if chip.calibration.column_offset else {}
+    expected = played(chip, expected_inputs, graph, quantized, calibration)
     program = best_program(quantized, chip, expected=expected, max_chips=max_chips, objective=objective, search=search)
     check_program(program)
     return plan, quantized, program
+
+
+def played(chip: Chip, inputs: Callable[..., dict[str, Array]], *of: Any) -> dict[str, Array]:
+    """The codes that the chip's own calibration plays, by layer; none where it plays nothing."""
+    own = chip.calibration
+    return inputs(*of, known=own.known_inputs if own.trims else 0) if own.trims or own.column_offset else {}
 
 
 def no_transforms(graph: Graph, precision: PrecisionFile | None) -> None:

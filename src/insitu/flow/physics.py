@@ -82,6 +82,8 @@ def describe(effects: Physics, chip: Chip, *, full: bool = False) -> str:
         return "ideal: the chip has no analog effects" if chip.macro.readout.kind == "exact" else "ideal"
     own = effects.calibration(chip)
     offsets = "removed" if own.column_offset else "kept"
+    when = "as it is used" if own.column_drift else "as programmed"
+    offsets += f", columns trimmed {when}" if own.trims else ""
     procedures = f"refine passes {own.refine_passes}, reads averaged {own.reads}, column offsets {offsets}"
     heat = f"; cells at {effects.kelvin(chip):.1f} K"
     left = ", ".join(missing_effects(chip)).replace("_", " ") if full and chip_effects(chip) else ""

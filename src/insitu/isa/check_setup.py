@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from insitu.isa.fault import Fault, command_name
 from insitu.isa.program import Command, Program, Section
-from insitu.isa.setup import DRIFT, LOOKED_UP, OFFSETS, SETUP, memory_macros, setup_length, table_places
+from insitu.isa.setup import LOOKED_UP, MEASURED, PROCEDURES, SETUP, memory_macros, setup_length, table_places
 from insitu.isa.walk import nest
 
 
@@ -17,21 +17,30 @@ def setup_faults(program: Program) -> Iterator[Fault]:
     for section in program.sections:
         if not any(c.op in (*SETUP, *LOOKED_UP) for c in section.code):
             continue
-        yield from _place_faults(section)
+        yield from _place_faults(program, section)
         yield from _mode_faults(section, macros)
         yield from _load_faults(section, places)
         if places:
             yield from _table_faults(section)
 
 
-def _place_faults(section: Section) -> Iterator[Fault]:
+def _place_faults(program: Program, section: Section) -> Iterator[Fault]:
     first = setup_length(section.code)
     for index, command in enumerate(section.code):
         where = command_name(section, index, command)
         if command.op == "WMODE" and index >= first:
             yield Fault("U1", where, f"behind {section.code[first].op}")
-        if command.op == "CAL" and command.args[1] not in (OFFSETS, DRIFT):
+        if command.op == "CAL" and command.args[1] not in PROCEDURES:
             yield Fault("U1", where, f"procedure {command.args[1]}")
+        if command.op == "CAL" and command.args[1] in MEASURED and not _plays(program, section, int(command.args[0])):
+            yield Fault("U1", where, f"procedure {command.args[1]} of a binding that has no inputs to play")
+
+
+def _plays(program: Program, section: Section, binding: int) -> bool:
+    """Whether a binding has inputs to play behind its mean."""
+    known = section.bindings[binding].expected if binding < len(section.bindings) else ""
+    shape = program.weights[known].shape if known in program.weights else ()
+    return len(shape) == 2 and shape[0] > 1
 
 
 def _mode_faults(section: Section, macros: int) -> Iterator[Fault]:

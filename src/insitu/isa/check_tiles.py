@@ -54,7 +54,7 @@ def _matrix_faults(program: Program, binding: Binding, where: str) -> Iterator[F
         low, high = int(ref.data.min()), int(ref.data.max())
         if low < lo or high > hi:
             yield Fault("B8", where, f"weights {low}..{high}, cells {lo}..{hi}")
-    if binding.expected and prod(program.weights[binding.expected].shape) != binding.rows:
+    if binding.expected and program.weights[binding.expected].shape[-1:] != (binding.rows,):
         yield Fault("B6", where, f"expected {list(program.weights[binding.expected].shape)} for {binding.rows} rows")
     if binding.bias and prod(program.weights[binding.bias].shape) != binding.cols:
         yield Fault("B6", where, f"bias {list(program.weights[binding.bias].shape)} for {binding.cols} columns")

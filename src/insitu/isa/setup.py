@@ -10,7 +10,11 @@ from insitu.isa.program import Command, Program, Section
 
 SETUP = ("WMODE", "CAL", "LUTLD")
 OFFSETS, DRIFT = 1, 2  # procedures of a CAL: measured column offsets are subtracted; outputs make up for drift
-PROCEDURES = {OFFSETS: "column_offset", DRIFT: "drift_compensation"}  # as the chip's calibration names them
+COLUMNS, COLUMNS_AGAIN = 3, 4  # gain and offset of each column are trimmed, as programmed; as they are when used
+PROCEDURES = {  # as the chip's calibration names them
+    OFFSETS: "column_offset", DRIFT: "drift_compensation", COLUMNS: "column_gain", COLUMNS_AGAIN: "column_drift",
+}  # fmt: skip
+MEASURED = (COLUMNS, COLUMNS_AGAIN)  # those that play many inputs, and each several times
 LOOKED_UP = ("LUT", "SOFTMAX")  # commands that need a table in the vector unit
 
 

@@ -8,7 +8,7 @@ is come from `circuit`; random numbers from torch's generator.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,9 +18,11 @@ from torch import Tensor
 
 from insitu.arch.spec import Chip
 from insitu.base.errors import ConfigError
+from insitu.base.random import effect_key
 from insitu.circuit.converter import bend, drive_levels
 from insitu.circuit.effects import Physics
 from insitu.circuit.tile import adc_bend, column_error, drawn_cells, driver_gain, read_noise_sd
+from insitu.circuit.trim import GAIN_MOST
 from insitu.compiler.quantize_layers import slice_bits, weight_magnitude_bits
 from insitu.nn.functional import Apply, Setting, along, codes_of_weights, inputs, real_bias, rounded_weights
 from insitu.numeric.readout import adc_range
@@ -68,23 +70,60 @@ def noisy_layer(
 ) -> Tensor:  # fmt: skip
     """A chip layer in training on one chip instance; arguments as those of `functional.layer`."""
     x, near = inputs(setting, x), rounded_weights(setting, w)
+    own = field.physics.calibration(field.chip)
     with torch.no_grad():
         q = codes_of_weights(setting, w)
+        state = torch.get_rng_state()
         held = programmed(setting, setting.cells(q), field)
         holds = setting.back(held.cells) * setting.step
     b, real = real_bias(setting, bias, q), straight(holds, near, moves=field.physics.moves)
     x = _driven(setting, x, field)
     y = apply(x, real)
-    moved = b * held.bias if setting.bias_unit else b
-    shift = held.offset * setting.unit + moved
-    if setting.source:  # the zero point drives cells, and their errors
-        errors = setting.source * (held.cells - setting.cells(q)).sum(0) * setting.unit
-        shift = shift + errors
-        if field.physics.calibration(field.chip).column_offset and field.chip.macro.readout.kind == "wtm2101":
-            shift = shift - _compensated(setting, x, holds - q * setting.step, errors + moved - b, field.chip)
+    shift = _shift(setting, held, q, b)
+    if setting.source and own.column_offset and field.chip.macro.readout.kind == "wtm2101":
+        errors = shift - held.offset * setting.unit - b
+        shift = shift - _compensated(setting, x, holds - q * setting.step, errors, field.chip)
     y = y + along(shift, y, channel)
+    if own.trims:
+        y = _trimmed(setting, x, q, near, b, y, (held, state), apply, channel, field)
     y = _bent(setting, _read(setting, held, x, y, apply, channel, field.chip), channel, field)
     return y if setting.y is None else setting.y.rounded(y)
+
+
+def _shift(setting: Setting, held: Held, q: Tensor, b: Tensor) -> Tensor:
+    """What is added to a column whatever its inputs: bias as the array gives it, offset, errors under a zero point."""
+    shift = held.offset * setting.unit + (b * held.bias if setting.bias_unit else b)
+    if setting.source:  # the zero point drives cells, and their errors
+        shift = shift + setting.source * (held.cells - setting.cells(q)).sum(0) * setting.unit
+    return shift
+
+
+def _trimmed(
+    setting: Setting, x: Tensor, q: Tensor, near: Tensor, b: Tensor, y: Tensor, drawn: tuple[Held, Tensor],
+    apply: Apply, channel: int, field: Field,
+) -> Tensor:  # fmt: skip
+    """Outputs behind trims of their columns, set so that this batch is on average and in its slope what is wanted.
+
+    Row parts and slices are trimmed together here, each by itself in the simulator.
+    """
+    with torch.no_grad():
+        seen, (held, state) = y.detach(), drawn
+        if field.physics.time > 0 and not field.physics.calibration(field.chip).column_drift:
+            now = torch.get_rng_state()
+            torch.set_rng_state(state)  # the same cells, as they were when they were measured
+            held = programmed(setting, setting.cells(q), replace(field, physics=field.physics.after(0.0)))
+            torch.set_rng_state(now)
+            seen = apply(x, setting.back(held.cells) * setting.step)
+            seen = seen + along(_shift(setting, held, q, b), seen, channel)
+        wanted = apply(x, near)
+        wanted = wanted + along(b, wanted, channel)
+        axes = [i for i in range(y.ndim) if i != channel % y.ndim]
+        mean, mean_seen = wanted.mean(axes, keepdim=True), seen.mean(axes, keepdim=True)
+        power = ((wanted - mean) ** 2).mean(axes, keepdim=True)
+        slope = ((wanted - mean) * (seen - mean_seen)).mean(axes, keepdim=True) / power.clamp(min=1e-30)
+        slope = torch.where(power > 0, slope, torch.ones_like(slope)).clamp(1.0 / GAIN_MOST, GAIN_MOST)
+        offset = mean_seen - slope * mean
+    return (y - offset) / slope
 
 
 # cells and columns
@@ -186,7 +225,8 @@ def _cell_noise(digits: Tensor, variance: Any, common: Tensor, field: Field) -> 
 
 
 def _normals(like: Tensor) -> Callable[[bool], Callable[[str, int], Tensor]]:
-    """Standard normals of cells, the same whenever one effect asks again."""
+    """Standard normals of cells, the same whenever one effect asks again, whichever others are on."""
+    base = int(torch.randint(1 << 62, ()))
 
     def of(reference: bool) -> Callable[[str, int], Tensor]:
         known: dict[tuple[str, int], Tensor] = {}
@@ -194,7 +234,8 @@ def _normals(like: Tensor) -> Callable[[bool], Callable[[str, int], Tensor]]:
         def draw(effect: str, plane: int) -> Tensor:
             if (effect, plane) not in known:
                 size = (like.shape[1] + int(reference), like.shape[0])  # columns lie along memory, as parameters do
-                known[effect, plane] = torch.randn(size, device=like.device, dtype=like.dtype).T
+                own = torch.Generator(like.device).manual_seed(base + (effect_key(effect) << 8) + plane)
+                known[effect, plane] = torch.randn(size, generator=own, device=like.device, dtype=like.dtype).T
             return known[effect, plane]
 
         return draw

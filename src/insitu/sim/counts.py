@@ -18,6 +18,7 @@ from insitu.sim.work import (
     host_values,
     passes_of,
     places,
+    played_vectors,
     table_bytes,
     traffic,
     vector_work,
@@ -194,12 +195,13 @@ def _digital(binding: Binding) -> bool:
 
 
 def _calibration_events(program: Program, section: Section, command: Command, chip: Chip) -> dict[str, Number]:
-    """As one input vector, but that the network sees nothing of it."""
+    """As the input vectors that are played, but that the network sees nothing of them."""
     binding = section.bindings[int(command.args[0])]
     if _digital(binding):
         return {}
-    unseen = ("vectors", "macs")
-    return {event: n for event, n in _vector_events(program, binding, chip, None).items() if event not in unseen}
+    unseen, played = ("vectors", "macs"), played_vectors(program, section, command, chip)
+    events = _vector_events(program, binding, chip, None).items()
+    return {event: n * played for event, n in events if event not in unseen}
 
 
 def _table_events(program: Program, section: Section, command: Command, _: Chip) -> dict[str, Number]:

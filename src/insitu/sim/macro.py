@@ -19,11 +19,12 @@ from insitu.isa.program import Binding, Program, Section, Tile
 from insitu.numeric.readout import adc_range, finer_step, wtm2101_join
 from insitu.numeric.slicing import digit_shifts, slice_weights
 from insitu.sim.bound import Analog, BoundMatrix, stacked
-from insitu.sim.drive import drive, drive_floats, peak_of
+from insitu.sim.drive import drive, drive_floats, drive_signed, peak_of
 from insitu.sim.narrow import finish, narrower, trunc_q2
 from insitu.sim.noisy import reader
 from insitu.sim.products import Matrix, exact_matrix
 from insitu.sim.reads import TOGETHER, Reads, ideal_total, noisy_codes
+from insitu.sim.trims import Known, measured, trimmed
 
 Array = npt.NDArray[Any]
 INT64 = np.int64
@@ -58,9 +59,9 @@ class MacroModel:
         bound = BoundMatrix(binding, bias, parts, ideal, columns[0], columns[1], stream, slices)
         if self.ideal or binding.readout.kind == "exact":
             return bound
-        frames = program.weight(binding.expected).astype(np.float64) if binding.expected else None
+        known = _known(program, binding, dtype)
         analog = tuple(
-            self._analog(section, binding, weights, bias, i, p, columns[1], frames) for i, p in enumerate(parts)
+            self._analog(section, binding, weights, bias, i, p, columns[1], known) for i, p in enumerate(parts)
         )
         analog, stack = stacked(analog)
         return replace(bound, analog=analog, stack=stack)
@@ -175,7 +176,7 @@ class MacroModel:
         index: int,
         part: slice,
         shift: Array,
-        frames: Array | None,
+        known: Known,
     ) -> tuple[tuple[int, Analog], ...]:
         """The arrays that hold rows `part`, the row part `index`: one per weight slice."""
         readout = binding.readout
@@ -186,16 +187,17 @@ class MacroModel:
                 (
                     0,
                     self._array(
-                        section, binding, weights, part, np.asarray(gain, np.float64), bias if first else None, frames
+                        section, binding, weights, part, np.asarray(gain, np.float64), bias if first else None, known
                     ),
                 ),
             )
         step = float(step_of(readout, multiplier=readout.multiplier, shift=readout.shift)) / 2.0**finer
         step = np.full(binding.cols, step)
         digits = slice_weights(weights, bits=readout.slice_bits[0], step=readout.slice_bits[1])
+        offsets = replace(known, mean=None)  # converters have offsets of their own, which `compensated` is a share of
         levels = _offset_levels(weights, readout.slice_bits) if self._offset() else [None] * len(digits)
         return tuple(
-            (up, self._array(section, binding, d, part, step, None, None, slice_index=i, levels=levels[i]))
+            (up, self._array(section, binding, d, part, step, None, offsets, slice_index=i, levels=levels[i]))
             for i, (up, d) in enumerate(digits)
         )
 
@@ -203,6 +205,31 @@ class MacroModel:
         return self.chip is not None and self.chip.macro.weights.encoding == "offset_column"
 
     def _array(
+        self, section: Section, binding: Binding, weights: Array, part: slice, step: Array, bias: Array | None,
+        known: Known, *, slice_index: int = 0, levels: tuple[Array, int] | None = None,
+    ) -> Analog:  # fmt: skip
+        """Cells and column errors of rows `part`, trimmed where the chip measures its columns one by one."""
+        assert self.chip is not None
+        given = (section, binding, weights, part, step, bias, known.mean)
+        found, own = (
+            self._untrimmed(*given, slice_index=slice_index, levels=levels),
+            self.physics.calibration(self.chip),
+        )
+        if known.inputs is None or not own.trims:
+            return found
+        then = found  # as it was when it was measured
+        if not own.column_drift and self.physics.time > 0:
+            fresh = replace(self, physics=self.physics.after(0.0))
+            then = fresh._untrimmed(*given, slice_index=slice_index, levels=levels)
+        index = binding.readout.parts.index(part.start) if binding.readout.parts else 0
+        stream = self._core(section) << 16 | section.bindings.index(binding)
+        trims = measured(
+            self, binding, then, weights[part], bias, known.inputs[:, part], signed=known.signed,
+            place=index << 8 | slice_index, stream=stream,
+        )  # fmt: skip
+        return trimmed(found, trims)
+
+    def _untrimmed(
         self,
         section: Section,
         binding: Binding,
@@ -267,6 +294,14 @@ class MacroModel:
     def _core(self, section: Section) -> int:
         """The core's number over all chips."""
         return section.chip * int(getattr(self.chip, "cores", 1)) + section.core
+
+
+def _known(program: Program, binding: Binding, dtype: npt.DTypeLike) -> Known:
+    """What a binding's columns are calibrated with."""
+    if not binding.expected:
+        return Known()
+    rows = program.weight(binding.expected).astype(np.float64).reshape(-1, binding.rows)
+    return Known(rows[0], rows[1:] if len(rows) > 1 else None, drive_signed(binding, dtype))
 
 
 def _placed(bend: Array | None, table: Array | None, cols: slice, count: int) -> Array | None:

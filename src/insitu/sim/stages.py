@@ -15,6 +15,7 @@ from insitu.sim.work import (
     element_bytes,
     host_values,
     passes_of,
+    played_vectors,
     table_bytes,
     traffic,
     vector_work,
@@ -113,7 +114,9 @@ def _plan(
     if command.op in CONTROL:
         args = tuple(_bound(section, a) for a in command.args)
         return Plan(command.op, args, issue=0 if command.op in ENDS else issue)
-    if command.op in ("WLOAD", "WVERIFY", "CAL", "WMODE"):
+    if command.op == "CAL":
+        return Plan(command.op, stages=_calibration_stages(program, section, command, chip, units), issue=issue)
+    if command.op in ARRAYS:
         return Plan(command.op, stages=ARRAYS[command.op](section, command, chip, units), issue=issue)
     if command.op == "LUTLD":
         size = table_bytes(program, section, command)
@@ -179,10 +182,14 @@ def _verify_stages(section: Section, command: Command, chip: Chip, units: Units)
     return (_stage([units.of_macro(section, m, "array") for m in rows], [n * row for n in rows.values()], 1),)
 
 
-def _calibration_stages(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
-    """As the arrays and converters of an MVM of one vector; digital macros have nothing to calibrate."""
+def _calibration_stages(
+    program: Program, section: Section, command: Command, chip: Chip, units: Units
+) -> tuple[Stage, ...]:
+    """As the arrays and converters of an MVM of what is played; digital macros have nothing to calibrate."""
     binding = section.bindings[int(command.args[0])]
-    return () if binding.readout.kind == "exact" else _read_stages(section, binding, chip, units, 1, reads=None)
+    if binding.readout.kind == "exact":
+        return ()
+    return _read_stages(section, binding, chip, units, played_vectors(program, section, command, chip), reads=None)
 
 
 def _mode_stages(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
@@ -208,7 +215,7 @@ def _load_stages(section: Section, command: Command, chip: Chip, units: Units) -
 
 
 ARRAYS: Mapping[str, Callable[[Section, Command, Chip, Units], tuple[Stage, ...]]] = {
-    "WLOAD": _load_stages, "WVERIFY": _verify_stages, "CAL": _calibration_stages, "WMODE": _mode_stages,
+    "WLOAD": _load_stages, "WVERIFY": _verify_stages, "WMODE": _mode_stages,
 }  # fmt: skip
 
 

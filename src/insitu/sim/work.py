@@ -9,6 +9,7 @@ from math import ceil, prod
 from insitu.arch.spec import Chip
 from insitu.base.errors import ProgramError
 from insitu.isa.program import Binding, Command, Descriptor, Program, Section, Size, Tile
+from insitu.isa.setup import MEASURED
 from insitu.isa.table import instruction
 from insitu.sim.poly import Number, number, product
 
@@ -115,6 +116,15 @@ def planes_of(binding: Binding, chip: Chip) -> int:
 def reads_of(binding: Binding, chip: Chip, reads: int | None) -> int:
     """Averaged reads per input vector: as the binding says, else as asked, else as the chip's calibration has it."""
     return binding.readout.reads or (chip.calibration.reads if reads is None else reads)
+
+
+def played_vectors(program: Program, section: Section, command: Command, chip: Chip) -> int:
+    """Input vectors that a CAL plays: one, or each known input of the binding several times."""
+    if command.args[1] not in MEASURED:
+        return 1
+    binding = section.bindings[int(command.args[0])]
+    inputs = program.weights[binding.expected].shape[0] - 1 if binding.expected else 0
+    return max(inputs, 1) * chip.calibration.known_reads
 
 
 def active_rows(tile: Tile) -> int:
