@@ -29,8 +29,11 @@ class Task:
     augment: Callable[[Tensor, torch.Generator], Tensor]
 
 
-def spoken_digits(folder: Path) -> Task:
-    """FSDD: the first 15 of the 45 recordings of each speaker and digit are the test set, 750 of 2,250."""
+def spoken_digits(folder: Path, kind: str = "conv") -> Task:
+    """FSDD: the first 15 of the 45 recordings of each speaker and digit are the test set, 750 of 2,250.
+
+    `kind`: conv, or dense, whose features meet 2-bit cells without the redundancy of shared kernels.
+    """
     import soundfile
 
     config = FeatureConfig(rate=8000, samples=8000)
@@ -44,7 +47,8 @@ def spoken_digits(folder: Path) -> Task:
         torch.from_numpy(index["index"] < np.unique(index["index"])[15]),
     )
     inputs = inputs / inputs[~test].std()
-    return Task("fsdd", inputs[~test], labels[~test], inputs[test], labels[test], _speech(10, 10), shifted)
+    network = _speech(10, 10) if kind == "conv" else _dense(inputs[0].numel(), 10)
+    return Task("fsdd", inputs[~test], labels[~test], inputs[test], labels[test], network, shifted)
 
 
 def cifar(folder: Path, *, width: int = 16) -> Task:
@@ -65,6 +69,18 @@ def _speech(coefficients: int, classes: int) -> Callable[[], nn.Module]:
             nn.Conv1d(48, 64, 3, stride=2, padding=1), nn.BatchNorm1d(64), nn.ReLU(),
             nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(64, classes),
         )  # fmt: skip
+
+    return network
+
+
+def _dense(features: int, classes: int) -> Callable[[], nn.Module]:
+    def network() -> nn.Module:
+        """Four narrow layers over all cepstra at once."""
+        widths = (features, 48, 48, 48)
+        layers: list[nn.Module] = [nn.Flatten()]
+        for a, b in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 
     return network
 

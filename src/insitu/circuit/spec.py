@@ -118,6 +118,10 @@ class Calibration(Config):
         default=False,
         description="the same, measured again when the chip is used: each column makes up for its own drift",
     )
+    last_layer: bool = Field(
+        default=False,
+        description="after a trial on calibration inputs the last layer is solved again for the chip, and reprogrammed",
+    )
     known_inputs: int = Field(default=64, ge=4, le=1024, description="inputs that columns are measured with")
     known_reads: int = Field(default=4, ge=1, le=1024, description="times each of them is read")
 

@@ -29,6 +29,7 @@ from insitu.flow.optimize import Searched, searched
 from insitu.flow.owed import Trial, closeness_course, owed, trial_of
 from insitu.flow.precision import PrecisionFile, Wanted, read_precision, requested
 from insitu.flow.sensitivity import by_weight
+from insitu.flow.trial import Tuner, played, recompiled
 from insitu.frontend.inputs import Shapes
 from insitu.frontend.load import load_model
 from insitu.frontend.wtm2101 import Reading
@@ -162,12 +163,6 @@ def build(
     return plan, quantized, program
 
 
-def played(chip: Chip, inputs: Callable[..., dict[str, Array]], *of: Any) -> dict[str, Array]:
-    """The codes that the chip's own calibration plays, by layer; none where it plays nothing."""
-    own = chip.calibration
-    return inputs(*of, known=own.known_inputs if own.trims else 0) if own.trims or own.column_offset else {}
-
-
 def no_transforms(graph: Graph, precision: PrecisionFile | None) -> None:
     """ConfigError for transforms of a network that came quantized: its integers are fixed."""
     if precision is not None:
@@ -247,7 +242,8 @@ def deploy(
         prepared = replace(prepared, source="model")
     facts = ModelFacts(name or captured.name, parameters(captured), sum(macs(captured, n) for n in captured.nodes))
     found = _optimized(captured, chip, prepared, options, effects.after(times[-1]), progress)
-    transforms = found.precision if found is not None else transforms
+    if found is not None:
+        transforms, chip = found.precision, found.chip(chip)
     progress("quantize and compile", 0, 1)
     try:
         plan, quantized, program = build(
@@ -432,13 +428,22 @@ class _Measured:
 
         def score(effects: Physics, instance: int) -> float:
             nonlocal done
-            chip = physics_.instance_session(self.session, effects, instance=instance, seed=self.options.seed)
+            chip = self._instance(effects, instance)
             found = quality.accuracy(run_samples(chip, codes)[first], labels)
             done += 1
             self.progress("run with physics", done, max(done, self.options.instances))
             return found
 
         return physics_.course(score, self.effects, self.chip, times=self.times, instances=self.options.instances)
+
+    def _instance(self, effects: Physics, instance: int) -> Session:
+        """A session on one chip, after a trial where the chip's calibration has one."""
+        if not effects.calibration(self.chip).last_layer or self.captured.level == "quantized":
+            return physics_.instance_session(self.session, effects, instance=instance, seed=self.options.seed)
+        asked, data = self.options, self.prepared.calibration
+        how: dict[str, Any] = {"max_chips": asked.max_chips, "objective": asked.objective, "search": asked.search}
+        tuner = Tuner(self.captured, data, lambda graph: recompiled(self.captured, graph, self.chip, data, **how))
+        return tuner.session(self.session, effects, instance=instance, seed=asked.seed)
 
     def _without_labels(self, trial: Trial) -> physics_.Course:
         """Without labels: how close the outputs of each chip instance come to the ideal chip's, at each time."""
