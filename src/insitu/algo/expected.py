@@ -62,7 +62,7 @@ def _played(graph: Graph, node: Node, q: Array, known: int) -> Array:
     if not known:
         return mean
     rows = _some_rows(graph, node, q, quant.zero_point, known)
-    blocks = [input_codes(rows, node, sign=sign).astype(np.int16) for sign in signs]
+    blocks = [input_codes(rows.astype(np.int64), node, sign=sign).astype(np.int16) for sign in signs]
     return np.concatenate([mean[None], np.concatenate(blocks, axis=1)])
 
 

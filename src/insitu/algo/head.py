@@ -40,7 +40,7 @@ def solved(graph: Graph, node: Node, codes: npt.NDArray[Any], wanted: Floats) ->
     w, bias = (np.asarray(graph.constants[node.inputs[i]], np.float64) for i in (1, 2))
     source = graph.type(node.inputs[0]).quant
     assert source is not None
-    x = input_codes(codes, node).reshape(-1, len(w)).astype(np.float64) - source.zero_point
+    x = input_codes(codes.astype(np.int64), node).reshape(-1, len(w)).astype(np.float64) - source.zero_point
     unit, read = _units(graph, node)
     missing = wanted.reshape(len(x), -1) / (unit * read) - x @ w - bias / read
     movable = node.attr("readout") != "wtm2101"  # whose bias lies in rows of the array, which columns share

@@ -4,8 +4,8 @@ Every candidate is compiled and run on chip instances with the run's physics; it
 the outputs against the float network's, over calibration inputs, so that no label and no evaluated sample is looked at.
 First the chip's procedures that its file leaves off are tried (columns trimmed, a trial that the last layer is solved
 for), then the same transforms on all layers, from cheap to dear; then they are taken back layer by layer where the
-score hardly moves.  Scored samples are the last of the calibration inputs, which no procedure is given.  Each step states its
-energy and the cells it takes.
+score hardly moves.  Scored samples are the last of the calibration inputs, which no procedure is given.
+Each step states its energy and the cells it takes.
 """
 
 from __future__ import annotations
