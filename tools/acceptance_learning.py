@@ -147,7 +147,7 @@ def plan(name: str) -> dict[str, Any]:
     return {
         "ideal": ideal, "default": before, "searched": after, "gap_points": round(100 * (ideal - before), 2),
         "share": round((after - before) / (ideal - before), 3), "energy_ratio": found["energy_ratio"],
-        "cells_ratio": found["cells_ratio"], "plan": found["layers"],
+        "cells_ratio": found["cells_ratio"], "plan": found["layers"], "procedures": found["procedures"],
     }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class Range:
     var_of: Floats
     rows: npt.NDArray[np.float32]
     positions: int
+    observer: str = "mse"  # how the range of codes is chosen from what was seen (search.py)
 
     @property
     def low(self) -> float:

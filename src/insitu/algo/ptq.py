@@ -19,10 +19,11 @@ from insitu.algo.channels import channel_axis
 from insitu.algo.equalize import behind, channels_of, equalized
 from insitu.algo.gains import CELLS, Columns, affordable, columns_of, free_scales, given_scale, one_scale
 from insitu.algo.refine import refined
-from insitu.algo.search import asymmetric, error, few_rows, power_of_two, symmetric, top_code, unsigned
+from insitu.algo.search import OBSERVERS, asymmetric, error, few_rows, power_of_two, symmetric, top_code, unsigned
 from insitu.algo.ties import bases, carried, sharing
 from insitu.algo.weights import weight_scales
 from insitu.arch.spec import Chip
+from insitu.base.errors import UsageError, did_you_mean
 from insitu.compiler.draft import MOVES, follow, is_weight_layer
 from insitu.compiler.given import complete, given, given_weights
 from insitu.compiler.plain import plain_values
@@ -82,15 +83,36 @@ class _Choice:
 def _together(parts: list[Range]) -> Range:
     low, high = np.array([min(p.low for p in parts)]), np.array([max(p.high for p in parts)])
     rows = np.concatenate([p.sample for p in parts])[:, None]
-    return Range(low, high, rows.mean(axis=0), rows.var(axis=0), rows, len(rows))
+    return Range(low, high, rows.mean(axis=0), rows.var(axis=0), rows, len(rows), parts[0].observer)
 
 
-def plan(graph: Graph, chip: Chip, *, data: Mapping[str, Array], seed: int = 0) -> QuantPlan:
+@dataclass(frozen=True)
+class Choices:
+    """How ranges are observed and weights rounded; what each was measured to give is in docs/design/quantization.md."""
+
+    observer: str = "mse"
+    rounding: str = "second-order"
+
+    def __post_init__(self) -> None:
+        for name, got, known in (("observer", self.observer, OBSERVERS), ("rounding", self.rounding, ROUNDINGS)):
+            if got not in known:
+                raise UsageError(name, got, f"one of {', '.join(known)}", try_=did_you_mean(got, known))
+
+
+ROUNDINGS = ("nearest", "second-order")
+
+
+def plan(
+    graph: Graph, chip: Chip, *, data: Mapping[str, Array], seed: int = 0, choices: Choices | None = None
+) -> QuantPlan:
     """Scales, zero points, gains and ADC ranges for a canonical captured graph.
 
-    `data` holds calibration inputs (samples, *shape) by input name.
+    `data` holds calibration inputs (samples, *shape) by input name.  UsageError for a choice that is not known.
     """
+    choices = choices or Choices()
     seen = Calibration({}, data) if complete(graph, chip) else calibrate(graph, data, seed=seed)
+    ranges = {name: replace(r, observer=choices.observer) for name, r in seen.ranges.items()}
+    seen = replace(seen, ranges=ranges)
     shifts = chip.capabilities.scales == "power_of_two"
     choice = _Choice(graph, chip, seen, bases(graph, seen) if shifts else {})
     choice = replace(choice, real=_real(graph, chip, seen), carried=carried(graph), bias_rows=chip.macro.bias_rows)
@@ -103,7 +125,8 @@ def plan(graph: Graph, chip: Chip, *, data: Mapping[str, Array], seed: int = 0) 
             values, layers = _decided(replace(choice, bias_rows=rows))
     if given(graph):  # a model's own biases stay what they are
         return QuantPlan(values, layers)
-    return refined(graph, chip, QuantPlan(values, layers), data=seen.data)
+    both = choices.rounding == "second-order"
+    return refined(graph, chip, QuantPlan(values, layers), data=seen.data, second_order=both)
 
 
 def _decided(start: _Choice) -> tuple[dict[str, QuantSpec], dict[str, LayerPlan]]:

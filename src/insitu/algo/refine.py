@@ -23,12 +23,13 @@ from insitu.algo.replay import (
     rows_of,
     vectors_back,
 )
+from insitu.algo.rounding import rounded
 from insitu.algo.ties import sharing
 from insitu.arch.spec import Chip
 from insitu.compiler.draft import is_weight_layer
-from insitu.compiler.plan import LayerPlan, QuantPlan
+from insitu.compiler.plan import LayerPlan, QuantPlan, packed
 from insitu.compiler.quantize import quantize
-from insitu.compiler.quantize_layers import out_axis, quantize_layer, weight_rows
+from insitu.compiler.quantize_layers import effective_weight, out_axis, quantize_layer, weight_rows
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph, Node
 from insitu.graph.interpret import node_results
@@ -42,8 +43,13 @@ PATIENCE = 10  # a single sample may touch so many times as many, else there is 
 CLIPPED = 1e-4  # share of partial codes that may clip (DESIGN 2)
 
 
-def refined(graph: Graph, chip: Chip, plan: QuantPlan, *, data: Mapping[str, Array]) -> QuantPlan:
-    """The plan with corrected biases and part shifts, where a replay on calibration samples shows that they help."""
+def refined(
+    graph: Graph, chip: Chip, plan: QuantPlan, *, data: Mapping[str, Array], second_order: bool = False
+) -> QuantPlan:
+    """The plan with corrected biases and part shifts, where a replay on calibration samples shows that they help.
+
+    With `second_order` weights are first rounded against each other (rounding.py).
+    """
     if graph.states or graph.symbols() or not any(is_weight_layer(graph, n) for n in graph.nodes):
         return plan
     count = _samples(graph, data, slow=chip.macro.readout.kind == "adc")
@@ -71,6 +77,8 @@ def refined(graph: Graph, chip: Chip, plan: QuantPlan, *, data: Mapping[str, Arr
             values.update(node_results(coded, node, values))
         else:
             work = _Layer(graph, chip, coded, original[node.name], plan)
+            if second_order:
+                layers[node.name] = work.rounded(layers[node.name], values[node.inputs[0]])
             layers[node.name], codes = work.refined(layers[node.name], values[node.inputs[0]], real[node.inputs[0]])
             values[node.output] = vectors_back(codes, graph.type(node.output).sizes(), node.op)
         for name in {v for v in node.inputs if last.get(v) == index}:
@@ -118,6 +126,23 @@ class _Layer:
             return layer, codes
         kept = replace(layer, bias=tuple(float(d) for d in np.where(gained, delta, 0.0)))
         return kept, np.where(gained, other, codes)
+
+    def rounded(self, layer: LayerPlan, x: Ints) -> LayerPlan:
+        """The layer's plan with weights rounded against each other for input codes x."""
+        coded, node = self.coded_as(layer)
+        constant, spec = coded.constants[node.inputs[1]], coded.type(node.inputs[1]).quant
+        assert spec is not None
+        if self.graph.types[self.node.inputs[1]].quant is not None:  # a model's own codes
+            return layer
+        real, _ = effective_weight(
+            np.asarray(self.graph.constants[self.node.inputs[1]], np.float64), self.source, self.node
+        )
+        nearest, steps = weight_rows(np.asarray(constant, np.int64), node), np.asarray(spec.scale, np.float64)
+        v = weight_rows(real, self.node) / np.broadcast_to(steps, (len(nearest),))[:, None]
+        zero, wtm = self.source.zero_point, self.chip.macro.readout.kind == "wtm2101"
+        rows = rows_of(x, self.node, kernel=real.shape[2:], pad=zero) - zero
+        lo, hi = self.chip.array.cell_range if wtm else self.chip.weight_range
+        return replace(layer, rounding=packed(rounded(v, nearest, rows, lo=lo, hi=hi) - nearest))
 
     def wanted(self, real: Array) -> Floats:
         """The float layer before its activation, [vectors, columns]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ TINY = 1e-30  # below this a value counts as always 0
 SHARES = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.5)  # steps tried per channel, of the step without clipping
 REACH = 4.5  # standard deviations that values reach in use
 UNSEEN = 2.0  # as many values at the extremes are expected beside those seen
+INSIDE, BINS, FEW = 0.9999, 2048, 1e-4  # of the percentile observer; of the entropy observer, bins and empty ones
 DOUBT = 16.0  # a channel's own range counts as its share of positions among this many of the whole value's
 
 
@@ -34,10 +35,66 @@ def few_rows(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def best(seen: Range, specs: Iterable[QuantSpec]) -> QuantSpec:
-    """The spec with the least error; the first of equals.  Stops once `PATIENCE` specs in a row were worse.
+    """The spec that the value's observer picks of specs from wide to narrow.
 
-    The extremes count once each beside the sample, which may lack them, and stand for what was not seen.
+    mse: the least error, the first of equals; stops once `PATIENCE` specs in a row were worse.  The extremes count once
+    each beside the sample, which may lack them, and stand for what was not seen.
     """
+    if seen.observer != "mse":
+        return OBSERVERS[seen.observer](seen, tuple(specs))
+    return _least_error(seen, specs)
+
+
+def _widest(seen: Range, specs: tuple[QuantSpec, ...]) -> QuantSpec:
+    """All that was seen."""
+    del seen
+    return specs[0]
+
+
+def _percentile(seen: Range, specs: tuple[QuantSpec, ...]) -> QuantSpec:
+    """The narrowest that leaves at most 0.01 % of the sample outside at either end, and the widest where none does."""
+    low, high = np.quantile(few_rows(seen.rows), (1.0 - INSIDE, INSIDE))
+    ends = [dequantize(np.array([s.lo, s.hi]), s) for s in specs]
+    wide = [spec for spec, (a, b) in zip(specs, ends, strict=True) if (a <= low or low >= 0) and b >= high]
+    return wide[-1] if wide else specs[0]
+
+
+def _entropy(seen: Range, specs: tuple[QuantSpec, ...]) -> QuantSpec:
+    """The one whose codes tell most of the distribution: least divergence of the histogram from what codes keep of it.
+
+    As in Migacz, 8-bit inference with TensorRT, GTC 2017: what is clipped counts at the ends, a code's share is spread
+    evenly over its bins that were met.  Zeros, which every range holds, are not counted: behind a ReLU they are most.
+    """
+    values = few_rows(seen.rows)
+    counts, edges = np.histogram(values[values != 0], bins=BINS)
+    middles = ((edges[1:] + edges[:-1]) / 2).astype(np.float32)
+    return min(specs, key=lambda spec: _divergence(counts.astype(np.float64), middles, spec))
+
+
+def _divergence(counts: Floats, middles: npt.NDArray[np.float32], spec: QuantSpec) -> float:
+    low, high = dequantize(np.array([spec.lo, spec.hi]), spec)
+    inside = np.flatnonzero((middles >= low) & (middles <= high))
+    if not inside.size:
+        return float("inf")
+    real = counts[inside].copy()
+    real[0] += counts[: inside[0]].sum()
+    real[-1] += counts[inside[-1] + 1 :].sum()
+    codes, met = quantize(middles[inside], spec) - spec.lo, counts[inside] > 0
+    shares = np.bincount(codes, counts[inside]) / np.maximum(np.bincount(codes, met), 1.0)
+    kept = np.where(met, shares[codes], 0.0)
+    p, q = real / max(real.sum(), 1.0), (kept + FEW) / (kept + FEW).sum()
+    here = p > 0
+    return float((p[here] * np.log(p[here] / q[here])).sum())
+
+
+OBSERVERS: Mapping[str, Callable[[Range, tuple[QuantSpec, ...]], QuantSpec]] = {
+    "mse": lambda seen, specs: _least_error(seen, specs), "minmax": _widest, "percentile": _percentile,
+    "entropy": _entropy,
+}  # fmt: skip
+
+
+def _least_error(seen: Range, specs: Iterable[QuantSpec]) -> QuantSpec:
+    """`best` by mean square error."""
     values, extremes = few_rows(seen.rows), np.array([seen.low, seen.high])
     rare = UNSEEN / (seen.positions * seen.rows.shape[1])
     found: QuantSpec | None = None

@@ -145,6 +145,12 @@ def run(
         str,
         typer.Option("--optimize", metavar="NAME", help="accuracy: search copies, reads and ranges layer by layer"),
     ] = "",
+    observer: Annotated[
+        str, typer.Option("--observer", metavar="NAME", help="how ranges are chosen: mse, minmax, percentile, entropy")
+    ] = "mse",
+    rounding: Annotated[
+        str, typer.Option("--rounding", metavar="NAME", help="of weights: second-order (GPTQ) or nearest")
+    ] = "second-order",
     seed: Seed = 0,
     check: Annotated[
         str | None,
@@ -227,7 +233,8 @@ def run(
     )
     request = command.Request(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
-        objective=objective, search=search, optimize=optimize, check=check, vs=tuple(vs or ()),
+        objective=objective, search=search, optimize=optimize, observer=observer, rounding=rounding,
+        check=check, vs=tuple(vs or ()),
         calibrated=calibration, out=out,
         json=json,
     )  # fmt: skip

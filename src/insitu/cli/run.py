@@ -42,6 +42,8 @@ class Request:
     objective: str = "latency"
     search: float = 0.0
     optimize: str = ""
+    observer: str = "mse"
+    rounding: str = "second-order"
     check: str | None = None
     vs: tuple[str, ...] = ()
     calibrated: bool = True
@@ -87,6 +89,8 @@ def _options(request: Request) -> Options:
         objective=objective_of(request.objective),
         search=request.search,
         optimize=request.optimize,
+        observer=request.observer,
+        rounding=request.rounding,
     )
 
 
@@ -167,7 +171,18 @@ def command_text(request: Request) -> str:
     for option, values in (("--set", given.sets), ("--shape", given.shapes)):
         for value in values or ():
             words += [option, value]
-    for name in ("samples", "physics", "instances", "max_chips", "objective", "search", "optimize", "check"):
+    for name in (
+        "samples",
+        "physics",
+        "instances",
+        "max_chips",
+        "objective",
+        "search",
+        "optimize",
+        "observer",
+        "rounding",
+        "check",
+    ):
         value = getattr(request, name)
         words += [f"--{name.replace('_', '-')}", str(value)] if value != getattr(plain, name) else []
     for name in request.vs:

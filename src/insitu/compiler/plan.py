@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from insitu.base.errors import ConfigError
 from insitu.numeric.affine import QuantSpec
@@ -61,6 +66,7 @@ class LayerPlan:
     `bias_rows`: the most bias rows the layer may take (wtm2101; 0: all of them).
     `input_shift`, `input_offset`: driven code = (code << shift) + offset.  `parts`: row boundaries of separate
     readings, joined at G / 2**k.  `adc`: (M, S), code = acc * M / 2**S.  `precision`: what is done on top of that.
+    `rounding`: steps from the nearest code to the chosen one, [columns, rows] as `packed` writes them (empty: none).
     """
 
     weight_scale: tuple[float, ...] = ()
@@ -73,6 +79,7 @@ class LayerPlan:
     bias: tuple[float, ...] = ()
     bias_rows: int = 0
     precision: Precision = Precision()
+    rounding: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,20 @@ class QuantPlan:
         spec = self.values[value]
         scaled = replace(spec, scale=tuple(s * factor for s in spec.scale))
         return replace(self, values={**self.values, value: scaled})
+
+
+def packed(steps: npt.NDArray[Any]) -> str:
+    """Small integers as text; empty where all are 0."""
+    return b64encode(zlib.compress(steps.astype(np.int16).tobytes(), 9)).decode() if steps.any() else ""
+
+
+def unpacked(text: str, columns: int) -> npt.NDArray[np.int64]:
+    """The integers of `packed`, [columns, rows]; ConfigError where the text is not of that many columns."""
+    try:
+        flat = np.frombuffer(zlib.decompress(b64decode(text, validate=True)), np.int16)
+        return flat.reshape(columns, -1).astype(np.int64)
+    except (ValueError, zlib.error) as error:
+        raise ConfigError("plan: rounding", str(error), f"packed steps of {columns} columns") from None
 
 
 def plan_to_json(plan: QuantPlan) -> str:

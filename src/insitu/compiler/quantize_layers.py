@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.arch.spec import Chip
+from insitu.base.errors import ConfigError
 from insitu.compiler.draft import Draft, activation_codes, is_weight_layer
-from insitu.compiler.plan import LayerPlan, QuantPlan
+from insitu.compiler.plan import LayerPlan, QuantPlan, unpacked
 from insitu.graph.graph import Attr, Graph, Node
 from insitu.numeric.affine import Floats, Ints, QuantSpec
 from insitu.numeric.affine import quantize as codes_of
@@ -54,7 +55,17 @@ class _Layer:
         spec = weight_spec(self.draft.chip, sw, self.axis)
         if self.given:
             return np.clip(codes_of(self.w, spec), *self.draft.chip.weight_range), spec
-        return weight_codes(self.w, spec, self.draft.chip), spec
+        return self.moved(weight_codes(self.w, spec, self.draft.chip), *self.draft.chip.weight_range), spec
+
+    def moved(self, q: Ints, lo: int, hi: int) -> Ints:
+        """Nearest weight codes and the steps that the plan takes from them."""
+        if not self.plan.rounding:
+            return q
+        steps = unpacked(self.plan.rounding, self.columns)
+        if steps.size != q.size:
+            got = f"steps of {steps.size:,} weights"
+            raise ConfigError(f"plan: layer {self.node.name}: rounding", got, f"one for each of {q.size:,}")
+        return np.clip(q + (steps.reshape(q.shape) if self.axis == 0 else steps.T), lo, hi)
 
     @property
     def given(self) -> bool:
@@ -140,6 +151,7 @@ def _wtm2101(layer: _Layer, attrs: dict[str, Attr]) -> None:
     zero, sx = (layer.zero << plan.input_shift) + plan.input_offset, layer.sx / 2**plan.input_shift
     sw = layer.sy / (gain * sx)
     q = np.clip(np.rint(layer.w / _per_channel(sw, layer.w.ndim, layer.axis)), lo, hi).astype(np.int64)
+    q = layer.moved(q, lo, hi)
     limit = (plan.bias_rows or chip.macro.bias_rows) * hi
     bias = np.clip(np.rint((layer.bias / (sx * sw) - zero * layer.sums(q)) / unit), -limit, limit) * unit
     attrs |= {"readout": "wtm2101", "input_shift": plan.input_shift, "input_offset": plan.input_offset}

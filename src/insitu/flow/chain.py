@@ -64,6 +64,8 @@ class Options:
     objective: str = "latency"  # latency, throughput or cells
     search: float = 0.0  # seconds a solver looks for better places
     optimize: str = ""  # accuracy: a precision plan is searched for under this run's physics
+    observer: str = "mse"  # how ranges are chosen: mse, minmax, percentile or entropy
+    rounding: str = "second-order"  # of weights: each makes up for those before it, or nearest
     note: str = ""  # what the samples are, where that limits what an accuracy means
 
 
@@ -141,6 +143,7 @@ def build(
     max_chips: int = 1,
     objective: str = "latency",
     search: float = 0.0,
+    choices: ptq.Choices | None = None,
 ) -> tuple[QuantPlan | None, Graph, Program]:
     """Plan, quantized graph and checked Program of a captured graph.  InfeasibleError where it does not fit.
 
@@ -154,7 +157,7 @@ def build(
         check_program(program)
         return None, graph, program
     graph = verify(adapt.run(given.run(graph, chip), chip))
-    plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed)
+    plan = plan or ptq.plan(graph, chip, data=calibration, seed=seed, choices=choices)
     plan = plan if precision is None else requested(plan, graph, chip, wanted=precision)
     quantized = verify(apply_plan(graph, chip, plan=plan))
     expected = played(chip, expected_inputs, graph, quantized, calibration)
@@ -221,6 +224,7 @@ def deploy(
     )
     times = physics_.parse_times(options.time)
     objective_of(options.objective, where="objective")
+    choices = ptq.Choices(options.observer, options.rounding)
     task = named_task(model) if isinstance(model, str) else None
     if task is not None:
         options = options if data is not None else replace(options, note=options.note or task.note)
@@ -249,6 +253,7 @@ def deploy(
         plan, quantized, program = build(
             captured, chip, calibration=prepared.calibration, seed=options.seed, plan=plan, precision=transforms,
             max_chips=options.max_chips, objective=options.objective, search=options.search,
+            choices=choices,
         )  # fmt: skip
     except InfeasibleError as error:
         result = Result(
@@ -282,8 +287,9 @@ def _optimized(
     if captured.level == "quantized":
         raise ConfigError("optimize", f"{captured.name} came quantized", "a float model")
     return searched(
-        captured, chip, build, calibration=prepared.calibration, effects=effects, seed=options.seed, progress=progress
-    )
+        captured, chip, build, calibration=prepared.calibration, effects=effects, seed=options.seed, progress=progress,
+        choices=ptq.Choices(options.observer, options.rounding),
+    )  # fmt: skip
 
 
 def run_samples(

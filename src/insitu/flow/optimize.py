@@ -112,13 +112,14 @@ def _ratio(a: float | None, b: float | None) -> float | None:
 
 def searched(
     captured: Graph, chip: Chip, build: Build, *, calibration: Mapping[str, Array], effects: Physics, seed: int = 0,
+    choices: ptq.Choices | None = None,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Searched:  # fmt: skip
     """The plan of best score, thinned out; `build` is that of the chain.  UsageError where no physics is on."""
     if effects.ideal:
         raise UsageError("--optimize accuracy", "no physics", "effects that a plan can fight, such as --physics full")
     few = {n: a[-SAMPLES:] for n, a in calibration.items()}
-    work = _Search(captured, chip, build, few, calibration, effects, seed)
+    work = _Search(captured, chip, build, few, calibration, effects, seed, choices)
     names = [n.name for n in weight_nodes(work.adapted)]
     default = work.tried("as it is", {})
     if default is None:
@@ -161,12 +162,13 @@ class _Search:
     calibration: Mapping[str, Array]
     effects: Physics
     seed: int
+    choices: ptq.Choices | None = None
     own: tuple[str, ...] = ()  # procedures beside those of the chip's file
 
     def __post_init__(self) -> None:
         self.on = with_procedures(self.chip, self.own)
         self.adapted = verify(adapt.run(given.run(self.captured, self.chip), self.chip))
-        self.plan = ptq.plan(self.adapted, self.chip, data=self.calibration, seed=self.seed)
+        self.plan = ptq.plan(self.adapted, self.chip, data=self.calibration, seed=self.seed, choices=self.choices)
         self.real = float_session(self.captured)(self.few)
 
     def named(self, words: str) -> str:

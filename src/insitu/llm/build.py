@@ -50,12 +50,14 @@ class Prepared:
 
 
 def prepare(
-    model: LanguageModel, chip: Chip, ids: Array, *, even: bool = True, cache_bits: int = CACHE_BITS
-) -> Prepared:
+    model: LanguageModel, chip: Chip, ids: Array, *, even: bool = True, cache_bits: int = CACHE_BITS,
+    choices: ptq.Choices | None = None,
+) -> Prepared:  # fmt: skip
     """Choose all numbers on calibration texts `ids` (samples, tokens); cached keys and values have `cache_bits`."""
     ready = smoothed(model, ids, centered=cache_bits < CACHE_BITS) if even else model
     graph = captured(text_graph(ready, ids.shape[1], cache_bits=cache_bits), chip)
-    plan = ptq.plan(graph, chip, data={"ids": ids[:, None, :].astype(np.int64)})
+    choices = choices or ptq.Choices(rounding="nearest")
+    plan = ptq.plan(graph, chip, data={"ids": ids[:, None, :].astype(np.int64)}, choices=choices)
     return Prepared(model, ready, chip, plan, cache_bits)
 
 

@@ -145,7 +145,9 @@ class Conversion:
         graphs = [self.graph(module, which)]
         if any(moved[name] is not value for name, value in now.items()):
             graphs.append(self._for_chip(self._hosted(which.graph(moved), which, module)))
-        plan, *later = [ptq.plan(g, self.chip, data=self.calibration, seed=self.config.seed) for g in graphs]
+        nearest = ptq.Choices(rounding="nearest")  # weights move in training: steps from their codes would go stale
+        given: dict[str, Any] = {"data": self.calibration, "seed": self.config.seed, "choices": nearest}
+        plan, *later = [ptq.plan(g, self.chip, **given) for g in graphs]
         for other in later:  # whole in itself; the graph as it is has no more than a few values that it lacks
             plan = replace(other, values={**plan.values, **other.values}, layers={**plan.layers, **other.layers})
         return plan
