@@ -5,7 +5,8 @@
     python tools/acceptance_learning.py train TASK CHIP     the recipe: baseline, QAT, noise-aware; 10 instances
     python tools/acceptance_learning.py plan CHIP           --optimize accuracy on DNN_S: share of the gap closed
 
-Data lie in INSITU_SHARED_DATA.  CHIP: wtm2101, pcm or reram (CHIPS).  TASK: fsdd or cifar.
+Data lie in INSITU_SHARED_DATA.  CHIP: wtm2101, pcm, reram (CHIPS), or one with columns trimmed when it is used
+(pcm-columns, reram-columns).  TASK: fsdd, digits (the same recordings, a narrow dense network) or cifar.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ CHIPS = {  # one cell a weight where the cell holds 8 bits; two where it holds 4
     "wtm2101": ("wtm2101", ()),
     "pcm": ("parametric-reram-adc8", ("cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", *ANALOG)),
     "reram": ("parametric-reram-adc8", ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", *ANALOG)),
+    "pcm-columns": ("pcm", ("calibration.column_drift=true",)),
+    "reram-columns": ("reram", ("calibration.column_drift=true",)),
     "reram-2b": ("parametric-reram-adc8", ()),
     "digital": ("dcim-28nm", ("chip.tiles=64",)),
 }  # fmt: skip
@@ -38,6 +41,8 @@ EXACT = ("digital", "reram-2b", "wtm2101")
 def chip(name: str) -> Any:
     """A chip of the table."""
     preset, overrides = CHIPS[name]
+    if preset in CHIPS:
+        preset, overrides = CHIPS[preset][0], (*CHIPS[preset][1], *overrides)
     return load_chip(preset, overrides=list(overrides))
 
 
@@ -107,8 +112,8 @@ def train(task: str, name: str, times: str = "1h,1d,1y", at: str = "86400.0") ->
     import recipe
     import tasks
 
-    fsdd = task == "fsdd"
-    given = tasks.spoken_digits(shared() / "fsdd") if fsdd else tasks.cifar(shared() / "cifar10")
+    fsdd, kind = task in ("fsdd", "digits"), "dense" if task == "digits" else "conv"
+    given = tasks.spoken_digits(shared() / "fsdd", kind) if fsdd else tasks.cifar(shared() / "cifar10")
     with tempfile.TemporaryDirectory() as folder:
         steps, tune = (1500, 600) if fsdd else (1200, 400)
         made = recipe.stages(given, chip(name), steps=steps, tune=tune, out=Path(folder))
