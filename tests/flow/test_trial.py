@@ -73,7 +73,7 @@ def test_a_chip_errs_less_after_its_trial(name: str) -> None:
         tuned = tuner.session(session, effects, instance=instance, seed=0)
         errors += [float(((s.run(fresh)["y"] - real) ** 2).mean()) for s in (plain, tuned)]
         assert compare(Session(tuned.program, graph=tuned.graph), tuned.codes(fresh)).mismatches == 0
-    assert errors[1] < 0.7 * errors[0]
+    assert errors[1] < 0.85 * errors[0]
 
 
 def test_a_deployment_has_its_trials() -> None:

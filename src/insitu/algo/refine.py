@@ -29,7 +29,7 @@ from insitu.arch.spec import Chip
 from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.plan import LayerPlan, QuantPlan, packed
 from insitu.compiler.quantize import quantize
-from insitu.compiler.quantize_layers import effective_weight, out_axis, quantize_layer, weight_rows
+from insitu.compiler.quantize_layers import effective_weight, out_axis, quantize_layer, weight_limit, weight_rows
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph, Node
 from insitu.graph.interpret import node_results
@@ -141,7 +141,8 @@ class _Layer:
         v = weight_rows(real, self.node) / np.broadcast_to(steps, (len(nearest),))[:, None]
         zero, wtm = self.source.zero_point, self.chip.macro.readout.kind == "wtm2101"
         rows = rows_of(x, self.node, kernel=real.shape[2:], pad=zero) - zero
-        lo, hi = self.chip.array.cell_range if wtm else self.chip.weight_range
+        limit = weight_limit(self.chip)
+        lo, hi = self.chip.array.cell_range if wtm else (-limit, limit)
         return replace(layer, rounding=packed(rounded(v, nearest, rows, lo=lo, hi=hi) - nearest))
 
     def wanted(self, real: Array) -> Floats:
