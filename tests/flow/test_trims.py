@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from insitu.arch.load import load_chip
+from insitu.base.errors import InsituError
 from insitu.circuit.effects import Physics
 from insitu.circuit.trim import column_trims
+from insitu.device.cell import Stuck
 from insitu.flow.chain import build
 from insitu.flow.check import compare
 from insitu.flow.physics import instance_session
@@ -22,6 +24,7 @@ from tests.flow.line import captured, check_semantics, inputs_of
 from tests.graph.networks import model, node
 
 YEAR = 365.25 * 86400.0
+SPARED, STUCK = ("calibration.spare_columns=true",), Stuck(off=0.0005, on=0.001)
 CHIPS = {
     "sliced": ("parametric-reram-adc8", ()),
     "split": ("parametric-reram-adc8", ("array.rows=24", "array.cols=16", "macro.columns_per_adc=64")),
@@ -133,3 +136,23 @@ def test_what_does_not_stand_out_is_not_believed() -> None:
     apart = column_trims(wanted, wanted * gains + offsets + noise, np.ones(64), lo=-128, hi=127)
     assert np.std(apart.gain * gains) < 0.04
     assert np.std(apart.offset - offsets) < 0.7
+
+
+@pytest.mark.parametrize("name", ["sliced", "pcm"])
+@pytest.mark.parametrize("time", [0.0, YEAR])
+def test_spare_columns_take_the_place_of_the_worst(name: str, time: float) -> None:
+    """A few stuck cells spoil a few columns: twelve spares for 48 columns take most of that, and no exact integer."""
+    bare, spared = (chip_of(name, "macro.reserved_columns=12", *more) for more in ((), SPARED))
+    bare, spared = (c.model_copy(update={"cell": c.cell.model_copy(update={"stuck": STUCK})}) for c in (bare, spared))
+    effects = "stuck_cells" if time == 0 or name == "sliced" else "stuck_cells,drift"
+    session = line(spared)
+    assert compare(session, session.codes(samples(session.graph, 3, seed=5))).mismatches == 0
+    before, after = error(line(bare), bare, "stuck_cells"), error(session, spared, "stuck_cells")
+    assert after < 0.5 * before
+    if effects != "stuck_cells":
+        assert error(session, spared, effects, time=time) < error(line(bare), bare, effects, time=time)
+
+
+def test_spares_need_reserved_columns() -> None:
+    with pytest.raises(InsituError, match="reserved"):
+        chip_of("sliced", "calibration.spare_columns=true")

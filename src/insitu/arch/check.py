@@ -49,6 +49,10 @@ def _cells(chip: Chip) -> Iterator[ChipFault]:
             "true",
             f"a cell that endures reloading; {cell.name} has {cell.endurance:g} writes",
         )
+    if chip.calibration.spare_columns and not chip.macro.reserved_columns:
+        yield ChipFault(
+            ("calibration", "spare_columns"), "true, and no column is reserved", "macro.reserved_columns: 1 or more"
+        )
     if chip.macro.reserved_columns >= chip.array.cols:
         yield ChipFault(
             ("macro", "reserved_columns"), str(chip.macro.reserved_columns), f"fewer than the {chip.array.cols} columns"

@@ -118,6 +118,10 @@ class Calibration(Config):
         default=False,
         description="the same, measured again when the chip is used: each column makes up for its own drift",
     )
+    spare_columns: bool = Field(
+        default=False,
+        description="after programming, macro.reserved_columns replace the columns whose cells came out worst",
+    )
     last_layer: bool = Field(
         default=False,
         description="after a trial on calibration inputs the last layer is solved again for the chip, and reprogrammed",

@@ -64,6 +64,10 @@ def check_reach(chip: Chip, physics: Physics) -> None:
         need = "effects that reach a layer in training: leave adc_inl out (the simulator has it)"
         raise ConfigError("Config.physics", got, need)
 
+    if physics.calibration(chip).spare_columns and physics.has("stuck_cells"):
+        need = "faults that training can place: stuck_cells left out, or calibration.spare_columns=false"
+        raise ConfigError("Config.physics", "stuck_cells on a chip that moves columns to spare ones", need)
+
 
 def noisy_layer(
     setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, field: Field, channel: int = -1

@@ -24,6 +24,7 @@ from insitu.sim.narrow import finish, narrower, trunc_q2
 from insitu.sim.noisy import reader
 from insitu.sim.products import Matrix, exact_matrix
 from insitu.sim.reads import TOGETHER, Reads, ideal_total, noisy_codes
+from insitu.sim.spares import Moved, moved_columns
 from insitu.sim.trims import Known, measured, trimmed
 
 Array = npt.NDArray[Any]
@@ -265,6 +266,16 @@ class MacroModel:
             bend = _placed(bend, table, cols, binding.cols)
             error = where(column_error)(tile.cols, x0=tile.x, step=step[cols], slice_index=slice_index)
             gain[cols], offset[cols] = error
+            if self.physics.calibration(self.chip).spare_columns:
+                for at in self._moved(where, tile, weights[block], found, slice_index, mine):
+                    column = tile.col0 + at.column
+                    held[rows, column] = at.cells.weights[:, 0]
+                    if at.cells.variance is not None:
+                        variance[rows, column] = at.cells.variance[:, 0]
+                    own = where(column_error)(1, x0=at.x, step=step[column : column + 1], slice_index=slice_index)
+                    gain[column], offset[column] = float(own[0][0]), float(own[1][0])
+                    if bend is not None:
+                        bend[column] = where(adc_bend)(1, codes, x0=at.x, slice_index=slice_index)[0]
         squares, averaged = np.array([[0.0], [1.0]]), binding.readout.reads
         noise = read_noise_sd(squares, chip=self.chip, physics=self.physics, step=step[None, :], reads=averaged) ** 2
         slope = float((noise[1] - noise[0]).mean())
@@ -281,6 +292,25 @@ class MacroModel:
             alike = slope * (1.0 if spread is None else spread)
             spread, slope = (variance / reads + alike).astype(np.float32), 1.0
         return Analog(held.astype(np.float32), gain, offset, step, slope, noise[0], macro, spread, bend)
+
+    def _moved(
+        self, where: Callable[..., Any], tile: Tile, wanted: Array, now: Cells, slice_index: int,
+        levels: tuple[Array, int] | None,
+    ) -> list[Moved]:  # fmt: skip
+        """The tile's columns that lie in reserved ones, chosen by what cells held when they were verified."""
+        assert self.chip is not None
+        fresh = {"physics": self.physics.after(0.0)} if self.physics.time > 0 else {}
+        place: dict[str, Any] = {"y0": tile.y, "slice_index": slice_index}
+        made = where(tile_cells)(wanted, x0=tile.x, levels=levels, **place, **fresh) if fresh else now
+
+        def cells(column: int, x: int) -> tuple[Cells, Cells]:
+            mine = None if levels is None else (levels[0][:, column : column + 1], levels[1])
+            given: dict[str, Any] = {"x0": x, "levels": mine, **place}
+            own = wanted[:, column : column + 1]
+            after = where(tile_cells)(own, **given)
+            return (where(tile_cells)(own, **given, **fresh) if fresh else after), after
+
+        return list(moved_columns(tile, wanted, made.weights, self.chip, cells))
 
     def _removed(self) -> float:
         """Share of a column's mean error on its calibration frames that the chip's compensation takes away."""
