@@ -38,10 +38,15 @@ def stages(
         return fit(module, task.x, task.y, short, augment=task.augment, folder=out / name, report=said(name))
 
     made = {"baseline": tuned(copy.deepcopy(network), "baseline")}
-    data = task.x[:128]
+    data = calibration(task)
     made["qat"] = tuned(convert(network, chip, config=Config(data=data)), "qat")
     made["noise"] = tuned(convert(network, chip, config=Config(data=data, physics="full", time=time)), "noise")
     return made
+
+
+def calibration(task: tasks.Task) -> torch.Tensor:
+    """128 training samples from all over the set, which may be sorted by speaker and digit."""
+    return task.x[torch.linspace(0, len(task.x) - 1, 128).long()]
 
 
 def said(stage: str) -> Any:
@@ -52,7 +57,7 @@ def said(stage: str) -> Any:
 def measured(module: nn.Module, task: tasks.Task, chip: Any, *, instances: int, times: str) -> dict[str, Any]:
     """Accuracies of a network on the chip, instance by instance at each time."""
     data = {"x": task.test_x.numpy(), "y": task.test_y.numpy()}
-    found = deploy(module, chip, data=data, calib={"x": task.x[:128].numpy()}, instances=instances, time=times)
+    found = deploy(module, chip, data=data, calib={"x": calibration(task).numpy()}, instances=instances, time=times)
     ideal = found.metrics["accuracy_quantized"].value
     over = {str(p.time_s): [round(v, 4) for v in p.values] for p in found.result.accuracy_over}
     return {"float": found.metrics["accuracy_float"].value, "quantized": ideal, "chip": over}

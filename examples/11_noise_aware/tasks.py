@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def _dense(features: int, classes: int) -> Callable[[], nn.Module]:
         """Four narrow layers over all cepstra at once."""
         widths = (features, 48, 48, 48)
         layers: list[nn.Module] = [nn.Flatten()]
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             layers += [nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()]
         return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 

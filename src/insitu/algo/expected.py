@@ -25,11 +25,16 @@ def expected_inputs(captured: Graph, quantized: Graph, data: Mapping[str, Array]
     layer sees them, [1 + known, blocks * groups, rows]: evenly spread over samples and positions.
     """
     layers = [n for n in quantized.nodes if n.op in ("Conv", "MatMul") and n.inputs[1] in quantized.constants]
-    few = {n: np.asarray(a[: max(FRAMES, known)], np.float32) for n, a in data.items()}
+    few = {n: np.asarray(_spread(a, known) if known else a[:FRAMES], np.float32) for n, a in data.items()}
     there = {*captured.inputs, *(n.output for n in captured.nodes)}
     wanted = [n.inputs[0] for n in layers if n.inputs[0] in there and n.inputs[0] not in captured.inputs]
     values = {**few, **float_session(captured, expose=list(dict.fromkeys(wanted)))(few)}
     return {n.name: _played(quantized, n, _codes(quantized, n, values), known) for n in layers if n.inputs[0] in values}
+
+
+def _spread(samples: Array, known: int) -> Array:
+    """So many samples from all over the calibration inputs, which may lie in some order of their own."""
+    return samples[np.unique(np.linspace(0, len(samples) - 1, max(FRAMES, known)).astype(np.int64))]
 
 
 def _codes(graph: Graph, node: Node, values: Mapping[str, Array]) -> Array:
@@ -58,7 +63,9 @@ def _played(graph: Graph, node: Node, q: Array, known: int) -> Array:
     quant = graph.type(node.inputs[0]).quant
     assert quant is not None
     signs = block_signs(node)
-    mean = np.concatenate([_block_means(graph, node, q[:FRAMES], sign, quant.zero_point) for sign in signs])
+    mean = np.concatenate(
+        [_block_means(graph, node, q[:: max(1, len(q) // FRAMES)][:FRAMES], sign, quant.zero_point) for sign in signs]
+    )
     if not known:
         return mean
     rows = _some_rows(graph, node, q, quant.zero_point, known)

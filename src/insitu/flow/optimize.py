@@ -166,6 +166,9 @@ class _Search:
     own: tuple[str, ...] = ()  # procedures beside those of the chip's file
 
     def __post_init__(self) -> None:
+        count = len(next(iter(self.calibration.values())))
+        enough = count >= 2 * SAMPLES  # then what is scored is kept from the procedures
+        self.given = {n: a[:-SAMPLES] for n, a in self.calibration.items()} if enough else self.calibration
         self.on = with_procedures(self.chip, self.own)
         self.adapted = verify(adapt.run(given.run(self.captured, self.chip), self.chip))
         self.plan = ptq.plan(self.adapted, self.chip, data=self.calibration, seed=self.seed, choices=self.choices)
@@ -180,7 +183,7 @@ class _Search:
         kept = {n: Transforms(**t) for n, t in layers.items() if t}
         try:
             _, graph, program = self.build(
-                self.captured, self.on, calibration=self.calibration, seed=self.seed, plan=self.plan,
+                self.captured, self.on, calibration=self.given, seed=self.seed, plan=self.plan,
                 precision=PrecisionFile(layers=kept) if kept else None,
             )  # fmt: skip
         except (InfeasibleError, ConfigError):
@@ -204,9 +207,8 @@ class _Search:
 
     def _instance(self, session: Session, instance: int) -> Session:
         """A chip, after a trial on samples that are not scored where there is one."""
-        seed, count = self.seed + 1, len(next(iter(self.calibration.values())))
-        if not self.on.calibration.last_layer or count < 2 * SAMPLES:
+        seed = self.seed + 1
+        if not self.on.calibration.last_layer or self.given is self.calibration:
             return instance_session(session, self.effects, instance=instance, seed=seed)
-        rest = {n: a[:-SAMPLES] for n, a in self.calibration.items()}
-        tuner = Tuner(self.captured, rest, lambda graph: recompiled(self.captured, graph, self.on, rest))
+        tuner = Tuner(self.captured, self.given, lambda graph: recompiled(self.captured, graph, self.on, self.given))
         return tuner.session(session, self.effects, instance=instance, seed=seed)
