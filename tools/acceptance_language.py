@@ -46,11 +46,11 @@ def float_text() -> dict[str, Any]:
     return {"equal": int((logits[0, 0].argmax(-1)[:-1] == ids[1:]).sum())}
 
 
-def deployed(chip: str, *overrides: str, cache_bits: int = 8) -> Any:
+def deployed(chip: str, *overrides: str, cache_bits: int = 8, physics: str = "ideal") -> Any:
     from insitu.arch.load import load_chip
     from insitu.flow.language import LanguageOptions, deploy_language
 
-    options = LanguageOptions(context=128, cache_bits=cache_bits)
+    options = LanguageOptions(context=128, cache_bits=cache_bits, physics=physics)
     return deploy_language(shared() / "stories260k", load_chip(chip, overrides=overrides), options=options)
 
 
@@ -94,7 +94,7 @@ def cache() -> dict[str, Any]:
 def pair() -> dict[str, Any]:
     from insitu.flow.language import pair_of
 
-    return pair_of(deployed(DIGITAL), deployed(ANALOG), [1, 403, 407, 261, 378], count=60)
+    return pair_of(deployed(DIGITAL), deployed(ANALOG, physics="full"), [1, 403, 407, 261, 378], count=60)
 
 
 def systems() -> dict[str, Any]:
@@ -200,8 +200,9 @@ def main() -> int:
     words = sys.argv[1:]
     makers = {
         ("stories", "float"): float_text, ("stories", "digital"): digital, ("stories", "physics"): physics,
-        ("stories", "shifts"): lambda: digital("capabilities.scales=power_of_two"), ("families",): families,
-        ("broken",): broken, ("stories", "cache"): cache, ("stories", "pair"): pair, ("systems",): systems, ("shapes",): shapes,
+        ("stories", "shifts"): lambda: digital("capabilities.scales=power_of_two"), ("stories", "cache"): cache,
+        ("stories", "pair"): pair, ("systems",): systems, ("families",): families, ("broken",): broken,
+        ("shapes",): shapes,
     }  # fmt: skip
     if tuple(words) not in makers:
         print(__doc__, file=sys.stderr)

@@ -285,7 +285,7 @@ def scored(
 def pair_of(
     large: LanguageDeployment, small: LanguageDeployment, prompt: Sequence[int], *, count: int, ahead: int = 4
 ) -> dict[str, Any]:
-    """A small model drafts for the large one, token by token, and what that gives in time.
+    """A small model drafts for the large one under its own chip's physics, and what that gives in time.
 
     Checking takes a step of the large model and, for each token more, what a text of that length takes longer than one
     of a single token; the small model takes a step for each token.
@@ -293,7 +293,7 @@ def pair_of(
     if large.model.arch.vocab != small.model.arch.vocab:
         got = f"a vocabulary of {small.model.arch.vocab:,}"
         raise UsageError("--draft", got, f"{large.model.arch.vocab:,} words, as the large model has")
-    checks, drafts = (d.session_of("ideal") for d in (large, small))
+    checks, drafts = large.session_of("ideal"), small.session_of(instance=small.options.instance)
     found = speculate(checks, drafts, prompt, count=count, ahead=ahead, stop=large.model.ends)
     alone = tuple(t.id for t in large.generate(prompt, count=count, sampling=GREEDY, physics="ideal"))
     step, draft = (figures.cost(d.step, d.chip).timing.latency for d in (large, small))
