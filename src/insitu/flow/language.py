@@ -27,7 +27,7 @@ from insitu.isa.check import check_program
 from insitu.isa.program import Program
 from insitu.llm.build import Prepared, prepare
 from insitu.llm.generate import Sampling, Token, generate, generate_batch, room_of
-from insitu.llm.samples import written
+from insitu.llm.samples import affordable_texts, written
 from insitu.llm.score import Score, score
 from insitu.llm.speculative import speculate
 from insitu.llm.tokens import Tokenizer, prompt_tokens, read_tokenizer, text_tokens, windows
@@ -203,14 +203,16 @@ def calibration_texts(
 ) -> tuple[Array, str]:
     """Texts of one length (samples, tokens), and where they are from: "file", or "model" where it wrote them itself."""
     if calib is None:
-        return written(model, seed=seed, texts=CALIBRATION_TEXTS, length=TEXT_LENGTH), "model"
+        count = affordable_texts(model.arch.vocab, texts=CALIBRATION_TEXTS, length=TEXT_LENGTH)
+        return written(model, seed=seed, texts=count, length=TEXT_LENGTH), "model"
     texts = text_tokens(tokenizer, Path(calib), model.arch.vocab) if isinstance(calib, str | Path) else calib
     pieces = windows(texts, min(TEXT_LENGTH, model.arch.context))
     longest = max((len(p) for p in pieces), default=0)
     full = [p for p in pieces if len(p) == longest]
     if longest < 2:
         raise UsageError("calibration texts", "none with two tokens", "some text")
-    chosen = np.random.default_rng(seed).permutation(len(full))[:CALIBRATION_TEXTS]
+    chosen = np.random.default_rng(seed).permutation(len(full))
+    chosen = chosen[: affordable_texts(model.arch.vocab, texts=CALIBRATION_TEXTS, length=longest)]
     return np.asarray([full[i] for i in sorted(chosen)], np.int64), "file"
 
 
