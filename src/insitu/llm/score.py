@@ -12,6 +12,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Logits = Callable[[Array], Array]  # ids (texts, tokens) -> logits (texts, tokens, vocab)
 BLOCK = 8  # texts at once
+MOST = 1 << 23  # logits at once
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ def log_softmax(logits: Array) -> npt.NDArray[np.float64]:
 
 def score(
     texts: Sequence[Sequence[int]], length: int, reference: Logits, other: Logits, *,
-    done: Callable[[int, int], None] | None = None,
+    vocab: int = 1, done: Callable[[int, int], None] | None = None,
 ) -> Score:  # fmt: skip
     """Both models on the same texts, none longer than `length`; shorter ones are filled up behind, uncounted."""
     sums, count, seen = np.zeros(4), 0, 0
-    for ids, mask in blocks(texts, length):
+    for ids, mask in blocks(texts, length, max(1, min(BLOCK, MOST // (length * vocab)))):
         ours, theirs = (log_softmax(f(ids)[:, :-1]) for f in (other, reference))
         target, keep = ids[:, 1:, None], mask[:, 1:]
         nll = [-np.take_along_axis(p, target, axis=-1)[..., 0] for p in (theirs, ours)]
@@ -57,10 +58,10 @@ def score(
     return Score(count, float(np.exp(mean[0])), float(np.exp(mean[1])), float(mean[2]), float(mean[3]))
 
 
-def blocks(texts: Sequence[Sequence[int]], length: int) -> Iterator[tuple[Array, Array]]:
-    """(ids, which of them are real) of BLOCK texts at a time."""
-    for start in range(0, len(texts), BLOCK):
-        part = texts[start : start + BLOCK]
+def blocks(texts: Sequence[Sequence[int]], length: int, size: int = BLOCK) -> Iterator[tuple[Array, Array]]:
+    """(ids, which of them are real) of `size` texts at a time."""
+    for start in range(0, len(texts), size):
+        part = texts[start : start + size]
         ids = np.zeros((len(part), length), np.int64)
         mask = np.zeros((len(part), length), bool)
         for row, text in enumerate(part):
