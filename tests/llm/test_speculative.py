@@ -49,5 +49,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     shown = json.loads(capsys.readouterr().out)["speculative"]
     assert shown["same_tokens"] is True
     assert shown["drafted"] >= shown["kept"] >= 0
+    encoder = write_folder(tmp_path / "bert", "bert")
+    assert main([*argv, "--draft", str(encoder)]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["got"] == "an encoder"
     assert main([*argv, "--draft", str(small), "--temperature", "0.5"]) == 1
     assert "drawn" in json.loads(capsys.readouterr().out)["error"]["got"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from insitu.cli.main import main
 from insitu.llm.on_chips import Cards, OnChips, batch_rate, token
 from insitu.llm.shapes import shapes
 from insitu.llm.systems import assumed, load_chip_system, system_names
+from tests.llm.folders import write_folder
 
 
 @pytest.mark.parametrize("name", system_names())
@@ -33,6 +35,14 @@ def test_every_value_has_a_source(name: str) -> None:
     named = tuple(system.sources)
     assert [path for path in changed if not any(path.startswith(n) or n.startswith(path) for n in named)] == []
     assert assumed(system)
+
+
+def test_names_that_are_nearly_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "shape:llama-3-8b", "--chip", "pim-rak", "--json"]) == 1
+    assert "pim-rack" in json.loads(capsys.readouterr().out)["error"]["try"]
+    folder = write_folder(tmp_path / "m", "llama")
+    assert main(["run", str(folder), "--chip", "pim-rack", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["need"] == "one chip: aim-gddr6"
 
 
 def test_weights_that_stream_bound_the_rate() -> None:

@@ -34,6 +34,7 @@ from insitu.frontend.hub import parse_repository
 from insitu.frontend.language import LanguageModel
 from insitu.frontend.load import is_hub_name, load_language_model, local_path
 from insitu.llm.generate import Sampling
+from insitu.llm.systems import load_chip_system, system_names
 from insitu.llm.tokens import Numbers, Tokenizer, prompt_tokens, read_tokenizer, text_tokens
 from insitu.report.result import Result
 from insitu.report.summary import same_numbers, summary_lines
@@ -69,11 +70,15 @@ def run_language(request: Request, prompt: Prompt) -> int:
     )  # fmt: skip
     if prompt.draft and prompt.temperature > 0:
         raise UsageError("--draft", "with --temperature: drawn tokens", "the likeliest tokens: no --temperature")
+    if given.chip in system_names():
+        need = f"one chip: {load_chip_system(given.chip).chip}"
+        raise UsageError(f"--chip {given.chip}", "a system of chips, which takes shapes", need)
     chip = load_chip(given.chip, overrides=given.sets or ())
     place = local_path(given.model, offline=prompt.offline)
     model = load_language_model(given.model)
     if "head.w" not in model.weights:
         raise UsageError(given.model, "an encoder, which has no next token", "a decoder")
+    small = _draft(prompt, model) if prompt.draft else None
     tokenizer = read_tokenizer(place, model.arch.vocab)
     ids = _prompt(tokenizer, prompt, model)
     out = Path(request.out) if request.out else _place(request, prompt, chip, place)
@@ -89,7 +94,7 @@ def run_language(request: Request, prompt: Prompt) -> int:
         spoken = _speak(deployed, ids, quiet=request.json)
         texts = text_tokens(deployed.tokenizer, Path(given.data), model.arch.vocab) if given.data else []
         scores = scored(deployed, texts, progress=progress) if texts else {}
-        pair = _pair(prompt, deployed, ids, options) if prompt.draft else None
+        pair = _pair(small, prompt, deployed, ids) if small is not None else None
         result = result_of(deployed, prompt=ids, scores=scores, progress=progress)
         progress.end()
         result = replace(result, extra={**result.extra, "language": spoken})
@@ -100,11 +105,22 @@ def run_language(request: Request, prompt: Prompt) -> int:
     return _say(replace(result, run_dir=str(out)), request.json, spoken, pair)
 
 
-def _pair(prompt: Prompt, large: LanguageDeployment, ids: Sequence[int], options: LanguageOptions) -> dict[str, Any]:
+def _draft(prompt: Prompt, large: LanguageModel) -> LanguageModel:
+    """The small model of a pair: a decoder with the large one's vocabulary."""
+    local_path(prompt.draft, offline=prompt.offline)
+    small = load_language_model(prompt.draft)
+    if small.arch.vocab != large.arch.vocab or "head.w" not in small.weights:
+        got = f"a model of {small.arch.vocab:,} words" if "head.w" in small.weights else "an encoder"
+        raise UsageError(
+            f"--draft {prompt.draft}", got, f"a decoder of {large.arch.vocab:,} words, as {large.name} has"
+        )
+    return small
+
+
+def _pair(small: LanguageModel, prompt: Prompt, large: LanguageDeployment, ids: Sequence[int]) -> dict[str, Any]:
     """The pair's tokens and rates; the small model runs on its own chip where one is named."""
     chip = load_chip(prompt.draft_chip) if prompt.draft_chip else large.chip
-    local_path(prompt.draft, offline=prompt.offline)
-    return pair_of(large, deploy_language(prompt.draft, chip, options=options), ids, count=options.tokens)
+    return pair_of(large, deploy_language(small, chip, options=large.options), ids, count=large.options.tokens)
 
 
 def _prompt(tokenizer: Tokenizer, prompt: Prompt, model: LanguageModel) -> list[int]:

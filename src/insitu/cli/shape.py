@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from insitu.arch.load import load_chip
+from insitu.arch.spec import Chip
+from insitu.base.errors import ChipError, did_you_mean
 from insitu.base.metrics import Metric
 from insitu.base.store import RunFolder
 from insitu.cli import console
@@ -30,7 +33,7 @@ def run(request: Request, options: ShapeOptions) -> int:
         system = load_chip_system(given.chip)
         chip, options = system.described(list(given.sets or ())), replace(options, system=system)
     else:
-        chip = load_chip(given.chip, overrides=given.sets or ())
+        chip = _chip(given.chip, given.sets or ())
     found = run_shape(name, shape, chip, options)
     if request.out is not None:
         with RunFolder.create(Path(request.out)) as folder:
@@ -41,6 +44,19 @@ def run(request: Request, options: ShapeOptions) -> int:
     else:
         console.put("\n".join(lines(found)))
     return 0 if found.result.fits else INFEASIBLE
+
+
+def _chip(name: str, sets: Sequence[str]) -> Chip:
+    """A chip; where none is called so, systems that are called nearly so are named too."""
+    try:
+        return load_chip(name, overrides=sets)
+    except ChipError:
+        close = did_you_mean(name, system_names())
+        if not close:
+            raise
+        raise ChipError(
+            name, "no chip and no system has this name", "a preset, a system or a file", try_=close
+        ) from None
 
 
 def draw_image(request: Request, options: ShapeOptions) -> int:
