@@ -158,6 +158,12 @@ def run(
             "--check", metavar="N/all", help="samples compared bit by bit; by default as many as make 100,000 values"
         ),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory", metavar="SIZE", help="most the run may take, such as 2GiB: samples run in blocks, same results"
+        ),
+    ] = None,
     calibration: Annotated[
         bool, typer.Option("--calibration/--no-calibration", help="the chip's own calibration after programming")
     ] = True,
@@ -234,7 +240,7 @@ def run(
     request = command.Request(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
         objective=objective, search=search, optimize=optimize, observer=observer, rounding=rounding,
-        check=check, vs=tuple(vs or ()),
+        check=check, memory=memory, vs=tuple(vs or ()),
         calibrated=calibration, out=out,
         json=json,
     )  # fmt: skip

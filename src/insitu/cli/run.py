@@ -23,6 +23,7 @@ from insitu.flow.folder import default_folder, fill_run, printable, versions_tex
 from insitu.flow.objective import objective_of
 from insitu.flow.physics import parse_times
 from insitu.report.summary import same_numbers, summary_lines
+from insitu.runtime.memory import parse_memory
 from insitu.tasks.registry import data_text
 
 OURS = 3
@@ -45,6 +46,7 @@ class Request:
     observer: str = "mse"
     rounding: str = "second-order"
     check: str | None = None
+    memory: str | None = None
     vs: tuple[str, ...] = ()
     calibrated: bool = True
     out: str | None = None
@@ -91,6 +93,7 @@ def _options(request: Request) -> Options:
         optimize=request.optimize,
         observer=request.observer,
         rounding=request.rounding,
+        memory=parse_memory(request.memory, where="--memory"),
     )
 
 
@@ -182,6 +185,7 @@ def command_text(request: Request) -> str:
         "observer",
         "rounding",
         "check",
+        "memory",
     ):
         value = getattr(request, name)
         words += [f"--{name.replace('_', '-')}", str(value)] if value != getattr(plain, name) else []

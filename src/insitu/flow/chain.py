@@ -24,10 +24,12 @@ from insitu.flow import check, figures, modules, quality
 from insitu.flow import data as data_
 from insitu.flow import physics as physics_
 from insitu.flow.agreement import agreement
+from insitu.flow.blocks import Feed, feed_of, real_outputs
 from insitu.flow.objective import best_program, objective_of
 from insitu.flow.optimize import Searched, searched
 from insitu.flow.owed import Trial, closeness_course, owed, trial_of
 from insitu.flow.precision import PrecisionFile, Wanted, read_precision, requested
+from insitu.flow.rows import coded
 from insitu.flow.sensitivity import by_weight
 from insitu.flow.trial import Tuner, played, recompiled
 from insitu.frontend.inputs import Shapes
@@ -40,6 +42,7 @@ from insitu.graph.verify import verify
 from insitu.isa.check import check_program
 from insitu.isa.program import Program
 from insitu.report.result import AccuracyPoint, Coverage, LayerResult, ModelFacts, Result
+from insitu.runtime.memory import parse_memory
 from insitu.runtime.session import Session
 from insitu.tasks.registry import calibration_data, evaluation_data, named_task, task_models
 
@@ -67,6 +70,7 @@ class Options:
     observer: str = "mse"  # how ranges are chosen: mse, minmax, percentile or entropy
     rounding: str = "second-order"  # of weights: each makes up for those before it, or nearest
     note: str = ""  # what the samples are, where that limits what an accuracy means
+    memory: str | float | None = field(default=None, repr=False)  # most the run may take: "2GiB", bytes; no result's
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,7 @@ def deploy(
     max_chips: int = 1,
     objective: str = "latency",
     search: float = 0.0,
+    memory: str | float | None = None,
     options: Options | None = None,
     plan: QuantPlan | None = None,
     precision: Wanted | PrecisionFile | None = None,
@@ -210,7 +215,8 @@ def deploy(
     first samples of `data` or `calib`.
     A network in the WTM2101 dialect came quantized (`reading` says how it is read) and is taken as it is.
     `precision` asks for transforms of layers, {pattern: {transform: value}} or a YAML file of them
-    (docs/design/quantization.md).  A task ("task:kws") brings its own data.  A network that does not fit comes back
+    (docs/design/quantization.md).  `memory` ("2GiB") is the most that the process may take: samples then run in blocks,
+    with the same results.  A task ("task:kws") brings its own data.  A network that does not fit comes back
     as a Deployment whose result says so; broken input raises InsituError.
     """
     options = options or Options(
@@ -221,8 +227,9 @@ def deploy(
         max_chips=max_chips,
         objective=objective,
         search=search,
+        memory=memory,
     )
-    times = physics_.parse_times(options.time)
+    times, memory = physics_.parse_times(options.time), parse_memory(options.memory)
     objective_of(options.objective, where="objective")
     choices = ptq.Choices(options.observer, options.rounding)
     task = named_task(model) if isinstance(model, str) else None
@@ -269,7 +276,9 @@ def deploy(
     progress("quantize and compile", 1, 1)
     session = Session(program, graph=quantized)
     scales = given.origin(captured, had=brought)
-    made = _Measured(captured, chip, session, prepared, options, effects, times, progress, scales)
+    samples = prepared.calibration if prepared.evaluation is None else prepared.evaluation.inputs
+    feed = feed_of(session, samples, slices=chip.macro.weights.slices, memory=memory)
+    made = _Measured(captured, chip, session, prepared, options, effects, times, progress, feed, scales)
     result = made.result(facts)
     if found is not None:
         result = replace(result, extra={**result.extra, **found.extra()})
@@ -292,14 +301,6 @@ def _optimized(
     )  # fmt: skip
 
 
-def run_samples(
-    session: Session, codes: Mapping[str, Array], *, done: Callable[[int], None] | None = None
-) -> dict[str, Array]:
-    """Output codes of all samples; those of a network that takes frame after frame are one stream."""
-    streamed = bool(session.graph.states) and bool(session.graph.meta.get("frames"))
-    return session.stream(codes, done=done) if streamed else session.run_codes(codes, done=done)
-
-
 def parameters(graph: Graph) -> int:
     """Elements of all weights, as imported."""
     known = graph.meta.get("parameters")
@@ -318,25 +319,25 @@ class _Measured:
     effects: Physics
     times: tuple[float, ...]
     progress: Progress
+    feed: Feed
     scales: Mapping[str, Any] | None = None  # where the scales of a model that came quantized went
 
     def result(self, facts: ModelFacts) -> Result:
         """Everything known of the run."""
         exact = self._bit_exact()
-        metrics, codes, floats = self._accuracy()
+        metrics, scores = self._accuracy()
         cost = figures.cost(self.session.program, self.chip)
         heat = figures.heat(cost, self.session.program, self.chip)
         self = replace(self, effects=replace(self.effects, temperature=heat.value))
         metrics["junction_k"] = heat
-        trial = trial_of(self.session, self._inputs(), self.chip, seed=self.options.seed)
-        course, near = self._physics(codes), self._without_labels(trial)
+        trial = trial_of(self.session, self.feed.inputs, self.chip, seed=self.options.seed)
+        course, near = self._physics(scores), self._without_labels(trial)
         over = course.points
         metrics |= figures.chip_accuracy(over, self.options.note, digital=self.effects.ideal)
         metrics |= figures.chip_closeness(near.points, trial.samples)
         metrics |= cost.metrics
         layers = self._layers(cost)
         agreed = agreement(self.captured, self.session.graph, self._codes())
-        del floats
         return Result(
             model=facts,
             chip=self.chip.name,
@@ -354,62 +355,48 @@ class _Measured:
             | {"constants": by_weight([*cost.extra["constants"], *owed(trial, self.effects.after(self.times[0]))])}
             | ({"scales": dict(self.scales)} if self.scales else {})
             | {"uncalibrated": course.extra(), "sqnr_uncalibrated": near.extra(), "physics": self._described()}
-            | self._confusion(codes),
+            | self._confusion(scores),
         )
 
     def _bit_exact(self) -> Any:
         """Interpreter against simulator on real samples, then on random ones until 10**5 values are compared."""
-        graph, samples = self.session.graph, self.prepared.evaluation
-        real = samples.inputs if samples is not None else self.prepared.calibration
-        every = len(next(iter(real.values())))
+        graph, every = self.session.graph, len(self.feed)
         need = check.samples_needed(graph, least=every if self.options.check == "all" else self.options.check or 1)
-        inputs = {n: a[:need] for n, a in real.items()}
-        have = len(next(iter(inputs.values())))
-        if have < need:
-            more = data_.random_inputs(self.captured, need - have, seed=self.options.seed)
+        inputs = self.feed.inputs
+        if every < need:
+            more = data_.random_inputs(self.captured, need - every, seed=self.options.seed)
             inputs = {n: np.concatenate([np.asarray(inputs[n], np.float32), more[n]]) for n in inputs}
-        return check.compare(
-            self.session, self.session.codes(inputs), done=lambda n: self.progress("check bit by bit", n, need)
-        )
+        elif need < every:
+            inputs = {n: a[:need] for n, a in inputs.items()}
+        codes = coded(inputs, self.session.code, unit=self.feed.unit, room=0)
+        return check.compare(self.session, codes, done=lambda n: self.progress("check bit by bit", n, need))
 
     def _codes(self) -> dict[str, Array]:
         """A few samples as input codes."""
-        samples = self.prepared.evaluation
-        inputs = samples.inputs if samples is not None else self.prepared.calibration
-        return self.session.codes({n: a[:FEW] for n, a in inputs.items()})
+        return self.session.codes({n: a[:FEW] for n, a in self.feed.inputs.items()})
 
-    def _accuracy(self) -> tuple[dict[str, Metric], dict[str, Array], dict[str, Array]]:
-        """Float against ideal chip over all samples; SQNR over all outputs."""
-        samples = self.prepared.evaluation
-        inputs = samples.inputs if samples is not None else self.prepared.calibration
-        codes = self.session.codes(inputs)
-        total = len(next(iter(codes.values())))
-        outputs = run_samples(self.session, codes, done=lambda n: self.progress("run on the ideal chip", n, total))
-        if self.captured.level == "quantized":
-            return self._integer_accuracy(outputs, total), outputs, {}
-        floats = float_session(self.captured)({n: np.asarray(a, np.float32) for n, a in inputs.items()})
-        near = quality.Closeness()
-        for name in self.session.outputs:
-            near.add(floats[name], self.session.real(name, outputs[name]))
-        metrics = figures.closeness(near, total)
-        labels = self._labels()
-        if labels is not None:
-            first = self.session.outputs[0]
-            metrics |= figures.accuracies(
-                quality.accuracy(floats[first], labels),
-                quality.accuracy(outputs[first], labels),
-                total,
-                self.options.note,
-            )
-        return metrics, outputs, floats
-
-    def _integer_accuracy(self, outputs: Mapping[str, Array], total: int) -> dict[str, Metric]:
-        """Of a network that came quantized: there is no float network to compare with."""
-        labels = self._labels()
+    def _accuracy(self) -> tuple[dict[str, Metric], Array | None]:
+        """Float against ideal chip over all samples; SQNR over all outputs; with labels the ideal chip's scores."""
+        total, labels, near = len(self.feed), self._labels(), quality.Closeness()
+        reference = None if self.captured.level == "quantized" else float_session(self.captured)
+        first, found, wanted = self.session.outputs[0], list[Array](), list[Array]()
+        for rows, outputs in self.feed.outputs(
+            self.session, done=lambda n: self.progress("run on the ideal chip", n, total)
+        ):
+            found += [outputs[first]] if labels is not None else []
+            for unit in self.feed.units(rows) if reference is not None else ():
+                assert reference is not None
+                floats = reference({n: np.asarray(a[unit], np.float32) for n, a in self.feed.inputs.items()})
+                real = real_outputs(self.session, outputs, slice(unit.start - rows.start, unit.stop - rows.start))
+                for name, values in real.items():
+                    near.add(floats[name], values)
+                wanted += [floats[first]] if labels is not None else []
+        metrics = {} if reference is None else figures.closeness(near, total)
         if labels is None:
-            return {}
-        found = quality.accuracy(outputs[self.session.outputs[0]], labels)
-        return figures.accuracies(None, found, total, self.options.note)
+            return metrics, None
+        scores = np.concatenate(found)
+        right = quality.accuracy(np.concatenate(wanted), labels) if wanted else None
+        return metrics | figures.accuracies(right, quality.accuracy(scores, labels), total, self.options.note), scores
 
     def _labels(self) -> Array | None:
         samples = self.prepared.evaluation
@@ -420,25 +407,25 @@ class _Measured:
     def _described(self) -> str:
         return physics_.describe(self.effects, self.chip, full=self.options.physics.strip() == "full")
 
-    def _physics(self, ideal: Mapping[str, Array]) -> physics_.Course:
+    def _physics(self, ideal: Array | None) -> physics_.Course:
         """Accuracy of each chip instance at each time, with and without the chip's own procedures."""
-        labels, samples = self._labels(), self.prepared.evaluation
-        if labels is None or samples is None:
+        labels = self._labels()
+        if labels is None or ideal is None:
             return physics_.Course(())
         first = self.session.outputs[0]
         if self.effects.ideal:
-            value, why = quality.accuracy(ideal[first], labels), physics_.still(self.effects, self.chip)
+            value, why = quality.accuracy(ideal, labels), physics_.still(self.effects, self.chip)
             points = [AccuracyPoint(t, (value,), why if i else "") for i, t in enumerate(self.times)]
             return physics_.Course(tuple(points))
-        codes, done = self.session.codes(samples.inputs), 0
+        done = 0
 
         def score(effects: Physics, instance: int) -> float:
             nonlocal done
             chip = self._instance(effects, instance)
-            found = quality.accuracy(run_samples(chip, codes)[first], labels)
+            right = [quality.hits(found[first], labels[rows]) for rows, found in self.feed.outputs(chip)]
             done += 1
             self.progress("run with physics", done, max(done, self.options.instances))
-            return found
+            return sum(right) / len(labels)
 
         return physics_.course(score, self.effects, self.chip, times=self.times, instances=self.options.instances)
 
@@ -460,21 +447,15 @@ class _Measured:
             done=lambda n, of: self.progress("run with physics", n, of),
         )  # fmt: skip
 
-    def _inputs(self) -> Mapping[str, Array]:
-        samples = self.prepared.evaluation
-        return samples.inputs if samples is not None else self.prepared.calibration
-
     def _layers(self, cost: figures.Cost) -> tuple[LayerResult, ...]:
-        samples = self.prepared.evaluation
-        inputs = samples.inputs if samples is not None else self.prepared.calibration
         count = len(self.session.graph.nodes)
         near: Mapping[str, quality.LayerQuality] = {}
         if self.captured.level != "quantized":
             near = quality.layer_quality(
-                self.captured, self.session, inputs, done=lambda n: self.progress("compare layers", n, count)
+                self.captured, self.session, self.feed.inputs, done=lambda n: self.progress("compare layers", n, count)
             )
         return figures.layers(self.session.graph, near, cost)
 
-    def _confusion(self, codes: Mapping[str, Array]) -> dict[str, Any]:
+    def _confusion(self, scores: Array | None) -> dict[str, Any]:
         labels = self._labels()
-        return {} if labels is None else figures.confusion(codes[self.session.outputs[0]], labels)
+        return {} if labels is None or scores is None else figures.confusion(scores, labels)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.errors import DataError
+from insitu.flow.rows import as_type, holds, rows_of, stored
 from insitu.frontend.onnx_file import read_model
 from insitu.graph.graph import Graph
 from insitu.graph.ops.float import numpy_type
@@ -27,7 +28,10 @@ EXCLUDE_ABOVE = 256  # rows from which calibration rows are left out of the accu
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs by name, each (samples, *shape), and labels or targets if the file has `y`."""
+    """Inputs by name, each (samples, *shape), and labels or targets if the file has `y`.
+
+    Large inputs may stay in their file: what is taken of them is an array in memory.
+    """
 
     inputs: Mapping[str, Array]
     y: Array | None = None
@@ -37,7 +41,7 @@ class Samples:
 
     def take(self, rows: Array) -> Samples:
         """The samples at `rows`."""
-        return Samples({n: a[rows] for n, a in self.inputs.items()}, None if self.y is None else self.y[rows])
+        return Samples({n: rows_of(a, rows) for n, a in self.inputs.items()}, None if self.y is None else self.y[rows])
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,11 @@ class Prepared:
     source: str  # file | data | data-overlap | random
 
 
-def read_npz(path: str | Path) -> dict[str, Array]:
-    """Arrays of an .npz file; DataError where it is not one.  Nothing in it is executed: pickles are refused."""
+def read_npz(path: str | Path, *, leave: bool = False) -> dict[str, Array]:
+    """Arrays of an .npz file; DataError where it is not one.  Nothing in it is executed: pickles are refused.
+
+    With `leave`, large arrays that are not compressed stay in the file and are read as they are used (`flow/rows.py`).
+    """
     need, way = "an .npz file written by numpy.savez", ("numpy.savez('data.npz', x=x, y=y)",)
     try:
         with Path(path).open("rb") as file:
@@ -58,7 +65,8 @@ def read_npz(path: str | Path) -> dict[str, Array]:
         if not start.startswith(b"PK"):
             raise DataError(str(path), _kind(start), need, try_=way)
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            held = stored(path) if leave else {}
+            return {name: held[name] if name in held else arrays[name] for name in arrays.files}
     except FileNotFoundError:
         raise DataError(str(path), "no such file", "an .npz file", try_=["check the path"]) from None
     except MemoryError:
@@ -86,7 +94,8 @@ def _kind(start: bytes) -> str:
 def load_samples(source: str | Path | Mapping[str, Array], graph: Graph) -> Samples:
     """Samples for the graph's inputs from a file or arrays: `x`, or one array per input name; optional `y`."""
     where = str(source) if isinstance(source, str | Path) else "data"
-    arrays = read_npz(source) if isinstance(source, str | Path) else {k: np.asarray(v) for k, v in source.items()}
+    files = isinstance(source, str | Path)
+    arrays = read_npz(source, leave=True) if files else {k: np.asarray(v) for k, v in source.items()}
     names = graph.inputs
     if all(n in arrays for n in names):
         found = {n: arrays[n] for n in names}
@@ -103,7 +112,7 @@ def load_samples(source: str | Path | Mapping[str, Array], graph: Graph) -> Samp
         raise DataError(where, got, need, try_=[f"numpy.savez('data.npz', {words}, y=y)"])
     inputs = {n: _fitted(where, graph, n, a) for n, a in found.items()}
     counts = {n: len(a) for n, a in inputs.items()}
-    y = arrays.get("y")
+    y = np.asarray(arrays["y"]) if "y" in arrays else None
     if len(set(counts.values())) > 1 or (y is not None and (y.ndim == 0 or len(y) != next(iter(counts.values())))):
         shown = {**counts, **({"y": y.shape[0] if y.ndim else 0} if y is not None else {})}
         raise DataError(
@@ -144,7 +153,7 @@ def _fitted(where: str, graph: Graph, name: str, array: Array) -> Array:
     label = f"{where}: {'x' if len(graph.inputs) == 1 else name}"
     if array.dtype.kind not in "fiub":
         raise DataError(label, f"type {array.dtype}", "numbers")
-    array = _as_frames(graph, array, shape)
+    array = _as_frames(graph, np.asarray(array) if graph.meta.get("frames") else array, shape)
     if array.ndim == 0 or tuple(array.shape[1:]) not in _accepted(shape):
         text = " x ".join(map(str, array.shape)) or "a single number"
         raise DataError(
@@ -152,23 +161,27 @@ def _fitted(where: str, graph: Graph, name: str, array: Array) -> Array:
             f"shape {text}",
             f"shape N x {' x '.join(map(str, shape[1:] if shape[:1] == (1,) else shape))}, for input {name}",
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        row = int(np.argwhere(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0, 0])
+    if array.dtype.kind == "f" and not holds(array, lambda rows: bool(np.isfinite(rows).all())):
+        row = int(np.argwhere(~np.isfinite(np.asarray(array)).reshape(len(array), -1).all(axis=1))[0, 0])
         raise DataError(
             label, f"NaN or infinity in row {row}", "finite numbers", try_=["numpy.nan_to_num, or leave those rows out"]
         )
     array = array.reshape(len(array), *shape)
     if kind.quant is not None and graph.meta.get("dialect"):
-        return _codes(label, kind, array)
+        return _codes(label, kind, np.asarray(array))
     if name in _coded(graph):
-        return _reals(label, kind, array)
+        return _reals(label, kind, np.asarray(array))
     if kind.quant is not None and kind.dtype != "f32" and array.dtype.kind in "iu":
         return array
     if kind.quant is None and kind.dtype != "f32":
-        return array.astype(numpy_type(kind.dtype))
-    if array.size and float(np.abs(array.astype(np.float64)).max()) > float(np.finfo(np.float32).max):
-        raise DataError(label, f"numbers up to {np.abs(array).max():.3g}", "numbers that float32 holds")
-    return array.astype(np.float32)
+        return as_type(array, numpy_type(kind.dtype))
+    if array.dtype != np.float32 and not holds(array, _fits_float32):
+        raise DataError(label, f"numbers up to {np.abs(np.asarray(array)).max():.3g}", "numbers that float32 holds")
+    return as_type(array, np.float32)
+
+
+def _fits_float32(rows: Array) -> bool:
+    return float(np.abs(rows.astype(np.float64)).max(initial=0)) <= float(np.finfo(np.float32).max)
 
 
 def _coded(graph: Graph) -> tuple[str, ...]:
@@ -314,7 +327,7 @@ def prepare(
     total = len(everything)
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(total)[: min(CALIBRATION_ROWS, total)])
-    chosen = everything.take(rows).inputs
+    chosen = {n: np.asarray(a) for n, a in everything.take(rows).inputs.items()}
     if total <= EXCLUDE_ABOVE:
         return Prepared(_first(everything, samples), chosen, "data-overlap")
     rest = np.setdiff1d(np.arange(total), rows)

@@ -21,7 +21,12 @@ LAYER_SAMPLES = 8
 
 def accuracy(scores: Array, labels: Array) -> float:
     """Share of samples whose largest score is the label's."""
-    return float((scores.reshape(len(scores), -1).argmax(axis=1) == labels).mean())
+    return hits(scores, labels) / len(labels)
+
+
+def hits(scores: Array, labels: Array) -> int:
+    """How many samples have their largest score at the label."""
+    return int((scores.reshape(len(scores), -1).argmax(axis=1) == labels).sum())
 
 
 @dataclass

@@ -103,6 +103,10 @@ class Session:
         shapes = {name: self.graph.type(name).bind(sizes).sizes() for name in arrays}
         return {name: self._codes(name, array, shapes[name]) for name, array in arrays.items()}
 
+    def code(self, name: str, array: Array) -> Array:
+        """Codes (samples, *shape) of one input whose size is known."""
+        return self._codes(name, np.asarray(array), self.graph.type(name).sizes())
+
     def _sizes(self, arrays: Mapping[str, Array]) -> dict[str, int]:
         """Sizes bound at run time that are still open, from the shapes of inputs (samples, *shape)."""
         found: dict[str, int] = {}
@@ -155,12 +159,16 @@ class Session:
         observe: Callable[[str, Array], None] | None = None,
         done: Callable[[int], None] | None = None,
         first_sample: int = 0,
+        block: int = 0,
     ) -> dict[str, Array]:
-        """Output codes by name for input codes; with `observe`, all samples run as one block."""
+        """Output codes by name for input codes; with `observe`, all samples run as one block.
+
+        `block` samples go at once; with 0 as many as `block_size` says.
+        """
         samples, loaded = len(next(iter(codes.values()))), self._machine(codes)
         if observe is not None:
             return self._outputs(run(loaded, codes, observe=observe, first_sample=first_sample))
-        blocks = ranges(samples, block_size(loaded.program, samples))
+        blocks = ranges(samples, block or block_size(loaded.program, samples))
         if not blocks:
             return {}
         if not loaded.matrices:  # bind the weights once, before threads share them
@@ -239,12 +247,21 @@ def _checked_sizes(program: Program, sizes: Mapping[str, int]) -> dict[str, int]
 
 def block_size(program: Program, samples: int) -> int:
     """Samples of a block: memory image and largest window matrix within BLOCK_BYTES, blocks of nearly equal size."""
-    windows = max((_largest_window(section) for section in program.sections), default=0)
-    each = max(1, sum(n for s, n in program.spaces.items() if chip_of_space(s)[0] != BANKS) + 4 * windows)
+    each = _sample_bytes(program)
     most = int(np.clip(BLOCK_BYTES // each, 1, MAX_BLOCK))
     parts = max(-(-samples // most), min(PARTS, samples * each // LEAST_BYTES), 1)
     whole = -(-parts // PARTS) * PARTS if parts > PARTS else parts
     return -(-max(samples, 1) // whole)
+
+
+def block_bytes(program: Program, samples: int) -> int:
+    """Bytes of the memory images and windows of one block of a run of `samples`."""
+    return block_size(program, samples) * _sample_bytes(program)
+
+
+def _sample_bytes(program: Program) -> int:
+    windows = max((_largest_window(section) for section in program.sections), default=0)
+    return max(1, sum(n for s, n in program.spaces.items() if chip_of_space(s)[0] != BANKS) + 4 * windows)
 
 
 def _largest_window(section: Section) -> int:
