@@ -1,7 +1,7 @@
 """What of acceptance/04 is no row of `insitu bench`: many instances in one call, how time grows with size; JSON out.
 
 python tools/acceptance_engine.py instances     100 chip instances in one call against one: times and peak memory
-python tools/acceptance_engine.py slopes        slope of log time over log batch, layers and instances
+python tools/acceptance_engine.py slopes [NAME] slope of log time over log batch, layers and instances, or one of them
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from insitu.bench.networks import Network  # noqa: E402
 
 RUNS = 5
 DOUBLINGS = 4
+SAMPLES = 64  # of each chip instance
 
 
 def network(layers: int = 3) -> Any:
@@ -35,16 +36,16 @@ def network(layers: int = 3) -> Any:
 
 
 def deployed(model: Any, samples: int, instances: int) -> float:
-    """Seconds of one `deploy` with that many chip instances, kernels loaded."""
+    """Seconds of one `deploy` with that many chip instances, kernels loaded: accuracy of each, and all else of a run."""
     import insitu
     from insitu.flow.chain import capture
     from insitu.frontend.onnx import import_model
 
-    x = np.random.default_rng(0).standard_normal((samples, 16, 16, 16), np.float32)
-    data, graph = {"x": x[:, None]}, capture(import_model(model))
-    insitu.deploy(graph, "parametric-reram-adc8", data={"x": x[:4, None]}, instances=1)
+    rng, graph = np.random.default_rng(0), capture(import_model(model))
+    x, y = rng.standard_normal((samples, 1, 16, 16, 16), np.float32), rng.integers(0, 10, samples)
+    insitu.deploy(graph, "parametric-reram-adc8", data={"x": x[:4], "y": y[:4]}, instances=1)
     start = time.perf_counter()
-    insitu.deploy(graph, "parametric-reram-adc8", data=data, instances=instances)
+    insitu.deploy(graph, "parametric-reram-adc8", data={"x": x, "y": y}, instances=instances)
     return time.perf_counter() - start
 
 
@@ -57,6 +58,7 @@ def child(instances: int) -> dict[str, float]:
 
 def instances() -> dict[str, float]:
     """One call with 100 instances over one call with one: how often as long, and as much memory."""
+    child(1)  # compiles kernels where they are not compiled yet, which takes memory and time of its own
     one, many = child(1), child(100)
     return {
         "times": many["seconds"] / one["seconds"], "memory": many["mib"] / one["mib"], "seconds_one": one["seconds"],
@@ -64,15 +66,16 @@ def instances() -> dict[str, float]:
     }  # fmt: skip
 
 
-def slopes() -> dict[str, float]:
-    """Least-squares slopes over four doublings."""
+def slopes(name: str = "") -> dict[str, float]:
+    """Least-squares slopes over four doublings, all or one."""
     small = network(2)
-    batch = [64 << i for i in range(DOUBLINGS + 1)]
-    found = {"batch": slope(batch, [simulated(small, n) for n in batch])}
-    layers = [4 << i for i in range(DOUBLINGS + 1)]
-    found["layers"] = slope(layers, [simulated(network(n), 64) for n in layers])
-    count = [4 << i for i in range(DOUBLINGS + 1)]
-    found["instances"] = slope(count, [deployed(small, 256, n) for n in count])
+    batch, layers = [64 << i for i in range(DOUBLINGS + 1)], [4 << i for i in range(DOUBLINGS + 1)]
+    kinds = {
+        "batch": lambda: slope(batch, [simulated(small, n) for n in batch]),
+        "layers": lambda: slope(layers, [simulated(network(n), 64) for n in layers]),
+        "instances": lambda: slope(layers, [deployed(small, SAMPLES, n) for n in layers]),
+    }
+    found = {kind: measure() for kind, measure in kinds.items() if name in ("", kind)}
     return {**found, "least": min(found.values()), "most": max(found.values())}
 
 
@@ -102,7 +105,7 @@ def slope(sizes: list[int], seconds: list[float]) -> float:
 if __name__ == "__main__":
     what = sys.argv[1]
     if what == "one":
-        seconds = deployed(network(), 256, int(sys.argv[2]))
+        seconds = deployed(network(2), SAMPLES, int(sys.argv[2]))
         print(json.dumps({"seconds": seconds, "mib": peak_memory()}))
     else:
-        print(json.dumps({"instances": instances, "slopes": slopes}[what]()))
+        print(json.dumps({"instances": instances, "slopes": slopes}[what](*sys.argv[2:])))

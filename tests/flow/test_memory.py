@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -27,9 +26,9 @@ from insitu.runtime.session import Session
 SAMPLES = 300
 
 
-def small_network() -> Any:
+def small_network(size: int = 8) -> Any:
     """Two convolutions and a classifier."""
-    net = Network("small", (1, 4, 8, 8))
+    net = Network("small", (1, 4, size, size))
     return net.model(net.dense(net.average(net.conv(net.conv("x", 8, 3), 8, 3)), 10))
 
 
@@ -116,23 +115,33 @@ def test_a_large_file_stays_a_file(line: dict[str, Any], tmp_path: Path, monkeyp
 
 
 CHILD = """
-import json, resource, sys
-import numpy as np, insitu
+import sys
+from pathlib import Path
+import insitu
+import insitu.flow.chain as chain
 from insitu.frontend.onnx import import_model
-from insitu.flow.chain import capture
 from tests.flow.test_memory import small_network
-graph = capture(import_model(small_network()))
-done = insitu.deploy(graph, "dcim-28nm", data=sys.argv[1], memory=sys.argv[2] or None)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"peak": peak, "sqnr": done.metrics["sqnr_db"].value}))
+
+feed_of = chain.feed_of
+
+def from_here(*args, **options):
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    return feed_of(*args, **options)
+
+chain.feed_of = from_here
+graph = chain.capture(import_model(small_network(64)))
+insitu.deploy(graph, "dcim-28nm", data=sys.argv[1], memory=sys.argv[2])
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(int(peak.split()[1]) / 1024)
 """
 
 
 @pytest.mark.slow
-def test_the_peak_stays_under_what_is_given(line: dict[str, Any], tmp_path: Path) -> None:
-    """300 MB of samples within 400 MiB, of which a Python process with NumPy and ONNX Runtime takes most."""
-    each = line["x"][0].nbytes
-    np.savez(tmp_path / "data.npz", x=np.resize(line["x"], (300_000_000 // each, *line["x"].shape[1:])))
-    command = [sys.executable, "-c", CHILD, str(tmp_path / "data.npz"), "400MiB"]
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a peak since a moment")
+def test_the_peak_stays_under_what_is_given(tmp_path: Path) -> None:
+    """400 MB of samples beside a process that holds some 250 MiB, within 450 MiB."""
+    x = np.random.default_rng(0).standard_normal((6000, 4, 64, 64), np.float32)
+    np.savez(tmp_path / "data.npz", x=x)
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "data.npz"), "450MiB"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert json.loads(done.stdout)["peak"] <= 400
+    assert 100 < float(done.stdout) <= 450

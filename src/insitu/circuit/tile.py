@@ -19,6 +19,7 @@ from insitu.base.arrays import namespace
 from insitu.circuit.converter import inl_table
 from insitu.circuit.effects import CELL_EFFECTS, Physics
 from insitu.circuit.held import Draws, held_levels, level_noise, noise_variance, normal_share, through_wires
+from insitu.circuit.kept import kept
 from insitu.circuit.spec import AdcNoise, ColumnOffset, DacErrors, MacroChip
 from insitu.device.laws import compensation
 from insitu.device.noise import read_variance
@@ -175,9 +176,16 @@ def cell_normals(
     The stream is laid out plane by plane, then blocks of 64 columns, then rows, then the columns of the block, so that
     a rectangle is a few contiguous runs.
     """
-    rows, cols = shape
-    height = chip.array.rows * chip.macro.arrays
-    blocks = -(-chip.array.cols // BLOCK)
+    sizes = (chip.array.rows * chip.macro.arrays, -(-chip.array.cols // BLOCK))
+    where = (seed, effect, instance, macro, y0, x0, plane)
+    return kept(("cells", shape, sizes, where), lambda: _cell_normals(shape, sizes, where))
+
+
+def _cell_normals(
+    shape: tuple[int, ...], sizes: tuple[int, int], where: tuple[int, str, int, int, int, int, int]
+) -> Floats:
+    (rows, cols), (height, blocks) = shape, sizes
+    seed, effect, instance, macro, y0, x0, plane = where
     normals = np.empty((rows, cols))
     for block in range(x0 // BLOCK, -(-(x0 + cols) // BLOCK)):
         start = ((plane * blocks + block) * height + y0) * BLOCK
@@ -249,10 +257,17 @@ def _gain(
     if spec is None or not physics.has("column_gain"):
         return np.ones(cols)
     banks = np.arange(first, first + cols) // spec.bank_columns
-    common = random.normal_at(seed, "column_gain_bank", banks, instance=instance, macro=macro)
+    place = (seed, instance, macro, first, cols)
+    common = kept(
+        ("bank", spec.bank_columns, *place),
+        lambda: random.normal_at(seed, "column_gain_bank", banks, instance=instance, macro=macro),
+    )
     if spec.bank_shape == "uniform":
         common = math.sqrt(3.0) * (2.0 * normal_share(common) - 1.0)
-    own = random.normal(seed, "column_gain", cols, instance=instance, macro=macro, offset=first)
+    own = kept(
+        ("column_gain", *place),
+        lambda: random.normal(seed, "column_gain", cols, instance=instance, macro=macro, offset=first),
+    )
     raw = spec.mean + spec.bank_sd * common + spec.sd * own
     return 1.0 + (raw - 1.0) * spec.refine ** physics.calibration(chip).refine_passes
 
@@ -265,7 +280,11 @@ def _offset(
         return np.zeros(cols)
     calibration = physics.calibration(chip)
     left = spec.refine**calibration.refine_passes * (spec.compensated if calibration.column_offset else 1.0)
-    own = random.normal(seed, "column_offset", cols, instance=instance, macro=macro, offset=first)
+    place = (seed, instance, macro, first, cols)
+    own = kept(
+        ("column_offset", *place),
+        lambda: random.normal(seed, "column_offset", cols, instance=instance, macro=macro, offset=first),
+    )
     return np.asarray(spec.sd * left * own, np.float64)
 
 

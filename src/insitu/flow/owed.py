@@ -1,7 +1,8 @@
 """What a run's error owes to each constant of the physics: the same chip and draws, that constant larger.
 
 Two chip instances run a few samples as they are, and once more for every constant of the effects that are on: a
-quarter larger, or, where a published law stands for the constants, without the effect.
+quarter larger, or, where a published law stands for the constants, without the effect.  Of a large network one instance
+runs, as it is and without each effect.
 """
 
 from __future__ import annotations
@@ -90,9 +91,9 @@ class Trial:
         error = self.error(effects, instance=instance)
         return -20.0 * math.log10(error) if error else NO_ERROR
 
-    def mean_error(self, effects: Physics, chip: Chip | None = None) -> float:
+    def mean_error(self, effects: Physics, chip: Chip | None = None, *, instances: int = INSTANCES) -> float:
         """The error of a few instances together."""
-        errors = [self.error(effects, chip, instance=i) for i in range(INSTANCES)]
+        errors = [self.error(effects, chip, instance=i) for i in range(instances)]
         return math.sqrt(math.fsum(e * e for e in errors) / len(errors))
 
     def error(self, effects: Physics, chip: Chip | None = None, *, instance: int = 0) -> float:
@@ -154,18 +155,20 @@ def owed(trial: Trial, effects: Physics) -> list[dict[str, Any]]:
     if effects.ideal or weights * INSTANCES * (1 + len(parts)) > 10 * MOST_CELLS:
         return []
     whole = weights * runs > MOST_CELLS or FEW * trial.work * runs > MOST_WORK
-    work = trial.work * (INSTANCES * (1 + len(parts)) if whole else runs)
+    instances = 1 if whole else INSTANCES  # cells of a large network take longer to draw than a sample takes to run
+    work = trial.work * (instances * (1 + len(parts)) if whole else runs)
     if work > MOST_WORK:
         return []
     trial = trial.take(min(SAMPLES, MOST_WORK / max(work, 1.0)))
-    base = trial.mean_error(effects)
+    base = trial.mean_error(effects, instances=instances)
     if not base:
         return []
     rows: list[dict[str, Any]] = []
     for effect, found in parts:
         if whole or not found:
             without = replace(effects, effects=tuple(e for e in effects.effects if e != effect))
-            rows.append(_effect_row(trial.chip, effect, 1.0 - (trial.mean_error(without) / base) ** 2))
+            error = trial.mean_error(without, instances=instances)
+            rows.append(_effect_row(trial.chip, effect, 1.0 - (error / base) ** 2))
             continue
         for path in found:
             larger = trial.mean_error(effects, scaled(trial.chip, path.split("."), STEP))

@@ -48,21 +48,21 @@ def course(
 ) -> Course:
     """Accuracy of the same instances at every time; what no time moves is measured once and says so.
 
-    `score` takes the effects and the number of an instance.
+    `score` takes the effects and the number of an instance; an instance is done with before the next one comes, so that
+    its draws are made once.
     """
     note = still(effects, chip)
+    bare = [replace(effects, calibrated=False)] if effects.calibration(chip) != Calibration() else []
+    runs = [(kind, time) for kind in (effects, *bare) for time in (times[:1] if note else times)]
+    scored = [[score(kind.after(time), instance) for kind, time in runs] for instance in range(instances)]
+    points = [AccuracyPoint(time, values) for (_, time), values in zip(runs, zip(*scored, strict=True), strict=True)]
+    each = len(points) // (1 + len(bare))
 
-    def at(physics: Physics, time: float) -> AccuracyPoint:
-        return AccuracyPoint(time, tuple(score(physics.after(time), i) for i in range(instances)))
+    def over(found: list[AccuracyPoint]) -> tuple[AccuracyPoint, ...]:
+        rest = times[1:] if note else ()
+        return (*found, *(replace(found[0], time_s=time, note=note) for time in rest))
 
-    def over(physics: Physics) -> tuple[AccuracyPoint, ...]:
-        if not note:
-            return tuple(at(physics, time) for time in times)
-        first = at(physics, times[0])
-        return (first, *(replace(first, time_s=time, note=note) for time in times[1:]))
-
-    raw = over(replace(effects, calibrated=False)) if effects.calibration(chip) != Calibration() else ()
-    return Course(over(effects), raw)
+    return Course(over(points[:each]), over(points[each:]) if bare else ())
 
 
 def still(effects: Physics, chip: Chip) -> str:

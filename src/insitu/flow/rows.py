@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 KEEP_ABOVE = 64 << 20  # bytes of an array that stays in its file
-ROWS_BYTES = 16 << 20  # looked at, at once
+ROWS_BYTES = 4 << 20  # looked at, at once
 NARROW = (np.int8, np.uint8, np.int16, np.uint16, np.int32)
 
 
@@ -49,7 +49,8 @@ class Rows:
         first, last = int(rows.min()), int(rows.max())
         start = self.offset + first * prod(self.shape[1:]) * self.stored.itemsize
         held = np.memmap(self.path, self.stored, "r", start, (last + 1 - first, *self.shape[1:]))
-        return np.array(np.asarray(held)[rows - first], self.dtype)
+        together = rows.ndim and last + 1 - first == len(rows) and bool((np.diff(rows) == 1).all())
+        return np.array(held if together else np.asarray(held)[rows - first], self.dtype)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         return self[:] if dtype is None else self[:].astype(dtype)

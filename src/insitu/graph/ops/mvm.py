@@ -14,6 +14,7 @@ from insitu.numeric.readout import adc_code, finer_step, wtm2101_code, wtm2101_j
 from insitu.numeric.slicing import input_planes, slice_weights
 
 Array = npt.NDArray[Any]
+EXACT = 2**53  # whole numbers below are float64 numbers
 
 
 def spatial_pads(pads: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -93,10 +94,21 @@ def column_codes(
         assert gain is not None
         return _wtm2101(x, w, node, bias=bias, gain=gain, lo=lo, hi=hi)
     assert post is not None
-    acc = (x @ w if kind == "exact" else _adc_sum(x, w, node, gain)) + bias
+    acc = (product(x, w) if kind == "exact" else _adc_sum(x, w, node, gain)) + bias
     return requantize(
         acc, post[0], post[1], zero_point=zero_point, lo=lo, hi=hi, rounding=node.attr("rounding", "half_even")
     )
+
+
+def product(x: Ints, w: Ints) -> Ints:
+    """Integers x [..., rows] times w [rows, cols]; in float64 where that holds every sum exactly.
+
+    NumPy multiplies integers without BLAS, many times slower.
+    """
+    most = int(np.abs(x).max(initial=0)) * int(np.abs(w).sum(axis=-2).max(initial=0))
+    if most >= EXACT:
+        return x @ w
+    return (x.astype(np.float64) @ w.astype(np.float64)).astype(np.int64)
 
 
 def parts_of(node: Node, rows: int) -> list[slice]:
@@ -108,9 +120,9 @@ def parts_of(node: Node, rows: int) -> list[slice]:
 def _wtm2101(x: Ints, w: Ints, node: Node, *, bias: Ints, gain: Ints, lo: int, hi: int) -> Ints:
     rows = parts_of(node, w.shape[0])
     if len(rows) == 1:
-        return wtm2101_code(x @ w + bias, gain, lo=lo, hi=hi)
+        return wtm2101_code(product(x, w) + bias, gain, lo=lo, hi=hi)
     k, held, steps = int(node.attr("k", 0)), bias_parts(node, w.shape[0]), finer(node, len(rows))
-    sums = [x[..., part] @ w[part] + (bias if i in held else 0) for i, part in enumerate(rows)]
+    sums = [product(x[..., part], w[part]) + (bias if i in held else 0) for i, part in enumerate(rows)]
     partials = np.stack([wtm2101_code(s, gain >> (k + up)) for s, up in zip(sums, steps, strict=True)])
     return wtm2101_join(partials, k, lo=lo, hi=hi, finer=steps)
 
@@ -139,6 +151,6 @@ def _adc_sum(x: Ints, w: Ints, node: Node, finer_columns: Ints | None) -> Ints:
         slices = slice_weights(w[part], bits=int(node.attr("weight_bits", 7)), step=int(node.attr("slice_bits", 8)))
         for up_x, plane in planes:
             for up_w, digits in slices:
-                code = adc_code(plane @ digits, multiplier, shift, bits=bits, signed=signed)
+                code = adc_code(product(plane, digits), multiplier, shift, bits=bits, signed=signed)
                 total += code << (up_x + up_w + max(steps) - up)
     return total
