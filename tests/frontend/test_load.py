@@ -45,7 +45,7 @@ def test_a_file_wins_over_a_task(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         ("{folder}/nett.onnx", "Try: {folder}/net.onnx"),
         ("{folder}/none/net.onnx", "there is no folder"),
         ("{folder}", "this is a folder"),
-        ("hf:org/name", "not supported yet"),
+        ("hf:org/name", "insitu run hf:org/name"),
         ("", "no file and no task"),
         ("a\0b.onnx", "no such file"),
         ("x" * 5000, "no file and no task"),
