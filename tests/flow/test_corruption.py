@@ -163,6 +163,7 @@ def test_one_schedule_edge(chip):
     program = compiled(chip)
     tokens = [int(program.sections[s].code[i].args[0]) for s, i in find(program, "SIG")]
     assert len(tokens) >= 3
+    tokens = tokens[:: -(-len(tokens) // 50)]  # from all over the program
     spare = []
     for token in tokens:
         broken = without_edge(program, token)

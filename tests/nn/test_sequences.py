@@ -31,6 +31,7 @@ class Sequence(torch.nn.Module):
         return self.head(hidden[:, -1])
 
 
+@pytest.mark.long  # twenty seconds of compilation; acceptance/05 runs it
 def test_a_network_of_sequences() -> None:
     torch.manual_seed(0)
     model = Sequence().eval()
