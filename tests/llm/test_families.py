@@ -108,3 +108,49 @@ def test_broken_files_are_one_message(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match=r"config\.json"):
         read_language_model(folder)
+
+
+def test_tokens_that_begin_and_end_texts(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m", "llama", changes={"bos_token_id": 4, "eos_token_id": [7, 60, 9]})
+    model = read_language_model(folder)
+    assert (model.begin, model.ends) == (4, (7, 9))  # the vocabulary has 60 words
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 8}))
+    assert read_language_model(folder).ends == (8,)
+    _edit(folder, bos_token_id=None)
+    assert read_language_model(folder).begin == 8
+    assert read_language_model(write_folder(tmp_path / "n", "llama")).begin == 1
+
+
+def test_a_head_that_is_neither_there_nor_tied(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m", "qwen2")
+    assert read_language_model(folder).arch.tied
+    _edit(folder, tie_word_embeddings=False)
+    with pytest.raises(ModelError, match=r"no tensor 'lm_head\.weight' and no tied embeddings"):
+        read_language_model(folder)
+
+
+def test_weights_that_are_quantized_already(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m", "llama", changes={"quantization_config": {"quant_method": "gptq"}})
+    with pytest.raises(ModelError, match="quantized already"):
+        read_language_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("rope", "message"),
+    [({"rope_type": "spiral"}, "type 'spiral'; needs one of default"),
+     ({"rope_type": "yarn"}, "all of yarn's settings"),
+     ({"rope_type": "longrope", "short_factor": [1.0]}, "1 short factors for 4 pairs")],
+)  # fmt: skip
+def test_positions_that_are_not_known(rope: dict[str, object], message: str, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m", "llama", changes={"rope_scaling": rope})
+    with pytest.raises(ModelError, match=message):
+        read_language_model(folder)
+
+
+def test_windows_by_layer(tmp_path: Path) -> None:
+    kinds = ["full_attention", "sliding_attention"]
+    folder = write_folder(tmp_path / "m", "mistral", changes={"layer_types": kinds})
+    assert read_language_model(folder).arch.windows == (0, 8)
+    _edit(folder, layer_types=["full_attention"])
+    with pytest.raises(ModelError, match="layer_types: 1 kinds; needs 2"):
+        read_language_model(folder)

@@ -70,4 +70,7 @@ def _long(rates: Rates, rope: Mapping[str, Any], context: int) -> tuple[Rates, f
     factor = float(rope.get("factor") or context / old)
     given = rope.get("attention_factor")
     gain = float(given) if given is not None else math.sqrt(1 + math.log(factor) / math.log(old)) if factor > 1 else 1.0
-    return rates / np.asarray([float(v) for v in rope["short_factor"]]), gain
+    short = np.asarray([float(v) for v in rope["short_factor"]])
+    if short.shape != rates.shape:
+        raise ValueError(f"{len(short)} short factors for {len(rates)} pairs")
+    return rates / short, gain
