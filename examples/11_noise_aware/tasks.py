@@ -33,7 +33,7 @@ class Task:
 def spoken_digits(folder: Path, kind: str = "conv") -> Task:
     """FSDD: the first 15 of the 45 recordings of each speaker and digit are the test set, 750 of 2,250.
 
-    `kind`: conv, or dense, whose features meet 2-bit cells without the redundancy of shared kernels.
+    `kind`: conv, or dense, four narrow layers without shared kernels.
     """
     import soundfile
 
