@@ -36,7 +36,7 @@ def network(layers: int = 3) -> Any:
 
 
 def deployed(model: Any, samples: int, instances: int) -> float:
-    """Seconds of one `deploy` with that many chip instances, kernels loaded: accuracy of each, and all else of a run."""
+    """Seconds of one `deploy` with that many chip instances, kernels loaded: each one's accuracy and all else."""
     import insitu
     from insitu.flow.chain import capture
     from insitu.frontend.onnx import import_model
