@@ -24,7 +24,7 @@ test: check  ## all default tests, after `make check`
 check: $(VENV)/dev.stamp  ## format, lint, types, layers, fast tests
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/pyright --threads 2 --pythonpath $(BIN)/python
+	@$(ONE_THREAD) $(BIN)/python -m tests.warm & $(BIN)/pyright --pythonpath $(BIN)/python; code=$$?; wait; exit $$code
 	$(BIN)/lint-imports
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow and not long"
 
@@ -50,13 +50,13 @@ $(VENV)/pip.stamp:
 	@touch $@
 
 $(VENV)/core.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
-	$(PIP) install --constraint constraints.txt --editable .
+	$(PIP) install --no-compile --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
-	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(VENV)/core.stamp
 
 $(VENV)/torch.stamp: $(VENV)/dev.stamp
-	$(PIP) install --constraint constraints.txt --editable '.[dev,torch]'
+	$(PIP) install --no-compile --constraint constraints.txt --editable '.[dev,torch]'
 	@touch $@

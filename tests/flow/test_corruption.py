@@ -163,7 +163,7 @@ def test_one_schedule_edge(chip):
     program = compiled(chip)
     tokens = [int(program.sections[s].code[i].args[0]) for s, i in find(program, "SIG")]
     assert len(tokens) >= 3
-    tokens = tokens[:: -(-len(tokens) // 50)]  # from all over the program
+    tokens = tokens[:: -(-len(tokens) // 16)]  # from all over the program
     spare = []
     for token in tokens:
         broken = without_edge(program, token)
@@ -174,7 +174,7 @@ def test_one_schedule_edge(chip):
         assert rules == {"T4"}
         with pytest.raises(ProgramError, match="without an order between them"):
             check_program(broken)
-    assert len(spare) <= len(tokens) // 10
+    assert 10 * len(spare) <= len(tokens)
     x = np.random.default_rng(0).integers(-128, 128, (1, 3, 6, 6))
     for broken in spare[:2]:
         for order in (None, range(len(broken.sections) - 1, -1, -1)):
