@@ -240,7 +240,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run acceptance/NN.yaml and write docs/status.md.")
     parser.add_argument("issue", help="the number of the file, such as 01")
     parser.add_argument("ids", nargs="*", help="run only these points and leave docs/status.md as it is")
-    parser.add_argument("--write", action="store_true", help="write the rows of these points, the others stay")
+    parser.add_argument(
+        "--write", action="store_true", help="write the rows of these points, the others stay as they are"
+    )
     arguments = parser.parse_args()
     issue = arguments.issue.zfill(2)
     try:
@@ -252,8 +254,9 @@ def main() -> int:
     judged = verdicts(points)
     if arguments.write or not arguments.ids:
         page = STATUS.read_text()
-        rows = written_rows(page, issue) | {verdict.point.id: row(verdict) for verdict in judged}
-        kept = [rows[point.id] for point in acceptance.points if point.id in rows]
+        rows = {point.id: row(Verdict(point, "not run", holds=False)) for point in acceptance.points}
+        rows |= written_rows(page, issue) | {verdict.point.id: row(verdict) for verdict in judged}
+        kept = [rows[point.id] for point in acceptance.points]
         write_text(STATUS, replace_section(page, issue, section(issue, acceptance.title, kept)))
     held = sum(verdict.holds for verdict in judged)
     print(f"{held} of {len(judged)} points hold")
