@@ -96,6 +96,20 @@ class BoundMatrix:
         return (1 << self.total_bits) + int(np.abs(self.bias).max(initial=0))
 
     @cached_property
+    def arrays(self) -> tuple[Array, ...]:
+        """(stack, names of the reads' draws, powers of two of their codes) as kernels take them, per part and slice."""
+        wtm2101, finest = self.binding.readout.kind == "wtm2101", self.binding.readout.finest
+        steps = self.binding.readout.finer or (0,) * len(self.parts)
+        names, shifts = np.zeros((2, len(self.parts), len(self.analog[0])), np.int64)
+        for index, slices in enumerate(self.analog):
+            for number, (up_w, analog) in enumerate(slices):
+                names[index, number] = analog.macro << 16 | (0 if wtm2101 else index << 8 | up_w)
+                shifts[index, number] = 0 if wtm2101 else up_w + finest - steps[index]
+        stack = self.stack
+        assert stack is not None
+        return stack.weights, stack.spread, stack.alike, stack.tables, stack.slope, names, shifts
+
+    @cached_property
     def narrow(self) -> bool:
         """Whether float32 holds the products of all slices of a converter, and codes reach its sums as they are."""
         narrow = all(matrix.data.dtype == np.float32 for part in self.slices for _, matrix in part)

@@ -45,7 +45,7 @@ def settings(model: MacroModel, bound: BoundMatrix, *, signed: bool) -> Settings
     from insitu.circuit.kernels import converter
 
     bounds = np.array([p.start for p in bound.parts] + [bound.parts[-1].stop], np.int64)
-    reads = (bounds, *_planes(bound, signed=signed), *_arrays(bound), kind, lo, hi, converter(np.int32))
+    reads = (bounds, *_planes(bound, signed=signed), *bound.arrays, kind, lo, hi, converter(np.int32))
     return line_of_drive(binding), reads, (*tables, float(post.zero_point), float(post.lo), float(post.hi))
 
 
@@ -92,17 +92,3 @@ def _planes(bound: BoundMatrix, *, signed: bool) -> tuple[Array, Array]:
     if signed:
         masks[-1] = -1
     return shifts, masks
-
-
-def _arrays(bound: BoundMatrix) -> tuple[Array, ...]:
-    """(stack, names of the reads' draws, powers of two of their codes), per row part and slice."""
-    readout, wtm2101 = bound.binding.readout, bound.binding.readout.kind == "wtm2101"
-    steps = readout.finer or (0,) * len(bound.parts)
-    names, shifts = np.zeros((2, len(bound.parts), len(bound.analog[0])), np.int64)
-    for index, slices in enumerate(bound.analog):
-        for number, (up_w, analog) in enumerate(slices):
-            names[index, number] = analog.macro << 16 | (0 if wtm2101 else index << 8 | up_w)
-            shifts[index, number] = 0 if wtm2101 else up_w + readout.finest - steps[index]
-    stack = bound.stack
-    assert stack is not None
-    return stack.weights, stack.spread, stack.alike, stack.tables, stack.slope, names, shifts
