@@ -10,7 +10,7 @@ ISSUE ?= 01
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo torch test check test-all bench accept clean
+.PHONY: help demo torch test check lint test-all bench accept clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,18 +18,20 @@ help:  ## this list
 demo: $(VENV)/core.stamp  ## install the core and run keyword spotting on a flash compute-in-memory chip
 	@$(BIN)/insitu demo
 
-test: check  ## all default tests, after `make check`
-	$(ONE_THREAD) $(BIN)/python -m pytest -m "slow and not long"; code=$$?; test $$code -eq 0 -o $$code -eq 5
+test: lint  ## `make lint`, then all default tests
+	$(ONE_THREAD) $(BIN)/python -m pytest
 
-check: $(VENV)/dev.stamp  ## format, lint, types, layers, fast tests
+check: lint  ## `make lint`, then the fast tests
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow and not long"
+
+test-all: lint  ## `make lint`, then every test, the long ones too
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(VENV)/dev.stamp  ## format, lint, types, layers
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	@$(ONE_THREAD) $(BIN)/python -m tests.warm & $(BIN)/pyright --pythonpath $(BIN)/python; code=$$?; wait; exit $$code
 	$(BIN)/lint-imports
-	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow and not long"
-
-test-all: check  ## every test, the long ones too
-	$(ONE_THREAD) $(BIN)/python -m pytest -m "slow or long"; code=$$?; test $$code -eq 0 -o $$code -eq 5
 
 torch: $(VENV)/torch.stamp  ## install the PyTorch extra (the CPU build where the package index offers it)
 

@@ -15,6 +15,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 DAMPING = 0.01  # of the mean power of a row, added to all: directions that samples hardly show stay as they are
 MOST_VECTORS = 4096
+BLOCK = 64  # rows whose rounding errors go to all later ones as one product
 MOST_WORK = 2e9  # multiplications of one layer, about a second; larger ones keep their nearest codes
 
 
@@ -27,10 +28,14 @@ def second_order(v: Floats, x: Floats, *, lo: int, hi: int) -> Ints:
     power = power[np.ix_(order, order)]
     factor = np.linalg.cholesky(np.linalg.inv(power)).T  # upper: row r says how later rows answer to row r
     left, codes = v[:, order].copy(), np.empty(v.shape, np.int64)
-    for row in range(v.shape[1]):
-        codes[:, row] = np.clip(np.rint(left[:, row]), lo, hi)
-        missing = (left[:, row] - codes[:, row]) / factor[row, row]
-        left[:, row + 1 :] -= missing[:, None] * factor[row, row + 1 :]
+    for start in range(0, v.shape[1], BLOCK):
+        end = min(start + BLOCK, v.shape[1])
+        missing = np.empty((len(v), end - start))
+        for row in range(start, end):
+            codes[:, row] = np.clip(np.rint(left[:, row]), lo, hi)
+            own = missing[:, row - start] = (left[:, row] - codes[:, row]) / factor[row, row]
+            left[:, row + 1 : end] -= own[:, None] * factor[row, row + 1 : end]
+        left[:, end:] -= missing @ factor[start:end, end:]
     back = np.empty_like(codes)
     back[:, order] = codes
     return back
