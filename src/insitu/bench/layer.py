@@ -22,7 +22,7 @@ from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
 from insitu.sim.bound import BoundMatrix
 from insitu.sim.macro import MacroModel
-from insitu.sim.noisy import Settings, settings, stream
+from insitu.sim.noisy import FEW, Settings, settings, stream
 
 Array = npt.NDArray[Any]
 ALONE = 1 << 24  # products of weights and inputs that one thread has done before a second one is at work
@@ -51,7 +51,7 @@ class Layer:
         source = self.source
         given = (np.float32(1.0 / source.scale[0]), np.float32(source.lo), np.float32(source.hi), codes)
         step = np.float32(self.target.scale[0])
-        if self.noisy is None:
+        if self.noisy is None or len(x) < FEW:
             to_codes(x, *given)
             to_reals(self.model.read(self.matrix, codes, first_vector=first), step, out)
         else:

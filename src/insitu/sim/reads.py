@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 ADC, WTM2101 = 0, 1  # readouts of circuit.kernels.convert
-NONE = np.empty((0, 0), np.float32)  # no table
 TOGETHER = 256  # vectors at a time, as sim.kernels.single_read
 
 
@@ -189,18 +188,13 @@ def _add(
 def read_once(
     driven: Floats, analog: Analog, stream: Array, kind: int, lo: int, hi: int, up: int, total: Array
 ) -> None:
-    """Add the codes of one read of straight converters, times 2**up, to `total`: insitu.circuit.kernels.read."""
-    from insitu.circuit.kernels import converter, read
+    """Add the codes of one read of straight converters, times 2**up, to `total`."""
+    from insitu.circuit.kernels import convert
 
-    if not (driven.flags.c_contiguous or driven.flags.f_contiguous):
-        driven = np.ascontiguousarray(driven)
     scale, offset, inverse, floor = analog.tables
-    spread = NONE if analog.spread is None else analog.spread
+    acc, squares = driven @ analog.weights, squares_of(driven, analog)
     slope = np.float32(analog.slope)
-    to_codes = converter(total.dtype)
-    read(
-        to_codes, driven, analog.weights, spread, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total
-    )
+    convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total)
 
 
 def driven_levels(model: MacroModel, x: Floats, binding: Binding) -> Floats:
