@@ -12,7 +12,7 @@ from hypothesis import settings
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before the first import of numpy
 
-settings.register_profile("insitu", deadline=None, derandomize=True, max_examples=40, print_blob=True)
+settings.register_profile("insitu", deadline=None, derandomize=True, max_examples=60, print_blob=True)
 settings.load_profile("insitu")
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -163,8 +163,7 @@ def test_one_schedule_edge(chip):
     program = compiled(chip)
     tokens = [int(program.sections[s].code[i].args[0]) for s, i in find(program, "SIG")]
     assert len(tokens) >= 3
-    tokens = tokens[:: -(-len(tokens) // 16)]  # from all over the program
-    spare = []
+    spare, found = [], []
     for token in tokens:
         broken = without_edge(program, token)
         rules = {f.rule for f in find_faults(broken)}
@@ -172,9 +171,10 @@ def test_one_schedule_edge(chip):
             spare.append(broken)
             continue
         assert rules == {"T4"}
-        with pytest.raises(ProgramError, match="without an order between them"):
-            check_program(broken)
-    assert 10 * len(spare) <= len(tokens)
+        found.append(broken)
+    with pytest.raises(ProgramError, match="without an order between them"):
+        check_program(found[0])
+    assert len(spare) <= len(tokens) // 10
     x = np.random.default_rng(0).integers(-128, 128, (1, 3, 6, 6))
     for broken in spare[:2]:
         for order in (None, range(len(broken.sections) - 1, -1, -1)):

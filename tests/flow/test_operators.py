@@ -312,7 +312,7 @@ def test_row_tiles_on_several_cores_are_added_up(name, chip, tmp_path):
     assert tables  # a multiplier per column
 
 
-@settings(max_examples=15)
+@settings(max_examples=25)
 @example(seed=5266, chip="exact-small")  # a layer whose values are all negative
 @example(seed=1757, chip="exact-unsigned")  # a mean with negative values before a layer of unsigned inputs
 @given(seed=st.integers(0, 100_000), chip=st.sampled_from(sorted(CHIPS)))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from insitu.algo import ptq
 from insitu.algo.head import ridge
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
@@ -59,11 +60,14 @@ def test_the_error_left_out_is_that_of_fits_without_the_sample() -> None:
     assert np.allclose(level, (noise - x @ nothing).mean(axis=0))
 
 
+@pytest.mark.parametrize(
+    ("rounding", "most"), [("nearest", 0.7), ("second-order", 0.85)]
+)  # the latter errs less before
 @pytest.mark.parametrize("name", CHIPS)
-def test_a_chip_errs_less_after_its_trial(name: str) -> None:
+def test_a_chip_errs_less_after_its_trial(name: str, rounding: str, most: float) -> None:
     graph, chip = network(), load_chip(CHIPS[name][0], overrides=CHIPS[name][1])
     calibration, fresh = samples(128, seed=1), samples(64, seed=2)
-    _, quantized, program = build(graph, chip, calibration=calibration)
+    _, quantized, program = build(graph, chip, calibration=calibration, choices=ptq.Choices(rounding=rounding))
     session = Session(program, graph=quantized)
     tuner = Tuner(graph, calibration, lambda changed: recompiled(graph, changed, chip, calibration))
     real, effects = float_session(graph)(fresh)["y"], Physics.parse("programming_noise", chip)
@@ -73,7 +77,7 @@ def test_a_chip_errs_less_after_its_trial(name: str) -> None:
         tuned = tuner.session(session, effects, instance=instance, seed=0)
         errors += [float(((s.run(fresh)["y"] - real) ** 2).mean()) for s in (plain, tuned)]
         assert compare(Session(tuned.program, graph=tuned.graph), tuned.codes(fresh)).mismatches == 0
-    assert errors[1] < 0.85 * errors[0]
+    assert errors[1] < most * errors[0]
 
 
 def test_a_deployment_has_its_trials() -> None:

@@ -123,15 +123,15 @@ def test_a_missing_price_leaves_the_money_unknown() -> None:
 def test_a_speculative_pair(accept: float) -> None:
     """Rounds of 1 + a + ... + a^k tokens in the mean; device, link, cloud, link each round."""
     pair = Speculative(
-        draft_at="device", verify_at="cloud", link="wifi", draft=0.01, verify=0.05, accept=accept, length=200
+        draft_at="device", verify_at="cloud", link="wifi", draft=0.01, verify=0.05, accept=accept, length=400
     )
     kind = Class(name="text", speculative=pair)
     rng = np.random.default_rng(0)
-    rounds = [len(route(kind, rng)) / 4 for _ in range(60)]
-    assert np.mean(rounds) == pytest.approx(200 / pair.per_round(), rel=0.03)
-    given = system().model_copy(update={"classes": (kind,), "count": 20, "rate": 0.01})
+    rounds = [len(route(kind, rng)) / 4 for _ in range(200)]
+    assert np.mean(rounds) == pytest.approx(400 / pair.per_round(), rel=0.02)
+    given = system().model_copy(update={"classes": (kind,), "count": 50, "rate": 0.01})
     found = simulate(given)
-    assert found.completed == 20
+    assert found.completed == 50
     served = {u.name: u.served for u in found.uses}
     assert served["device"] == served["cloud"] == served["wifi"] / 2
 

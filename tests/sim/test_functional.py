@@ -105,7 +105,7 @@ def operand(draw, symbol, sizes, loops, *, apart):
     return Descriptor(symbol, draw(st.integers(0, room)), tuple(sizes), tuple(reversed(strides)), tuple(steps))
 
 
-@settings(max_examples=150)
+@settings(max_examples=250)
 @given(built=random_program(), seed=st.integers(0, 999))
 def test_a_random_program_means_the_same(built, seed):
     a = np.random.default_rng(seed).integers(-128, 128, (3, COUNT))
