@@ -180,7 +180,7 @@ def test_two_tiles_of_one_library_agree() -> None:
     model = MacroModel(chip, physics, seed=2)
     bound = model.bind(program_, section, binding, dtype=np.int8)
     tile = effective_weights(w, chip=chip, physics=physics, **PLACE)
-    assert np.array_equal(bound.analog[0][0][1].weights, tile.astype(np.float32))
+    assert np.array_equal(bound.analog[0][0][1].cells, tile.astype(np.float32))
 
 
 def test_an_effect_that_cannot_reach_the_chip_is_an_error() -> None:
@@ -203,7 +203,7 @@ def test_every_layer_of_a_drifting_chip_drifts() -> None:
     for time in (0.0, 3.15e7):
         model = MacroModel(chip, Physics.parse("programming_noise,drift", chip, time=time))
         bound = model.bind(program_, section, binding, dtype=np.int8)
-        arrays.append([array.weights.sum() for part in bound.analog for _, array in part])
+        arrays.append([array.cells.sum() for part in bound.analog for _, array in part])
     assert len(arrays[0]) == 8
     assert all(old < 0.7 * fresh for fresh, old in zip(*arrays, strict=True))
 

@@ -341,7 +341,7 @@ def test_copies_are_cells_of_their_own(apart: bool) -> None:
         [binding] = section.bindings
         model_ = MacroModel(chip, Physics.parse("programming_noise", chip), seed=3)
         parts = model_.bind(session.program, section, binding, dtype=np.int8).analog
-        held = np.concatenate([arrays[0][1].weights for arrays in parts]).reshape(count, 40, 64)
+        held = np.concatenate([arrays[0][1].cells for arrays in parts]).reshape(count, 40, 64)
         wanted = session.program.weight(binding.weight).reshape(count, 40, 64)
         missed[count] = float((held - wanted).mean(axis=0).var())
     assert 0.22 < missed[4] / missed[1] < 0.28

@@ -13,18 +13,19 @@ import numpy.typing as npt
 from insitu.algo import ptq
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
-from insitu.bench.pairs import spread_rows
 from insitu.circuit.effects import Physics
 from insitu.compiler.pipeline import compile_graph
 from insitu.compiler.quantize import quantize
 from insitu.graph.graph import Graph, Node, const_type
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
+from insitu.runtime.parallel import ranges, spread
 from insitu.sim.bound import BoundMatrix
 from insitu.sim.macro import MacroModel
-from insitu.sim.noisy import FEW, Settings, settings, stream
+from insitu.sim.noisy import Settings, settings, stream
 
 Array = npt.NDArray[Any]
+TOGETHER = 96  # vectors of a block of a thread's work
 ALONE = 1 << 24  # products of weights and inputs that one thread has done before a second one is at work
 
 
@@ -42,7 +43,7 @@ class Layer:
         if len(x) * self.matrix.binding.rows * self.matrix.binding.cols < ALONE:
             self._part(x, out, 0)
         else:
-            spread_rows(lambda a, b: self._part(x[a:b], out[a:b], a), len(x))
+            spread(lambda part: self._part(x[slice(*part)], out[slice(*part)], part[0]), ranges(len(x), TOGETHER))
 
     def _part(self, x: Array, out: Array, first: int) -> None:
         from insitu.bench.kernels import noisy_layer, to_codes, to_reals
@@ -51,7 +52,7 @@ class Layer:
         source = self.source
         given = (np.float32(1.0 / source.scale[0]), np.float32(source.lo), np.float32(source.hi), codes)
         step = np.float32(self.target.scale[0])
-        if self.noisy is None or len(x) < FEW:
+        if self.noisy is None:
             to_codes(x, *given)
             to_reals(self.model.read(self.matrix, codes, first_vector=first), step, out)
         else:

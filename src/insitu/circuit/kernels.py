@@ -17,6 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from insitu.base.kernels import fill_normals
+from insitu.circuit.panels.kernels import product, square_product
 
 F = np.float32
 CHUNK = 512  # blocks of four normals at a time: they and their words stay in the first-level cache
@@ -38,20 +39,38 @@ def convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo
 
 
 @nb.njit(cache=True, nogil=True)
-def read(convert, x, weights, spread, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total):
-    """The function of that name, of x @ weights, x [vectors, rows] and weights [rows, columns] float32.
+def read(
+    convert, x, weights, spread, places, uneven, grain, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up,
+    total,
+):  # fmt: skip
+    """The function of that name, of x [vectors, rows] times the weights, a block of vectors at a time.
 
-    `convert` is the address that `converter` gives.  `spread` [rows, columns] is the read noise of each cell in units
-    of slope; of no rows, all cells are alike.
+    `convert` is the address that `converter` gives.  Weights and `spread`, the read noise of each cell in units of
+    slope and of grain, are packed as insitu.circuit.panels has them, from places (row, pair of rows) on.  Where they
+    are not `uneven` all cells are alike.
     """
-    acc = np.dot(x, weights)
-    if slope == F(0.0):
-        squares = np.zeros((x.shape[0], 1), np.float32)
-    elif spread.shape[0] > 0:
-        squares = np.dot(x * x, spread)
-    else:
-        squares = _squares(x)
-    _call(convert, (acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total))
+    vectors, columns = total.shape
+    together = block(columns)
+    own = stream.copy()
+    for at in range(0, vectors, together):
+        end = min(at + together, vectors)
+        own[0] = stream[0] + at
+        acc = np.empty((end - at, columns), np.float32)
+        product(x, at, weights, places[0], acc)
+        if slope == F(0.0):
+            squares = np.zeros((end - at, 1), np.float32)
+        elif uneven:
+            squares = np.empty(acc.shape, np.float32)
+            square_product(x, at, spread, places[1], grain, squares)
+        else:
+            squares = _squares(x, at, end)
+        _call(convert, (acc, squares, scale, offset, inverse, slope, floor, own, kind, lo, hi, up, total[at:end]))
+
+
+@nb.njit(cache=True)
+def block(columns):
+    """Vectors of a read whose sums stay in the second-level cache: whole tiles, and whole groups of normals."""
+    return 1024 if columns < 64 else max(24, min(96, 65536 // columns // 24 * 24))
 
 
 @cache
@@ -99,20 +118,21 @@ def call_convert(
 
 
 @nb.njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-def _squares(x):
-    """[vectors, 1], the sum of x ** 2 of each row, along whichever axis lies together in memory."""
-    out = np.zeros((x.shape[0], 1), np.float32)
+def _squares(x, first, end):
+    """[vectors, 1], the sum of x ** 2 of rows first .. end, along whichever axis lies together in memory."""
+    out = np.zeros((end - first, 1), np.float32)
     if x.flags.c_contiguous:
-        for v in range(x.shape[0]):
-            row, total = x[v], F(0.0)
+        for v in range(out.shape[0]):
+            row, total = x[first + v], F(0.0)
             for r in range(row.shape[0]):
                 total += row[r] * row[r]
             out[v, 0] = total
     else:
         across, sums = x.T, out[:, 0]
         for r in range(across.shape[0]):
-            for v in range(across.shape[1]):
-                sums[v] += across[r, v] * across[r, v]
+            row = across[r, first:end]
+            for v in range(row.shape[0]):
+                sums[v] += row[v] * row[v]
     return out
 
 

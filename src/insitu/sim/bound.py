@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.circuit.panels import WIDE, Panels, Variances, packed, packed_variances
 from insitu.isa.program import Binding
 from insitu.numeric.readout import adc_range, finer_step
 from insitu.sim.products import FLOAT64_EXACT, Matrix
@@ -20,15 +21,20 @@ Array = npt.NDArray[Any]
 class Analog:
     """One separately read part of a matrix under physics: conductances as seen by its columns, and their errors."""
 
-    weights: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32] | Panels
     gain: npt.NDArray[np.float64]
     offset: npt.NDArray[np.float64]
     step: npt.NDArray[np.float64]
     slope: float
     floor: npt.NDArray[np.float64]
     macro: int
-    spread: npt.NDArray[np.float32] | None = None  # read noise of each cell in units of slope; None: all alike
+    spread: npt.NDArray[np.float32] | Variances | None = None  # noise of each cell in units of slope; None: all alike
     bend: npt.NDArray[np.float64] | None = None  # [columns, codes], errors of the converters; None: straight ones
+
+    @property
+    def cells(self) -> npt.NDArray[np.float32]:
+        """The weights as [rows, columns], packed or not."""
+        return self.weights.dense if isinstance(self.weights, Panels) else self.weights
 
     @cached_property
     def tables(self) -> tuple[npt.NDArray[np.float32], ...]:
@@ -44,33 +50,39 @@ Arrays = tuple[tuple[tuple[int, Analog], ...], ...]  # per row part: (slice shif
 class Stack:
     """All arrays of a binding as kernels walk them: row parts one after another, slices outside."""
 
-    weights: npt.NDArray[np.float32]  # [slices, rows, columns]
-    spread: npt.NDArray[np.float32]  # the same; no rows where all cells of every array are alike
+    weights: npt.NDArray[np.float32]  # [slices, ...]: circuit.panels of all rows
+    spread: npt.NDArray[np.int16]  # the same of variances, a part from pair (row + part + 1) // 2 on; empty where alike
+    grain: npt.NDArray[np.float32]  # [parts, slices, columns], what their steps are worth
     alike: npt.NDArray[np.bool_]  # [parts, slices]: read noise of all cells of the array alike
     tables: npt.NDArray[np.float32]  # [parts, slices, 4, columns]: Analog.tables
     slope: npt.NDArray[np.float32]  # [parts, slices]
 
 
 def stacked(analog: Arrays) -> tuple[Arrays, Stack]:
-    """The arrays, their weights views of the stack's, and the stack."""
-    kinds = range(len(analog[0]))
+    """The arrays, what their cells hold packed and views of the stack's, and the stack."""
+    kinds, columns = range(len(analog[0])), len(analog[0][0][1].gain)
     alike = np.array([[a.spread is None for _, a in part] for part in analog])
-    weights = np.stack([np.concatenate([part[k][1].weights for part in analog]) for k in kinds])
-    spread = np.zeros((len(kinds), 0, weights.shape[2]), np.float32)
-    if not alike.all():
-        spread = np.stack([np.concatenate([_spread(part[k][1]) for part in analog]) for k in kinds])
+    cells = np.stack([packed(np.concatenate([part[k][1].cells for part in analog])).data for k in kinds])
+    bounds = [0, *np.cumsum([len(part[0][1].cells) for part in analog]).tolist()]
     tables = np.array([[a.tables for _, a in part] for part in analog], np.float32)
     slope = np.array([[a.slope for _, a in part] for part in analog], np.float32)
-    ends = np.cumsum([len(part[0][1].weights) for part in analog])
-    views = tuple(
-        tuple((up, replace(a, weights=weights[k, end - len(a.weights) : end])) for k, (up, a) in enumerate(part))
-        for part, end in zip(analog, ends, strict=True)
-    )
-    return views, Stack(weights, spread, alike, tables, slope)
-
-
-def _spread(analog: Analog) -> npt.NDArray[np.float32]:
-    return np.zeros_like(analog.weights) if analog.spread is None else analog.spread
+    places = [(bound + index + 1) // 2 for index, bound in enumerate(bounds)]
+    spread = np.zeros((len(kinds), -(-columns // WIDE), 0 if alike.all() else places[-1], 2 * WIDE), np.int16)
+    grain = np.zeros((len(analog), len(kinds), columns), np.float32)
+    views: list[tuple[tuple[int, Analog], ...]] = []
+    for index, part in enumerate(analog):
+        view: list[tuple[int, Analog]] = []
+        for k, (up, array) in enumerate(part):
+            held = Panels(cells[k], columns, bounds[index], bounds[index + 1])
+            noise = None
+            if array.spread is not None:
+                own = packed_variances(np.asarray(array.spread))
+                spread[k, :, places[index] : places[index] + own.data.shape[1]] = own.data
+                grain[index, k] = own.grain
+                noise = replace(own, data=spread[k], begin=places[index])
+            view.append((up, replace(array, weights=held, spread=noise)))
+        views.append(tuple(view))
+    return tuple(views), Stack(cells, spread, grain, alike, tables, slope)
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ class BoundMatrix:
                 shifts[index, number] = 0 if wtm2101 else up_w + finest - steps[index]
         stack = self.stack
         assert stack is not None
-        return stack.weights, stack.spread, stack.alike, stack.tables, stack.slope, names, shifts
+        return stack.weights, stack.spread, stack.grain, stack.alike, stack.tables, stack.slope, names, shifts
 
     @cached_property
     def narrow(self) -> bool:

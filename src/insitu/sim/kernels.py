@@ -12,7 +12,7 @@ from numba.extending import overload
 from insitu.circuit.kernels import WTM2101, read
 
 F = np.float32
-TOGETHER = 256  # vectors of a noisy read at a time: sums and codes stay in the cache, and weights are packed seldom
+TOGETHER = 192  # vectors of a noisy read at a time: sums and codes stay in the cache
 FLOOR, TRUNC, HALF_UP, HALF_AWAY, HALF_EVEN, TRUNC_Q2 = range(6)
 MODES = {
     "floor": FLOOR, "trunc": TRUNC, "half_up": HALF_UP, "half_away": HALF_AWAY, "half_even": HALF_EVEN,
@@ -127,7 +127,7 @@ def noisy_across(patches, out, stream, reads, post):
 
 @nb.njit(cache=True, nogil=True)
 def _finish(total, reads, post, out):
-    if reads[10] == WTM2101:
+    if reads[11] == WTM2101:
         out[:] = total
     else:
         narrow_exact(total, post[0], post[1], post[2], post[3], post[4], out)
@@ -146,18 +146,17 @@ def _flat_compiled(x):
 @nb.njit(cache=True, nogil=True)
 def _add_part(x, index, stream, reads, total):
     """Add the codes of one row part, x [vectors, rows] of either layout."""
-    bounds, planes, masks, weights, spread, alike, tables, slope, names, shifts, kind, lo, hi, convert = reads
-    begin, end = bounds[index], bounds[index + 1]
+    bounds, planes, masks, weights, spread, grain, alike, tables, slope, names, shifts, kind, lo, hi, convert = reads
+    places = (bounds[index], (bounds[index] + index + 1) // 2)  # as insitu.sim.bound packs them
     plane = x if masks[0] == 0 else np.empty_like(x)
     for number in range(planes.shape[0]):
         if masks[0] != 0:
             digits(_flat(x), planes[number], masks[number], _flat(plane))
         for k in range(weights.shape[0]):
             stream[2] = names[index, k] | number << 4
-            up, some = planes[number] + shifts[index, k], 0 if alike[index, k] else 1
-            cells, uneven, table = weights[k, begin:end], spread[k, begin * some : end * some], tables[index, k]
-            noise = (table[0], table[1], table[2], slope[index, k], table[3])
-            read(convert, plane, cells, uneven, *noise, stream, kind, lo, hi, up, total)
+            up, table = planes[number] + shifts[index, k], tables[index, k]
+            noise = (not alike[index, k], grain[index, k], table[0], table[1], table[2], slope[index, k], table[3])
+            read(convert, plane, weights[k], spread[k], places, *noise, stream, kind, lo, hi, up, total)
 
 
 @nb.njit(cache=True, nogil=True)

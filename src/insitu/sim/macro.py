@@ -21,7 +21,7 @@ from insitu.numeric.slicing import digit_shifts, slice_weights
 from insitu.sim.bound import Analog, BoundMatrix, stacked
 from insitu.sim.drive import drive, drive_floats, drive_signed, peak_of
 from insitu.sim.narrow import finish, narrower, trunc_q2
-from insitu.sim.noisy import FEW, reader
+from insitu.sim.noisy import reader
 from insitu.sim.products import Matrix, exact_matrix
 from insitu.sim.reads import TOGETHER, Reads, ideal_total, noisy_codes
 from insitu.sim.spares import Moved, moved_columns
@@ -105,7 +105,7 @@ class MacroModel:
 
     def _noisy(self, bound: BoundMatrix, codes: Array, reads: Reads) -> Array:
         """Codes under physics of stored codes, a block of vectors at a time."""
-        if len(codes) >= FEW and (single := reader(self, bound, codes.dtype)) is not None:
+        if (single := reader(self, bound, codes.dtype)) is not None:
             return single(codes, reads.first, reads.sequence)
         out = np.empty((len(codes), bound.binding.cols), np.int32)
         for at in range(0, len(codes), TOGETHER):

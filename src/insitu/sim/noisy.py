@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from insitu.sim.macro import MacroModel
 
 Array = npt.NDArray[Any]
-FEW = 64  # vectors that NumPy's BLAS multiplies in two thirds of the time of the one that kernels can call
 Settings = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]  # (drive, reads, post) of kernels.noisy_rows
 
 

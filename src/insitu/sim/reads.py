@@ -12,6 +12,7 @@ import numpy.typing as npt
 from insitu.base.random import effect_key, read_normals
 from insitu.circuit.converter import drive_levels
 from insitu.circuit.macro import read_codes
+from insitu.circuit.panels import Variances
 from insitu.isa.program import Binding, Readout
 from insitu.numeric.readout import adc_range, finer_step, wtm2101_join
 from insitu.numeric.slicing import digit_shifts
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 ADC, WTM2101 = 0, 1  # readouts of circuit.kernels.convert
-TOGETHER = 256  # vectors at a time, as sim.kernels.single_read
+TOGETHER = 256  # vectors at a time
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,8 @@ def driven_levels(model: MacroModel, x: Floats, binding: Binding) -> Floats:
 
 def squares_of(driven: Floats, analog: Analog) -> Floats:
     """sum(x**2 * spread), [vectors, columns]; one column for all where every cell has the same."""
+    if isinstance(analog.spread, Variances):
+        return analog.spread.under(driven)
     if analog.spread is not None:
         return np.asarray((driven * driven) @ analog.spread, np.float32)
     return np.square(driven).sum(axis=1, keepdims=True, dtype=np.float32)

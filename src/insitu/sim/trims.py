@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.random import read_normals
+from insitu.circuit.panels import Variances
 from insitu.circuit.trim import Trims, column_trims
 from insitu.isa.program import Binding
 from insitu.numeric.readout import adc_range
@@ -72,6 +73,7 @@ def trimmed(analog: Analog, trims: Trims) -> Analog:
     """The array behind its trims: what cells add to a read is multiplied like the signal."""
     factor = trims.gain**2
     spread, slope = analog.spread, analog.slope
+    assert not isinstance(spread, Variances)  # arrays are trimmed before they are packed
     if spread is None:
         slope = slope * float(factor.mean())
     else:
