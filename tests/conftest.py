@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from insitu.cli.environment import drop_stale_kernels
+
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before the first import of numpy
 
@@ -19,7 +21,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure() -> None:
-    """Extras named in INSITU_NEEDS are there: tests that need them skip elsewhere, and may not skip there."""
+    """Extras named in INSITU_NEEDS are there: tests that need them skip elsewhere, and may not skip there.
+
+    Compiled kernels that are older than a source they contain are dropped first.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        drop_stale_kernels(REPOSITORY / "src" / "insitu")
     missing = [name for name in os.environ.get("INSITU_NEEDS", "").split() if find_spec(name) is None]
     if missing:
         raise pytest.UsageError(f"INSITU_NEEDS: {', '.join(missing)} is not installed")

@@ -44,3 +44,18 @@ def test_kernels_lie_in_a_private_folder_where_nothing_else_is(clean: pytest.Mon
     environment.settle()
     folder = Path(os.environ["NUMBA_CACHE_DIR"])
     assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_compiled_kernels_older_than_a_source_are_dropped(tmp_path: Path) -> None:
+    """Those of other files too: they may contain what has changed."""
+    for name, age in (("a", 50), ("b", 10)):
+        cache = tmp_path / name / "__pycache__"
+        cache.mkdir(parents=True)
+        (tmp_path / name / "kernels.py").write_text("")
+        os.utime(tmp_path / name / "kernels.py", (1000 - age, 1000 - age))
+        for label, made in (("old", 980), ("new", 995)):
+            compiled = cache / f"kernels.{label}-1.py311.nbi"
+            compiled.write_text("")
+            os.utime(compiled, (made, made))
+    environment.drop_stale_kernels(tmp_path)
+    assert sorted(p.name.split(".")[1] for p in tmp_path.rglob("*.nbi")) == ["new-1", "new-1"]

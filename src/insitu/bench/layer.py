@@ -19,7 +19,7 @@ from insitu.compiler.quantize import quantize
 from insitu.graph.graph import Graph, Node, const_type
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
-from insitu.runtime.parallel import ranges, spread
+from insitu.runtime.parallel import ranges, spread, threads
 from insitu.sim.bound import BoundMatrix
 from insitu.sim.macro import MacroModel
 from insitu.sim.noisy import Settings, settings, stream
@@ -43,7 +43,7 @@ class Layer:
         if len(x) * self.matrix.binding.rows * self.matrix.binding.cols < ALONE:
             self._part(x, out, 0)
         else:
-            spread(lambda part: self._part(x[slice(*part)], out[slice(*part)], part[0]), ranges(len(x), TOGETHER))
+            spread(lambda part: self._part(x[slice(*part)], out[slice(*part)], part[0]), _blocks(len(x)))
 
     def _part(self, x: Array, out: Array, first: int) -> None:
         from insitu.bench.kernels import noisy_layer, to_codes, to_reals
@@ -63,6 +63,12 @@ class Layer:
     def noisy(self) -> Settings | None:
         """The layer as one kernel takes it, where it is noisy."""
         return settings(self.model, self.matrix, signed=True)
+
+
+def _blocks(vectors: int) -> list[tuple[int, int]]:
+    """As many blocks for each thread, of equal size: up to TOGETHER vectors in whole groups of four draws."""
+    count = -(-vectors // (TOGETHER * threads())) * threads()
+    return ranges(vectors, -(-vectors // (4 * count)) * 4)
 
 
 def bench_chip(*overrides: str) -> Chip:

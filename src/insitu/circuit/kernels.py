@@ -17,10 +17,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from insitu.base.kernels import fill_normals
-from insitu.circuit.panels.kernels import product, square_product
+from insitu.circuit.panels import WIDE
+from insitu.circuit.panels.kernels import product, square_product, squares_of
 
 F = np.float32
 CHUNK = 512  # blocks of four normals at a time: they and their words stay in the first-level cache
+BLOCK = (
+    96  # vectors whose inputs and sums of CHUNK columns stay in the second-level cache: whole tiles and groups of runs
+)
 ADC, WTM2101 = 0, 1
 
 
@@ -34,7 +38,7 @@ def convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo
     `together` vectors.  All arrays are contiguous.
     """
     call_convert(
-        converter(total.dtype), acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total
+        converter(total.dtype), acc, squares, scale, offset, inverse, slope, floor, stream, 0, kind, lo, hi, up, total
     )
 
 
@@ -50,27 +54,25 @@ def read(
     are not `uneven` all cells are alike.
     """
     vectors, columns = total.shape
-    together = block(columns)
+    together = BLOCK if columns >= 64 else vectors
     own = stream.copy()
     for at in range(0, vectors, together):
         end = min(at + together, vectors)
         own[0] = stream[0] + at
-        acc = np.empty((end - at, columns), np.float32)
-        product(x, at, weights, places[0], acc)
-        if slope == F(0.0):
-            squares = np.zeros((end - at, 1), np.float32)
-        elif uneven:
-            squares = np.empty(acc.shape, np.float32)
-            square_product(x, at, spread, places[1], grain, squares)
-        else:
-            squares = _squares(x, at, end)
-        _call(convert, (acc, squares, scale, offset, inverse, slope, floor, own, kind, lo, hi, up, total[at:end]))
-
-
-@nb.njit(cache=True)
-def block(columns):
-    """Vectors of a read whose sums stay in the second-level cache: whole tiles, and whole groups of normals."""
-    return 1024 if columns < 64 else max(24, min(96, 65536 // columns // 24 * 24))
+        words, steps = squares_of(x, at, end - at if uneven else 0)
+        alike = np.zeros((end - at, 1), np.float32) if uneven or slope == F(0.0) else _squares(x, at, end)
+        for left in range(0, columns, CHUNK):
+            right = min(left + CHUNK, columns)
+            acc = np.empty((end - at, right - left), np.float32)
+            panels = weights[left // WIDE : (right + WIDE - 1) // WIDE]
+            product(x, at, panels, places[0], acc)
+            squares = alike
+            if uneven:
+                squares = np.empty(acc.shape, np.float32)
+                panels = spread[left // WIDE : (right + WIDE - 1) // WIDE]
+                square_product(words, steps, panels, places[1], grain[left:right], squares)
+            given = (left, kind, lo, hi, up, total[at:end])
+            _call(convert, (acc, squares, scale, offset, inverse, slope, floor, own, *given))
 
 
 @cache
@@ -89,7 +91,8 @@ def _arguments(total: Any) -> tuple[Any, ...]:
     vector, matrix = (types.Array(types.float32, n, "C") for n in (1, 2))
     whole = types.int64
     tables = (vector, vector, vector, types.float32, vector)
-    return (matrix, matrix, *tables, types.Array(whole, 1, "C"), whole, whole, whole, whole, types.Array(total, 2, "C"))
+    stream, sums = types.Array(whole, 1, "C"), types.Array(total, 2, "C")
+    return (matrix, matrix, *tables, stream, whole, whole, whole, whole, whole, sums)
 
 
 def _call_at(typing_context, address, given):
@@ -111,10 +114,10 @@ _call: Any = intrinsic(_call_at)
 
 @nb.njit(cache=True, nogil=True)
 def call_convert(
-    convert, acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total
+    convert, acc, squares, scale, offset, inverse, slope, floor, stream, left, kind, lo, hi, up, total
 ):  # fmt: skip
     """`convert` at an address, from Python."""
-    _call(convert, (acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total))
+    _call(convert, (acc, squares, scale, offset, inverse, slope, floor, stream, left, kind, lo, hi, up, total))
 
 
 @nb.njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
@@ -136,16 +139,20 @@ def _squares(x, first, end):
     return out
 
 
-def _convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, lo, hi, up, total):
-    """`convert`, compiled once: functions that contain it call it by its address."""
-    vectors, columns = acc.shape
+def _convert(acc, squares, scale, offset, inverse, slope, floor, stream, left, kind, lo, hi, up, total):
+    """`convert`, compiled once: functions that contain it call it by its address.
+
+    Of more than CHUNK columns acc and squares may be some, from column `left` on.
+    """
+    vectors, columns = total.shape
+    here = acc.shape[1]
     together = rows_together(columns)
     span = together * columns
     scales, offsets = _repeated(scale, together), _repeated(offset, together)
     inverses, floors = _repeated(inverse, together), _repeated(floor, together)
     part = min(span, CHUNK)  # of a run; shorter than it only where a run is one vector
     values, variance = np.empty(part, np.float32), np.empty(part, np.float32)
-    sums, out = acc.reshape(vectors * columns), total.reshape(vectors * columns)
+    sums, out = acc.reshape(vectors * here), total.reshape(vectors * columns)
     noisy = slope > F(0.0) or floor.max() > F(0.0)
     even = squares.shape[1] == 1 and together == 1 and floor.max() == floor.min()  # one variance for a vector
     ahead = max(1, CHUNK // span)  # groups of four runs whose normals are drawn in one go
@@ -154,11 +161,12 @@ def _convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, l
     last_group = (first + vectors - 1) // (4 * together)
     for group in range(first // (4 * together), last_group + 1, ahead):
         groups = min(ahead, last_group + 1 - group)
-        for left in range(0, span, part):
-            wide = min(part, span - left)
+        end_of_row = left + here if here < columns else span
+        for place in range(left, end_of_row, part):
+            wide = min(part, end_of_row - place)
             if noisy:
                 fill_normals(
-                    words, normals, groups * wide, group * span + left,
+                    words, normals, groups * wide, group * span + place,
                     stream[1], stream[2], stream[3], stream[4], stream[5],
                 )  # fmt: skip
             for run in range(4 * groups):
@@ -169,16 +177,17 @@ def _convert(acc, squares, scale, offset, inverse, slope, floor, stream, kind, l
                 if together > 1:
                     skip, size, col = (begin - start) * columns, (end - begin) * columns, 0
                 else:
-                    skip, size, col = 0, wide, left
-                at = (begin - first) * columns + col
+                    skip, size, col = 0, wide, place
+                at, own_at = (begin - first) * columns + col, (begin - first) * here + col - left
                 sheet = values[:size]
-                _signal(sums[at : at + size], scales[col:], offsets[col:], sheet)
+                _signal(sums[own_at : own_at + size], scales[col:], offsets[col:], sheet)
                 if noisy and even:
                     spread = math.sqrt(slope * squares[begin - first, 0] + floor[0])
                     own = (run // 4) * wide
                     _add_even_noise(sheet, spread, inverses[col:], normals[run % 4, own : own + size])
                 elif noisy:
-                    _variance(squares[begin - first : end - first], slope, floors, columns, col, wide, variance)
+                    some = squares[begin - first : end - first]
+                    _variance(some, col - left, slope, floors, columns, col, wide, variance)
                     own = (run // 4) * wide + skip
                     _add_noise(sheet, variance, inverses[col:], normals[run % 4, own : own + size])
                 if kind == ADC:
@@ -209,8 +218,8 @@ def _signal(acc, scale, offset, values):
 
 
 @nb.njit(cache=True, inline="always", fastmath={"contract"})
-def _variance(squares, slope, floor, columns, col, wide, variance):
-    """Variances of a run: of `wide` columns from `col` on of one vector, or of all columns of several."""
+def _variance(squares, at, slope, floor, columns, col, wide, variance):
+    """Variances of a run: of `wide` columns from `col`, squares' `at`, on of one vector, or of all of several."""
     each = min(columns, wide)
     for i in range(squares.shape[0]):
         if squares.shape[1] == 1:
@@ -219,7 +228,7 @@ def _variance(squares, slope, floor, columns, col, wide, variance):
                 variance[i * each + c] = own + floor[col + c]
         else:
             for c in range(each):
-                variance[i * each + c] = slope * squares[i, col + c] + floor[col + c]
+                variance[i * each + c] = slope * squares[i, at + c] + floor[col + c]
 
 
 @nb.njit(cache=True, inline="always", fastmath={"contract"})

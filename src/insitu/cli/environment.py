@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
@@ -20,6 +21,7 @@ def settle() -> None:
     if not debugging():
         warnings.simplefilter("ignore")
     _place_for_kernels()
+    drop_stale_kernels(Path(insitu.__file__).parent)
 
 
 def debugging() -> bool:
@@ -40,6 +42,20 @@ def _place_for_kernels() -> None:
         if os.access(place, os.W_OK):
             os.environ["NUMBA_CACHE_DIR"] = str(place)
             return
+
+
+def drop_stale_kernels(package: Path) -> None:
+    """Remove compiled kernels older than the newest source of kernels: they contain parts of other files'.
+
+    numba looks at the file a kernel is in, not at those it calls; a pulled change would meet yesterday's machine code.
+    """
+    sources = list(package.rglob("kernels.py"))
+    newest = max((source.stat().st_mtime for source in sources), default=0.0)
+    for source in sources:
+        for compiled in (source.parent / "__pycache__").glob("kernels.*.nbi"):
+            with contextlib.suppress(OSError):  # of another user, or dropped by another process
+                if compiled.stat().st_mtime < newest:
+                    compiled.unlink()
 
 
 def _private_folder() -> Path:

@@ -54,11 +54,11 @@ class Variances:
 
     def under(self, x: Array) -> Floats:
         """The squares of x [vectors, rows] times the matrix."""
-        from insitu.circuit.panels.kernels import square_product
+        from insitu.circuit.panels.kernels import square_product, squares_of
 
         x = _together(x)
         out = np.empty((len(x), len(self.grain)), np.float32)
-        square_product(x, 0, self.data, self.begin, self.grain, out)
+        square_product(*squares_of(x, 0, len(x)), self.data, self.begin, self.grain, out)
         return out
 
 

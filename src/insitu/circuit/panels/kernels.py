@@ -164,13 +164,12 @@ def _put(size, x, first, place, panels, panel, out, here, pitch):
 
 
 @nb.njit(cache=True, nogil=True)
-def square_product(x, first, panels, begin, grain, out):
-    """out[v, c] = sum over r of x[first + v, r] ** 2 * grain[c] * the element of row r, column c of packed variances.
+def square_product(words, steps, panels, begin, grain, out):
+    """out[v, c] = sum over r of squares[v, r] * grain[c] * the element of row begin + r, column c of packed variances.
 
-    Squares are rounded to SQUARE steps of the vector's largest.  `begin` counts pairs of rows; the rest as `product`.
+    `words` and `steps` are what `squares_of` gives; `begin` counts pairs of rows.
     """
-    vectors, pairs = out.shape[0], (x.shape[1] + 1) // 2
-    words, steps = _squares(x, first, vectors)
+    vectors, pairs = words.shape
     place = (words.strides[0] // words.itemsize, words.strides[1] // words.itemsize, pairs)
     flat, held = panels.reshape(panels.size), np.empty(MOST * WIDE, np.float32)
     size = _size(vectors)
@@ -199,8 +198,16 @@ def _put_squares(size, words, first, place, panels, panel, out):
 
 
 def _squares(x, first, vectors) -> Any:
-    """(words of two int16 squares [vectors, pairs of rows] in the layout of x, what a step of each vector is worth)."""
     raise NotImplementedError("compiled only")
+
+
+@nb.njit(cache=True, nogil=True)
+def squares_of(x, first, vectors):
+    """(Words of two int16 squares of x [vectors, pairs of rows], what a step of each vector's is worth).
+
+    The vectors are those from `first` on; squares are rounded to SQUARE steps of a vector's largest and lie as x does.
+    """
+    return _squares(x, first, vectors)
 
 
 @overload(_squares)
