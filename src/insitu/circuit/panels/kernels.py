@@ -27,7 +27,7 @@ MOST = 6  # vectors of a tile: with WIDE columns 12 sums, which fill the registe
 SOME = 3
 PAIRS = 64  # of rows whose products of 12 bits add up within int32
 SQUARE = F(4095.0)  # the largest square
-WORD, WHOLE = ir.IntType(32), ir.IntType(64)
+WORD, WHOLE, BYTE = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
 
 
 def _tile(vectors: int, *, squares: bool = False) -> Any:
@@ -60,10 +60,18 @@ def _tile(vectors: int, *, squares: bool = False) -> Any:
             sums = [cgutils.alloca_once_value(builder, vector(None)) for _ in tiles]
             starts = [builder.add(at, builder.mul(apart, WHOLE(v))) for v in range(vectors)]
 
+            def fetch(index):
+                """What the next panel holds of the row, to the second-level cache."""
+                pointer = builder.bitcast(builder.gep(panels, [index]), BYTE)
+                kind = ir.FunctionType(ir.VoidType(), [BYTE, WORD, WORD, WORD])
+                call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+                builder.call(call, [pointer, WORD(0), WORD(2), WORD(1)])
+
             def add_row(index):
                 row = builder.add(panel, builder.mul(index, WHOLE(WIDE)))
                 halves = range(0, WIDE, LANES)
                 weights = [builder.load(vector_at(panels, builder.add(row, WHOLE(h))), align=4) for h in halves]
+                fetch(builder.add(row, builder.mul(rows, WHOLE(WIDE))))
                 along = builder.mul(index, step)
                 for v, start in enumerate(starts):
                     value = builder.load(builder.gep(x, [builder.add(start, along)]))
