@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from insitu.base.kernels import fill_normals
+from insitu.base.kernels import RUN, fill_normals, standard_normals
 from insitu.base.random import effect_key, normal, philox, read_normals
 
 PLACE = {"time": 5, "macro": 7, "instance": 3}
@@ -88,3 +88,19 @@ def test_other_places_are_other_streams() -> None:
     )  # fmt: skip
     for other in others:
         assert abs((base * other).mean()) < 4.5 / np.sqrt(base.size)
+
+
+@pytest.mark.parametrize("count", [1, 7, 2048, 5000])
+def test_a_flat_array_of_normals(count: int) -> None:
+    """The same whatever is asked behind it, other than another key's, and normal."""
+    out, longer, other = (np.full(n, np.nan, np.float32) for n in (count, count + 4 * RUN, count))
+    standard_normals(out, 3, 5)
+    standard_normals(longer, 3, 5)
+    standard_normals(other, 3, 6)
+    whole = count // (4 * RUN) * 4 * RUN
+    assert np.array_equal(out[:whole], longer[:whole])
+    assert np.isfinite(out).all()
+    assert not np.array_equal(out, other)
+    if count > 1000:
+        assert stats.kstest(out, "norm").pvalue > 1e-3
+        assert abs(float(np.corrcoef(out, other)[0, 1])) < 5.0 / np.sqrt(count)

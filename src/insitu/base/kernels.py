@@ -22,6 +22,7 @@ F = np.float32
 TURN = F(2.0**-32)  # one step of a word, as a share of its range
 HALF, ONE, QUARTER, LN2 = F(0.5), F(1.0), F(0.25), F(0.6931471805599453)
 SQRT_HALF = F(0.70710677)
+RUN = 512  # blocks of four normals at a time
 # log(1 + f) for sqrt(1/2) <= 1 + f < sqrt(2): the coefficients of logf in Moshier's Cephes library (netlib)
 L0, L1, L2, L3, L4, L5, L6, L7, L8 = (
     F(c) for c in (
@@ -136,3 +137,15 @@ def fill_normals(words, normals, count, first, time, macro, instance, seed, effe
     fill_words(w0, w1, w2, w3, first, time, macro, instance, seed, effect)
     to_normals(w0, w1, normals[0, :count], normals[1, :count])
     to_normals(w2, w3, normals[2, :count], normals[3, :count])
+
+
+@nb.njit(cache=True, nogil=True)
+def standard_normals(out, seed, key):
+    """Fill flat float32 `out` with standard normals of a stream of its own, in an order of its own."""
+    words = np.empty((4, RUN), np.uint32)
+    whole = out.size // (4 * RUN)
+    for i in range(whole):
+        fill_normals(words, out[4 * RUN * i : 4 * RUN * (i + 1)].reshape(4, RUN), RUN, i * RUN, 0, 0, 0, seed, key)
+    rest = np.empty((4, RUN), np.float32)
+    fill_normals(words, rest, RUN, whole * RUN, 0, 0, 0, seed, key)
+    out[4 * RUN * whole :] = rest.reshape(4 * RUN)[: out.size - 4 * RUN * whole]

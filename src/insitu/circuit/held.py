@@ -37,18 +37,24 @@ def held_levels(value: Any, draws: Draws, *, chip: MacroChip, physics: Physics, 
         held = program(value, draws("programming_noise", plane), cell, refine_passes=passes, full_scale=full_scale)
     else:
         held = value
-    sign = xp.where(value < 0, -1.0, 1.0)  # a signed cell is a level and a sign
+
+    def signed(change: Callable[[Any], Any], level: Any) -> Any:
+        """A change of the level of cells that are a level and a sign."""
+        sign = xp.where(value < 0, -1.0, 1.0)
+        return sign * change(sign * level)
+
     if physics.has("stuck_cells") and cell.stuck is not None:
-        share = normal_share(draws("stuck_cells", plane))
+        share, faults = normal_share(draws("stuck_cells", plane)), cell.stuck
         law = law_of(cell.law) if cell.law is not None else None
         off = law.g_min / law.g_max if law is not None else cell.off_ratio
-        held = sign * stick(sign * held, share, cell.stuck, full_scale=full_scale, off_ratio=off)
+        held = signed(lambda level: stick(level, share, faults, full_scale=full_scale, off_ratio=off), held)
     if age > 0 and physics.has("drift") and cell.drift is not None and cell.law is None:
         nu = xp.clip(cell.drift.nu + cell.drift.nu_sd * draws("drift", plane), 0.0, None)
         change = partial(drift, t=age, nu=nu, t0=cell.drift.t0)
-        held = sign * _of_conductance(sign * held, cell.off_ratio, full_scale, change)
+        held = signed(lambda level: _of_conductance(level, cell.off_ratio, full_scale, change), held)
     if age > 0 and physics.has("retention") and cell.retention is not None:
-        held = sign * retain(sign * held, draws("retention", plane), age, cell.retention)
+        retention, normal = cell.retention, draws("retention", plane)
+        held = signed(lambda level: retain(level, normal, age, retention), held)
     return held
 
 

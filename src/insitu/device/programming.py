@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from insitu.base.arrays import namespace
@@ -15,17 +16,21 @@ def programming_sd(value: Any, cell: CellSpec, *, refine_passes: int = 0, full_s
     highest conductance: r = off + |value| / full_scale * (1 - off).  A step of `value` is (1 - off) / full_scale of it.
     """
     xp = namespace(value)
-    magnitude = abs(value)
     if cell.programming is None:
-        return xp.zeros_like(magnitude)
+        return xp.zeros_like(value)
     scale = cell.levels if full_scale is None else full_scale
     off = cell.off_ratio
-    r = off + magnitude / scale * (1.0 - off)
-    sd = _polynomial(cell.programming.sd, r) * cell.programming.refine**refine_passes
+    whole, smaller = scale / (1.0 - off), cell.programming.refine**refine_passes
+    if len(cell.programming.sd) == 1:  # the same for every level
+        sd = math.hypot(max(cell.programming.sd[0] * smaller, 0.0), cell.programming.floor) * whole
+        alike = 0.0 * value + sd  # in the type of value
+        return alike * (value != 0) if cell.erased_exact else alike
+    r = off + abs(value) * ((1.0 - off) / scale)
+    sd = _polynomial(cell.programming.sd, r) * smaller
     sd = xp.sqrt(xp.clip(sd, 0.0, None) ** 2 + cell.programming.floor**2)
     if cell.erased_exact:
-        sd = sd * (magnitude > 0)
-    return sd * (scale / (1.0 - off))
+        sd = sd * (value != 0)
+    return sd * whole
 
 
 def program(value: Any, normal: Any, cell: CellSpec, *, refine_passes: int = 0, full_scale: float | None = None) -> Any:
@@ -34,7 +39,7 @@ def program(value: Any, normal: Any, cell: CellSpec, *, refine_passes: int = 0, 
 
 
 def _polynomial(coefficients: tuple[float, ...], r: Any) -> Any:
-    total = coefficients[-1] + 0.0 * r
+    total: Any = coefficients[-1]
     for coefficient in coefficients[-2::-1]:
         total = total * r + coefficient
     return total

@@ -128,12 +128,31 @@ def rounded(x: Tensor) -> Tensor:
 
 def codes_of_weights(setting: Setting, w: Tensor) -> Tensor:
     """Weights as codes; the gradient passes where none is clipped."""
+    if not torch.is_grad_enabled():
+        return w.float().div(setting.step).round_().clamp_(setting.lo, setting.hi)
     return rounded(torch.clamp(w.float() / setting.step, setting.lo, setting.hi))
 
 
 def rounded_weights(setting: Setting, w: Tensor) -> Tensor:
     """The real numbers next to weights that codes stand for."""
     return Rounded.apply(w.float() / setting.step, 1.0, setting.lo, setting.hi) * setting.step
+
+
+class Programmed(torch.autograd.Function):
+    """What cells hold in place of weights w, in units of their codes; the gradient passes where no code is clipped."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, step: Tensor, lo: int, hi: int, holds: Tensor) -> Tensor:
+        """Save the weights in steps for what is clipped."""
+        ctx.save_for_backward(w / step)
+        ctx.bounds = (lo - 0.5, hi + 0.5)
+        return holds
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """The gradient, but for what is clipped."""
+        (codes,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grads[0], codes, *ctx.bounds), None, None, None, None
 
 
 def inputs(setting: Setting, x: Tensor) -> Tensor:

@@ -132,10 +132,11 @@ def rounded_parameter(setting: Setting, w: Tensor, shared: Shared) -> Tensor:
     setting = setting.to(w.device)
     if shared.now is None:
         return rounded_weights(setting, w)
-    near, now = rounded_weights(setting, w), shared.now
+    now = shared.now
     with torch.no_grad():
-        held = programmed(setting, setting.cells(codes_of_weights(setting, w)), now)
-    return straight(setting.back(held.cells) * setting.step, near, moves=now.physics.moves)
+        q = codes_of_weights(setting, w)
+        holds = setting.back(programmed(setting, setting.cells(q), now).cells) * setting.step
+    return straight(setting, w, q, holds, moves=now.physics.moves)
 
 
 def adopt(module: nn.Module, mixin: type) -> None:

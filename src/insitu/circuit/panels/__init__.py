@@ -58,7 +58,8 @@ class Variances:
 
         x = _together(x)
         out = np.empty((len(x), len(self.grain)), np.float32)
-        square_product(*squares_of(x, 0, len(x)), self.data, self.begin, self.grain, out)
+        words, steps = squares_of(x, 0, len(x))
+        square_product(words, steps, self.data, self.begin, self.grain, out)
         return out
 
 
