@@ -9,6 +9,9 @@ ISSUE ?= 01
 # One thread per process: tests and benchmarks run as several processes.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
+# Modules are compiled once, not in each of the processes that tests start.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo torch test check lint test-all bench accept clean
 

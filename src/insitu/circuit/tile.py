@@ -18,9 +18,9 @@ from insitu.base import random
 from insitu.base.arrays import namespace
 from insitu.circuit.converter import inl_table
 from insitu.circuit.effects import CELL_EFFECTS, Physics
-from insitu.circuit.held import Draws, held_levels, level_noise, noise_variance, normal_share, through_wires
+from insitu.circuit.held import Draws, held_levels, level_noise, noise_variance, through_wires
 from insitu.circuit.kept import kept
-from insitu.circuit.spec import AdcNoise, ColumnOffset, DacErrors, MacroChip
+from insitu.circuit.spec import AdcNoise, ColumnGain, ColumnOffset, DacErrors, MacroChip
 from insitu.device.laws import compensation
 from insitu.device.noise import read_variance
 
@@ -256,20 +256,26 @@ def _gain(
     spec = chip.physics.column_gain
     if spec is None or not physics.has("column_gain"):
         return np.ones(cols)
-    banks = np.arange(first, first + cols) // spec.bank_columns
     place = (seed, instance, macro, first, cols)
-    common = kept(
-        ("bank", spec.bank_columns, *place),
-        lambda: random.normal_at(seed, "column_gain_bank", banks, instance=instance, macro=macro),
+    bank = kept(
+        ("bank", spec.bank_columns, spec.bank_shape, *place),
+        lambda: _banks(cols, spec, first=first, seed=seed, instance=instance, macro=macro),
     )
-    if spec.bank_shape == "uniform":
-        common = math.sqrt(3.0) * (2.0 * normal_share(common) - 1.0)
     own = kept(
         ("column_gain", *place),
         lambda: random.normal(seed, "column_gain", cols, instance=instance, macro=macro, offset=first),
     )
-    raw = spec.mean + spec.bank_sd * common + spec.sd * own
+    raw = spec.mean + spec.bank_sd * bank + spec.sd * own
     return 1.0 + (raw - 1.0) * spec.refine ** physics.calibration(chip).refine_passes
+
+
+def _banks(cols: int, spec: ColumnGain, *, first: int, seed: int, instance: int, macro: int) -> Floats:
+    """The draw of each column's bank, of mean 0 and variance 1."""
+    number, of = np.unique(np.arange(first, first + cols) // spec.bank_columns, return_inverse=True)
+    drawn = random.normal_at(seed, "column_gain_bank", number, instance=instance, macro=macro)
+    if spec.bank_shape == "uniform":
+        drawn = np.array([math.sqrt(3.0) * math.erf(z / math.sqrt(2.0)) for z in drawn])
+    return drawn[of]
 
 
 def _offset(
