@@ -35,7 +35,7 @@ def network(layers: int = 3) -> Any:
     return net.model(net.dense(net.average(x), 10))
 
 
-def deployed(model: Any, samples: int, instances: int, physics: str = "full") -> float:
+def deployed(model: Any, samples: int, instances: int) -> float:
     """Seconds of one `deploy` with that many chip instances, kernels loaded: each one's accuracy and all else."""
     import insitu
     from insitu.flow.chain import capture
@@ -43,7 +43,7 @@ def deployed(model: Any, samples: int, instances: int, physics: str = "full") ->
 
     rng, graph = np.random.default_rng(0), capture(import_model(model))
     x, y = rng.standard_normal((samples, 1, 16, 16, 16), np.float32), rng.integers(0, 10, samples)
-    given: dict[str, Any] = {"data": {"x": x, "y": y}, "physics": physics, "instances": instances}
+    given: dict[str, Any] = {"data": {"x": x, "y": y}, "instances": instances}
     insitu.deploy(graph, "parametric-reram-adc8", data={"x": x[:4], "y": y[:4]}, instances=1)
     start = time.perf_counter()
     insitu.deploy(graph, "parametric-reram-adc8", **given)
@@ -70,8 +70,8 @@ def instances() -> dict[str, float]:
 def slopes(name: str = "") -> dict[str, float]:
     """Least-squares slopes over four doublings, all or one.
 
-    That of instances is of the time beyond what all share, which is the same call without physics: what is loaded,
-    quantized and compared once.  The slope of the whole call is below it.
+    That of instances is of those that join the first, which a call loads, quantizes, compares and explains once for:
+    the slope of the whole call is far below 1.
     """
     small = network(2)
     batch, layers = [64 << i for i in range(DOUBLINGS + 1)], [4 << i for i in range(DOUBLINGS + 1)]
@@ -85,9 +85,9 @@ def slopes(name: str = "") -> dict[str, float]:
 
 
 def beyond(model: Any, instances: list[int]) -> list[float]:
-    """Seconds that so many chip instances add to a call."""
-    shared = float(np.median([deployed(model, SAMPLES, 1, "ideal") for _ in range(3)]))
-    return [deployed(model, SAMPLES, n) - shared for n in instances]
+    """Seconds that so many chip instances more add to a call with one."""
+    one = float(np.median([deployed(model, SAMPLES, 1) for _ in range(3)]))
+    return [deployed(model, SAMPLES, 1 + n) - one for n in instances]
 
 
 def simulated(model: Any, samples: int) -> float:
