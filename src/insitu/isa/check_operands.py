@@ -156,8 +156,13 @@ def _placed(use: _Use) -> Iterator[Fault]:
         yield Fault("X5", use.where, f"in {_show(source)}, index {_show(index)}, out {_show(out)}")
     if use.elements["index"].name not in ("i32", "i64"):
         yield Fault("X5", use.where, f"index of {use.elements['index'].name}")
-    if use.elements["in"] != use.elements["out"]:
+    if use.elements["in"] != use.elements["out"] and not _packs(use.elements["in"], use.elements["out"]):
         yield Fault("V7", use.where, f"in {use.elements['in'].name}, out {use.elements['out'].name}")
+
+
+def _packs(source: Element, out: Element) -> bool:
+    """Whether bytes become elements that share bytes, of the same sign."""
+    return out.share > 1 and source.integer and (source.width, source.share) == (1, 1) and (source.lo < 0) == (out.lo < 0)
 
 
 def _scaled(use: _Use) -> Iterator[Fault]:

@@ -14,6 +14,8 @@ from insitu.sim.poly import Number, evaluate, number
 from insitu.sim.work import (
     active_rows,
     command_link,
+    bytes_of,
+    element_bits,
     element_bytes,
     host_values,
     passes_of,
@@ -97,7 +99,7 @@ def _of_a_run(section: Section) -> list[Number]:
 
 def tally(program: Program, chip: Chip, runs: Sequence[Sequence[Number]], *, reads: int | None = None) -> Counts:
     """Counts where command i of section s runs `runs[s][i]` times."""
-    widths = {symbol.name: element_bytes(symbol.dtype) for symbol in program.symbols}
+    widths = {symbol.name: element_bits(symbol.dtype) for symbol in program.symbols}
     layers: dict[str, dict[str, Number]] = {}
     tiles: dict[TileKey, Number] = {}
     for section, times in zip(program.sections, runs, strict=True):
@@ -150,7 +152,7 @@ def _own_label(section: Section, command: Command) -> str:
 def command_events(
     program: Program, section: Section, command: Command, chip: Chip, *, widths: Mapping[str, int], reads: int | None
 ) -> dict[str, Number]:
-    """The events of one execution; `widths` is bytes per element by symbol."""
+    """The events of one execution; `widths` is bits per element by symbol."""
     events: dict[str, Number] = {"commands": 0 if command.op in ENDS else 1}
     if command.op in CONTROL:
         return events
@@ -254,7 +256,7 @@ def _gemv_events(program: Program, section: Section, command: Command, widths: M
         "vectors": 1,
         "array_macs": weights,
         "macs": _useful_macs(program, binding),
-        "bank_read_bytes": weights * widths[held],
+        "bank_read_bytes": bytes_of(weights, widths[held]),
         "vector_operations": binding.cols,
     }
     return {event: n * value for event, value in per_vector.items()}

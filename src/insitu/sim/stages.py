@@ -12,7 +12,7 @@ from insitu.sim.counts import CONTROL, ENDS
 from insitu.sim.poly import whole
 from insitu.sim.work import (
     command_link,
-    element_bytes,
+    element_bits,
     host_values,
     passes_of,
     played_vectors,
@@ -92,7 +92,7 @@ class Units:
 
 def plan_section(program: Program, section: Section, chip: Chip, *, units: Units, reads: int | None) -> list[Plan]:
     """The plan of each command of a section; equal commands share one."""
-    widths = {symbol.name: element_bytes(symbol.dtype) for symbol in program.symbols}
+    widths = {symbol.name: element_bits(symbol.dtype) for symbol in program.symbols}
     known: dict[Command, Plan] = {}
     for command in section.code:
         if command not in known:
