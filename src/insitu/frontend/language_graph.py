@@ -20,6 +20,7 @@ from insitu.graph.rewrite import Builder
 from insitu.graph.types import TensorType
 
 CACHE_BITS = 8
+HALF = 16  # bits of caches that hold fp16 numbers
 MASK = -128.0  # what a softmax does not see beside others
 TABLES = ("rope_cos", "rope_sin", "local_cos", "local_sin", "mask", "local_mask", "position_rows")
 

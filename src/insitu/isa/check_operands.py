@@ -275,8 +275,11 @@ def _plain(post: Post) -> bool:
 
 
 def _holds(use: _Use, lo: int, hi: int) -> Iterator[Fault]:
-    if use.command.op in ("MVM", "MMA") and len(set(use.elements.values())) == 1 and not use.elements["out"].integer:
+    kinds = set(use.elements.values())
+    if use.command.op in ("MVM", "MMA") and len(kinds) == 1 and not use.elements["out"].integer:
         return  # sums of float products, rounded to their type
+    if use.command.op == "MMA" and [use.elements[n].name for n in ("a", "b", "out")] == ["f16", "f16", "f32"]:
+        return  # halves multiplied, sums kept wide
     if not use.elements["out"].holds(lo, hi):
         yield Fault("V2", use.where, f"results {lo}..{hi} in {use.elements['out'].name}")
     floats = [name for name, kind in use.elements.items() if not kind.integer]

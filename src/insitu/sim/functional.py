@@ -455,7 +455,7 @@ def _mma(machine: Machine, section: Section, command: Command, frame: Frame) -> 
     out, a, b = (operand_view(machine, section, command, i, frame) for i in (0, 1, 2))
     settings = section.vectors[int(command.args[3])]
     if out.dtype.kind == "f":
-        out[...] = float_product(a, b)
+        out[...] = float_product(a, b, out.dtype)
         return
     acc = (a.astype(np.float64) - settings.zero_a) @ (b.astype(np.float64) - settings.zero_b)
     _store(machine, section, settings, acc, out, frame)
