@@ -24,6 +24,7 @@ from insitu.flow.language import (
     LanguageDeployment,
     LanguageOptions,
     cache_bits_of,
+    check_cache,
     deploy_language,
     infeasible_result,
     pair_of,
@@ -74,6 +75,7 @@ def run_language(request: Request, prompt: Prompt) -> int:
         need = f"one chip: {load_chip_system(given.chip).chip}"
         raise UsageError(f"--chip {given.chip}", "a system of chips, which takes shapes", need)
     chip = load_chip(given.chip, overrides=given.sets or ())
+    check_cache(chip, options.cache_bits)
     place = local_path(given.model, offline=prompt.offline)
     model = load_language_model(given.model)
     if "head.w" not in model.weights:
@@ -169,7 +171,12 @@ def _language_lines(result: Result) -> list[str]:
     value = result.value
     rate, energy, first = (value(n) for n in ("tokens_per_s", "energy_per_token_j", "ttft_s"))
     shown = [quantity(v, unit) for v, unit in ((rate, "tokens/s"), (energy, "J"), (first, "s")) if v is not None]
-    lines = [f"Tokens        {shown[0]}, {shown[1]} each, the first after {shown[2]} (modelled)"]
+    caches = result.metrics["kv_cache_bytes"]
+    held = f"caches of {quantity(caches.value or 0, 'B')}: {caches.note}"
+    lines = [
+        f"Tokens        {shown[0]}, {shown[1]} each, the first after {shown[2]} (modelled)",
+        f"Memory        {held}",
+    ]
     for name, who in (("quantized", "ideal chip"), ("chip", "chip under physics")):
         perplexity = value(f"perplexity_{name}")
         if perplexity is not None:

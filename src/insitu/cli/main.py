@@ -201,12 +201,16 @@ def run(
     weight_bits: Annotated[
         float, typer.Option("--weight-bits", metavar="N", min=1, max=16, help="bits of a shape's weight: 8, 4 ...")
     ] = 8,
-    cache_bits: Annotated[
-        float,
+    cache: Annotated[
+        str,
         typer.Option(
-            "--cache-bits", "--kv-bits", metavar="N", min=1, max=16, help="bits of cached keys and values: 8, 4 ..."
+            "--kv",
+            "--kv-bits",
+            "--cache-bits",
+            metavar="TYPE",
+            help="cached keys and values: fp16, int8, int4 ..., or bits",
         ),
-    ] = 8,
+    ] = "int8",
     requests: Annotated[
         str, typer.Option("--requests", metavar="N@RATE", help="requests that a shape serves: 200@4 comes 4 a second")
     ] = "",
@@ -244,7 +248,7 @@ def run(
         calibrated=calibration, out=out,
         json=json,
     )  # fmt: skip
-    from insitu.cli.kinds import given, refuse_idle
+    from insitu.cli.kinds import cache_width, given, refuse_idle
 
     if model.startswith("shape:"):
         from insitu.cli import shape as shapes
@@ -253,8 +257,8 @@ def run(
         refuse_idle(typed, model, "a shape")
         limit = max_chips if given(typed, "max_chips") else 0
         options = ShapeOptions(
-            context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE), requests,
-            tokens, prompts_on, draft, seed=seed, page=page_tokens, tensor=tensor,
+            context or 2048, prompt_tokens, batch, weight_bits, cache_width(cache), limit, tuple(vs or BESIDE),
+            requests, tokens, prompts_on, draft, seed=seed, page=page_tokens, tensor=tensor,
         )  # fmt: skip
         return shapes.run(request, options)
     from insitu.frontend.load import is_language_model
@@ -264,7 +268,7 @@ def run(
 
         refuse_idle(typed, model, "a language model")
         asked = Prompt(
-            prompt or "", tokens, temperature, top_p, context or 256, offline, cache_bits, draft, draft_chip
+            prompt or "", tokens, temperature, top_p, context or 256, offline, cache_width(cache), draft, draft_chip
         )  # fmt: skip
         return run_language(request, asked)
     refuse_idle(typed, model, "a network")

@@ -50,7 +50,7 @@ class _Halves:
         if value in self.wanted:
             return
         node = self.graph.producer(value)
-        if self._caches(node):
+        if node is not None and self._caches(node):
             self.wanted[value] = value
             self.want(node.inputs[2])
             for name in (value, node.inputs[0]):
@@ -119,8 +119,10 @@ class _Halves:
 
     def _scaling(self, value: str, quant: QuantSpec, dtype: str) -> Sequence[str]:
         names = f"{value}.scale", f"{value}.zero"
-        element = {"i": np.int8, "u": np.uint8}[dtype[0]] if dtype[1:] == "8" else {"i": np.int16, "u": np.uint16}[dtype[0]]
-        self.constants[names[0]] = np.float32(quant.scale[0]).reshape(())
+        element = (
+            {"i": np.int8, "u": np.uint8}[dtype[0]] if dtype[1:] == "8" else {"i": np.int16, "u": np.uint16}[dtype[0]]
+        )
+        self.constants[names[0]] = np.asarray(quant.scale[0], np.float32)
         self.constants[names[1]] = np.asarray(quant.zero_point, element)
         self.types[names[0]], self.types[names[1]] = TensorType((), "f32"), TensorType((), dtype)
         return names

@@ -18,12 +18,13 @@ from insitu.circuit.effects import Physics
 from insitu.compiler.pipeline import compile_graph
 from insitu.flow import check, figures
 from insitu.frontend.language import LanguageModel
-from insitu.frontend.language_graph import text_graph
+from insitu.frontend.language_graph import HALF, text_graph
 from insitu.frontend.load import load_language_model, local_path
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph
 from insitu.graph.ops.macs import macs
 from insitu.isa.check import check_program
+from insitu.isa.elements import element
 from insitu.isa.program import Program
 from insitu.llm.build import Prepared, prepare
 from insitu.llm.generate import Sampling, Token, fed, generate, generate_batch, room_of
@@ -201,6 +202,7 @@ def deploy_language(
     if tokenizer is None:
         place = Path("" if isinstance(model, LanguageModel) else local_path(model))
         tokenizer = read_tokenizer(place, source.arch.vocab)
+    check_cache(chip, cache_bits_of(options.cache_bits))
     progress("calibrate", 0, 1)
     ids, origin = calibration_texts(source, tokenizer, calib, seed=options.seed)
     prepared = prepare(source, chip, ids, cache_bits=cache_bits_of(options.cache_bits))
@@ -215,10 +217,18 @@ def deploy_language(
 
 def cache_bits_of(bits: float) -> int:
     """Widths that a compiled cache may have."""
-    if bits not in (2, 3, 4, 5, 6, 7, 8):
-        need = "a whole number from 2 to 8: products of attention take keys and values of 8 bits, for sums have 32"
-        raise UsageError("--cache-bits", f"{bits:g} in a compiled program", need)
+    if bits not in (2, 3, 4, 5, 6, 7, 8, HALF):
+        need = "int2 to int8, or fp16: products of attention take codes of 8 bits, for sums have 32"
+        raise UsageError("--kv", f"{bits:g} bits in a compiled program", need)
     return int(bits)
+
+
+def check_cache(chip: Chip, bits: int) -> None:
+    """Raises UsageError where a chip is to keep fp16 numbers, and computes with codes only."""
+    if bits == HALF and not chip.capabilities.floats:
+        ways = ["--kv int8", "--chip dcim-28nm-fp16", "--set capabilities.floats=true --set core.vector.format=fp16"]
+        raise UsageError("--kv fp16", f"{chip.name}, whose vector units compute with codes only",
+                         "a chip with capability floats", try_=ways)  # fmt: skip
 
 
 def calibration_texts(
@@ -269,7 +279,7 @@ def _rates(deployed: LanguageDeployment, cost: figures.Cost, prompt: int) -> dic
     if whole:
         timed = figures.cost(deployed.text(prompt)[0], deployed.chip).timing.latency
     bits = deployed.prepared.cache_bits
-    held = sum(deployed.step_graph.type(s.input).count() for s in deployed.step_graph.states)
+    form = "fp16" if bits == HALF else f"{bits}-bit"
     return {
         "tokens_per_s": Metric("tokens_per_s", rate, "1/s", "modelled", note),
         "energy_per_token_j": Metric("energy_per_token_j", spent.value, "J", "modelled", note),
@@ -281,9 +291,19 @@ def _rates(deployed: LanguageDeployment, cost: figures.Cost, prompt: int) -> dic
             f"a prompt of {prompt} tokens {'as one text' if whole else 'token by token'}",
         ),
         "kv_cache_bytes": Metric(
-            "kv_cache_bytes", float(held), "B", "measured", f"{bits}-bit keys and values in bytes, {room} tokens"
+            "kv_cache_bytes",
+            float(cache_bytes(deployed.step)),
+            "B",
+            "measured",
+            f"{form} keys and values, {room} tokens",
         ),
     }
+
+
+def cache_bytes(program: Program) -> int:
+    """Bytes of memory that a step program's states take."""
+    kinds = ((element(s.dtype), s.count) for s in program.symbols if s.kind == "state")
+    return sum(kind.bytes(count) for kind, count in kinds if kind)
 
 
 def _scores(scores: Mapping[str, Score]) -> dict[str, Metric]:

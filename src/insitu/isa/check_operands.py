@@ -162,7 +162,9 @@ def _placed(use: _Use) -> Iterator[Fault]:
 
 def _packs(source: Element, out: Element) -> bool:
     """Whether bytes become elements that share bytes, of the same sign."""
-    return out.share > 1 and source.integer and (source.width, source.share) == (1, 1) and (source.lo < 0) == (out.lo < 0)
+    return (
+        out.share > 1 and source.integer and (source.width, source.share) == (1, 1) and (source.lo < 0) == (out.lo < 0)
+    )
 
 
 def _scaled(use: _Use) -> Iterator[Fault]:

@@ -179,7 +179,7 @@ def result_dtype(name: str, dtype: str) -> str:
     return "bool" if name in TRUTH else "i64" if name.startswith("arg") else dtype
 
 
-def dot(a: Array, b: Array, to: npt.DTypeLike = None) -> Array:
+def dot(a: Array, b: Array, to: npt.DTypeLike | None = None) -> Array:
     """Sum over k of a[.., m, k] * b[.., k, n], exact and rounded once to the operands' float type, or to `to`.
 
     A float64 product decides all elements whose rounding its error bound cannot change; the others are summed exactly.

@@ -13,8 +13,8 @@ from insitu.isa.setup import setup_length
 from insitu.sim.poly import Number, evaluate, number
 from insitu.sim.work import (
     active_rows,
-    command_link,
     bytes_of,
+    command_link,
     element_bits,
     element_bytes,
     host_values,

@@ -111,7 +111,7 @@ NUMBERS: Mapping[str, Callable[[Numbers], None]] = {
 }  # fmt: skip
 
 
-def float_product(a: Array, b: Array, to: npt.DTypeLike = None) -> Array:
+def float_product(a: Array, b: Array, to: npt.DTypeLike | None = None) -> Array:
     """Two matrices of numbers, or stacks of them: sums exact, rounded once to `to` (their own type without it)."""
     return vector.dot(a, b, to)
 
