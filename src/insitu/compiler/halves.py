@@ -18,7 +18,7 @@ from insitu.graph.graph import Attr, Graph, Node
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
 
-MOVES = ("Reshape", "Transpose")
+MOVES = ("Reshape", "Transpose", "Gather")  # Gather: of pages of a cache
 
 
 def halved(graph: Graph) -> Graph:
@@ -73,7 +73,7 @@ class _Halves:
         if half is None or node.op not in MOVES or self._others_read(node.output):
             yield node
         if half is not None and node.op in MOVES:
-            yield Node(f"{node.name}.half", node.op, (self.wanted[node.inputs[0]],), (half,), node.attrs)
+            yield replace(node, name=half, inputs=(self.wanted[node.inputs[0]], *node.inputs[1:]), outputs=(half,))
         elif half is not None:
             yield from self._numbers(node.output, half)
 

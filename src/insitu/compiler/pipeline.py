@@ -26,7 +26,7 @@ from insitu.compiler.schedule import sections, sync_edges
 from insitu.compiler.setup import set_up
 from insitu.compiler.share import share_tasks
 from insitu.compiler.spare import memory_macros, spare_bytes
-from insitu.compiler.storage import Block, Storage, allocate, lay_out, packed_states, split_pads
+from insitu.compiler.storage import Block, Storage, allocate, lay_out, packed_values, split_pads
 from insitu.compiler.tile import weight_nodes
 from insitu.graph.graph import Graph, Node, State
 from insitu.graph.ops.float import is_plain
@@ -214,7 +214,7 @@ def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple
     for index, task in enumerate(emitter.tasks):
         for symbol in task.reads | task.writes:
             touched.setdefault(symbol, []).append(index)
-    packed = packed_states(graph)
+    packed = packed_values(graph)
     fresh = [_value_symbol(graph, storage, v, packed) for v in storage.counts if v not in graph.constants]
     fresh += [Symbol(n, "scratch", SPACE, dtype, count, 0) for n, (dtype, count) in emitter.scratch.items()]
     for name, weight in emitter.tables.items():

@@ -84,14 +84,16 @@ def in_place(graph: Graph) -> frozenset[str]:
     )
 
 
-def packed_states(graph: Graph) -> dict[str, str]:
-    """States of at most 4 bits that share bytes, and their element types: those whose entries a Scatter replaces."""
+def packed_values(graph: Graph) -> dict[str, str]:
+    """States of at most 4 bits whose entries a Scatter replaces, and what is gathered of them: packed element types."""
     inside, found = in_place(graph), dict[str, str]()
     for node in graph.nodes:
         quant = graph.type(node.inputs[0]).quant if node.name in inside else None
         dtype = packed_type(quant.bits, signed=quant.lo < 0) if quant else ""
         if dtype:
-            found[node.inputs[0]] = dtype
+            found[node.inputs[0]] = found[node.output] = dtype
+        elif node.op in (*RESHAPES, "Gather") and node.inputs[0] in found:
+            found[node.output] = found[node.inputs[0]]
     return found
 
 

@@ -19,7 +19,7 @@ from insitu.compiler.halves import halved
 from insitu.compiler.plan import LayerPlan, QuantPlan
 from insitu.compiler.quantize import CONSTANT_BITS, quantize
 from insitu.frontend.language import Array, LanguageModel
-from insitu.frontend.language_graph import CACHE_BITS, HALF, TABLES, step_graph, text_graph
+from insitu.frontend.language_graph import CACHE_BITS, HALF, TABLES, Paging, step_graph, text_graph
 from insitu.graph.graph import Graph
 from insitu.graph.verify import verify
 from insitu.llm.smooth import smoothed
@@ -44,9 +44,9 @@ class Prepared:
         graph = text_graph(self.model, tokens, cache_bits=self.cache_bits)
         return _quantized(captured(graph, self.chip), self.chip, self.plan, self.cache_bits)
 
-    def step(self, context: int) -> Graph:
-        """The quantized graph of one token after at most context - 1 others."""
-        graph = captured(step_graph(self.model, context, cache_bits=self.cache_bits), self.chip)
+    def step(self, context: int, paging: Paging | None = None) -> Graph:
+        """The quantized graph of one token after at most context - 1 others; with `paging` of one of each lane."""
+        graph = captured(step_graph(self.model, context, cache_bits=self.cache_bits, paging=paging), self.chip)
         return _quantized(graph, self.chip, step_plan(self.plan, graph), self.cache_bits)
 
 
@@ -87,7 +87,7 @@ def step_plan(plan: QuantPlan, graph: Graph) -> QuantPlan:
         if node.op == "Gather" and node.inputs[0] in TABLES:
             spec = constant_spec(graph.constants[node.inputs[0]])
             values[node.output] = spec
-        elif node.op == "Reshape" and node.inputs[0] in values and node.output not in values:
+        elif node.op in ("Reshape", "Transpose", "Gather") and node.inputs[0] in values and node.output not in values:
             values[node.output] = values[node.inputs[0]]
         elif node.op == "Scatter":
             values[node.output] = values[node.inputs[0]] = values[node.inputs[2]]
