@@ -7,11 +7,13 @@ import typer
 from insitu.base.errors import UsageError
 
 EVERY = frozenset(("model", "chip", "set_", "seed", "max_chips", "out", "json"))
-SPOKEN = frozenset(("prompt", "tokens", "temperature", "top_p", "context", "offline", "draft_chip"))
+SPOKEN = frozenset(("prompt", "tokens", "temperature", "top_p", "context", "offline", "draft_chip", "pool_pages"))
 SHAPED = frozenset(
     ("batch", "prompt_tokens", "weight_bits", "cache", "requests", "prompts_on", "draft", "page_tokens", "tensor")
 )
-LANGUAGE = EVERY | SPOKEN | {"cache", "draft", "data", "calib", "physics", "samples", "calibration"}
+LANGUAGE = (
+    EVERY | SPOKEN | {"cache", "draft", "page_tokens", "batch", "data", "calib", "physics", "samples", "calibration"}
+)
 SHAPE = EVERY | SHAPED | {"tokens", "context", "vs"}
 KINDS = {"a shape": SHAPE, "a language model": LANGUAGE}
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.errors import DataError
+from insitu.graph.graph import Graph
 from insitu.llm.score import log_softmax
 from insitu.runtime.session import Session
 
@@ -73,8 +74,15 @@ def room_of(session: Session) -> int:
     """Tokens that the caches hold."""
     graph = session.graph
     if "slot" in graph.inputs:
-        return int(graph.meta["context"])
+        return setting(graph, "context")
     return int(graph.type(graph.states[0].input).sizes()[2])
+
+
+def setting(graph: Graph, name: str) -> int:
+    """A number of a paged step graph: context, page_tokens, pool_pages or lanes."""
+    value = graph.meta[name]
+    assert isinstance(value, int), name
+    return value
 
 
 def fed(session: Session, tokens: Sequence[int], position: int) -> Array:
@@ -91,7 +99,7 @@ def fed(session: Session, tokens: Sequence[int], position: int) -> Array:
 def _first_lane(session: Session, codes: dict[str, npt.NDArray[np.int64]], position: int) -> dict[str, Any]:
     """One token for the first lane, whose pages are the first ones in order; the others have none."""
     graph, samples = session.graph, len(codes["ids"])
-    page, count = int(graph.meta["page_tokens"]), int(graph.meta["pool_pages"])
+    page, count = setting(graph, "page_tokens"), setting(graph, "pool_pages")
     if position >= (count - 1) * page:
         need = f"{(count - 1) * page}, what a pool of {count - 1} pages of {page} tokens holds"
         raise DataError("text", f"{position + 1} tokens", need, try_=["--pool-pages N"])

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from insitu.base.errors import DataError
 from insitu.graph.graph import Graph
-from insitu.llm.generate import Sampling, Token, chosen, room_of
+from insitu.llm.generate import Sampling, Token, chosen, room_of, setting
 from insitu.runtime.session import Session
 
 Ints = npt.NDArray[np.int64]
@@ -42,10 +42,10 @@ class Pool:
     @classmethod
     def of(cls, graph: Graph) -> Pool:
         """The empty pool of a paged step graph."""
-        lanes, count = int(graph.meta["lanes"]), int(graph.meta["pool_pages"])
+        lanes, count = setting(graph, "lanes"), setting(graph, "pool_pages")
         each = graph.type("pages").count() // lanes
         tables = np.zeros((lanes, each), np.int64)
-        return cls(int(graph.meta["page_tokens"]), count, tables, list(range(count - 1, 0, -1)))
+        return cls(setting(graph, "page_tokens"), count, tables, list(range(count - 1, 0, -1)))
 
     @property
     def used(self) -> int:
