@@ -1,4 +1,4 @@
-"""Caches in pages: the tokens of each sequence are those it has alone, pages come back, a pool that is too small says so."""
+"""Caches in pages: each sequence says what it says alone, pages come back, a pool that is too small says so."""
 
 from __future__ import annotations
 
