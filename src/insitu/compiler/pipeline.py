@@ -128,7 +128,7 @@ def emit(
         values={v: at for v, at in storage.locations.items() if v not in graph.constants},
         sizes=dict(sizes),
         spaces=used,
-        meta=_facts(source, mapping),
+        meta={**_facts(source, mapping), **({"products": emitter.products} if emitter.products else {})},
     )
 
 

@@ -229,6 +229,7 @@ _CHECKS: Mapping[str, Callable[[_Use], Iterator[Fault]]] = {
     "MVM": _mvm,
     "GEMV": _mvm,
     "MMA": _mma,
+    "AMM": _mma,
     "REQ": _elementwise,
     "ADD": _elementwise,
     "MUL": _elementwise,

@@ -329,6 +329,7 @@ EXECUTE: Mapping[str, Callable[[Machine, Command, Named], None]] = {
     "MVM": _mvm,
     "GEMV": _gemv,
     "MMA": _mma,
+    "AMM": _mma,
     "REQ": _requantize,
     "ADD": _add,
     "MUL": _mul,

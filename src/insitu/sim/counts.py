@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
+from insitu.arch import stored
 from insitu.arch.spec import Chip
 from insitu.isa.calls import written_out
 from insitu.isa.program import Binding, Command, Program, Section
@@ -13,6 +14,7 @@ from insitu.isa.setup import setup_length
 from insitu.sim.poly import Number, evaluate, number
 from insitu.sim.work import (
     active_rows,
+    array_product,
     bytes_of,
     command_link,
     element_bits,
@@ -35,6 +37,7 @@ EVENTS = (
     "cell_operations",  # cells active in the array operations
     "macs",  # multiply-accumulates of weight layers, as the network counts them
     "mma_macs",  # multiply-accumulates of two run-time operands, on the vector unit
+    "stored_macs",  # of two run-time operands with one of them written into arrays
     "dac_drives",  # one row driven with one input code (all its passes), one read
     "adc_conversions",  # one slice of one column of a tile, one input pass, one read
     "shift_adds",  # additions that join the conversions of one column of a tile to one number
@@ -168,7 +171,9 @@ def command_events(
         return events | _gemv_events(program, section, command, widths)
     if command.op == "DMA" and command_link(program, section, command) is not None:
         events["link_bytes"] = read
-    work = vector_work(section, command)
+    if command.op == "AMM":
+        return events | stored.events(array_product(section, command, chip), chip)
+    work = vector_work(section, command, chip)
     return events | {"vector_operations": work, "mma_macs": work if command.op == "MMA" else 0}
 
 

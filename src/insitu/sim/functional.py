@@ -638,12 +638,12 @@ Operation = Callable[[Machine, Section, Command, Frame], None]
 OPERATIONS: dict[str, Operation] = {
     "WLOAD": _load_weights, "LUTLD": _load_table,
     "SETD": _set_descriptor, "MVM": _mvm, "GEMV": _mvm,
-    "MMA": _mma, "REQ": _rescale, "ADD": _binary, "MUL": _binary, "MAX": _reduce, "SUM": _reduce,
+    "MMA": _mma, "AMM": _mma, "REQ": _rescale, "ADD": _binary, "MUL": _binary, "MAX": _reduce, "SUM": _reduce,
     "SOFTMAX": _softmax, "LUT": _lut, "FILL": _fill, "DMA": _copy, "ACC": _accumulate,
     "HOST": _host, **dict.fromkeys(NUMBERS, _numbers),
 }  # fmt: skip
 READS = {
-    "MVM": 1, "MMA": 2, "REQ": 1, "ADD": 2, "MUL": 2, "MAX": 1, "SUM": 1, "SOFTMAX": 1, "LUT": 1, "DMA": 1,
+    "MVM": 1, "MMA": 2, "AMM": 2, "REQ": 1, "ADD": 2, "MUL": 2, "MAX": 1, "SUM": 1, "SOFTMAX": 1, "LUT": 1, "DMA": 1,
     "V1": 1, "V2": 2, "SEL": 3, "RED": 1, "CVT": 1, "GATHER": 2, "SCATTER": 2,
     "GEMV": 2, "Q": 3, "DQ": 3,
 }  # fmt: skip

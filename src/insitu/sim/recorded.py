@@ -316,5 +316,6 @@ def _scatter(machine: base.Machine, section: Section, command: Command, frame: b
 
 RULES: Mapping[str, Callable[[base.Machine, Section, Command, base.Frame], Step | None]] = {
     "ADD": _elementwise, "MUL": _elementwise, "REQ": _elementwise, "DMA": _copy, "LUT": _table, "SUM": _sum,
-    "MMA": _product, "SOFTMAX": _softmax, "MVM": _matrix, "GEMV": _matrix, "GATHER": _gather, "SCATTER": _scatter,
+    "MMA": _product, "AMM": _product, "SOFTMAX": _softmax, "MVM": _matrix, "GEMV": _matrix, "GATHER": _gather,
+    "SCATTER": _scatter,
 }  # fmt: skip

@@ -7,9 +7,11 @@ from functools import cache
 from math import ceil, prod
 
 from insitu.arch.spec import Chip
+from insitu.arch.stored import Product, dealt, events
 from insitu.base.errors import ProgramError
 from insitu.isa.program import Binding, Command, Descriptor, Program, Section, Size, Tile
 from insitu.isa.setup import MEASURED
+from insitu.isa.stored import stored_product
 from insitu.isa.table import instruction
 from insitu.sim.poly import Number, Poly, number, product
 
@@ -83,7 +85,14 @@ def _host_traffic(section: Section, command: Command, widths: Mapping[str, int])
     return read, read, written
 
 
-def vector_work(section: Section, command: Command) -> Number:
+def array_product(section: Section, command: Command, chip: Chip) -> Product:
+    """What an AMM writes into cells and drives through them, dealt out over its macros."""
+    a, b = (section.descriptors[int(i)] for i in command.args[1:3])
+    settings = section.vectors[int(command.args[3])]
+    return dealt(stored_product(a, b, settings), chip, settings.macros[1])
+
+
+def vector_work(section: Section, command: Command, chip: Chip) -> Number:
     """Lane operations of a vector command or, per input vector, of what follows an MVM's readout."""
     if command.op in ("HOST", "PRED", "SETD"):
         return 0
@@ -93,6 +102,8 @@ def vector_work(section: Section, command: Command) -> Number:
             return sum(tile.cols for tile in section.bindings[int(command.args[2])].tiles)
         case "GEMV":
             return section.bindings[int(command.args[3])].cols
+        case "AMM":
+            return events(array_product(section, command, chip), chip)["vector_operations"]
         case "MMA":
             return product(out.sizes) * number(sources[0].sizes[-1])
         case "MAX" | "SUM" | "RED":
