@@ -111,24 +111,35 @@ class Way:
     """One way to multiply: seconds on its units, and joules with what leaks meanwhile; both move the same bytes."""
 
     seconds: float
-    joules: float
+    dynamic: float
+    leaked: float
+
+    @property
+    def joules(self) -> float:
+        """All joules."""
+        return self.dynamic + self.leaked
+
+    def to_json(self, times: float = 1) -> dict[str, float]:
+        """Seconds and joules of so many."""
+        return {"seconds": self.seconds * times, "joules": self.joules * times}
 
 
-def on_vector_unit(product: Product, chip: Chip) -> Way:
-    """All multiply-accumulates on the lanes of one core."""
-    lanes = -(-product.macs // chip.core.vector.lanes) / chip.chip.clock
-    return Way(lanes, product.macs * _joules(chip)["vector_op"] + lanes * _leakage(chip))
+def on_vector_unit(product: Product, chip: Chip, *, lanes: int = 0, chips: float = 1) -> Way:
+    """All multiply-accumulates on `lanes` (those of one core), while `chips` leak."""
+    lanes = lanes or chip.core.vector.lanes
+    seconds = -(-product.macs // lanes) / chip.chip.clock
+    return Way(seconds, product.macs * _joules(chip)["vector_op"], seconds * _leakage(chip) * chips)
 
 
-def in_arrays(product: Product, chip: Chip, macros: int) -> Way:
+def in_arrays(product: Product, chip: Chip, macros: int, *, lanes: int = 0, chips: float = 1) -> Way:
     """One operand written, the other driven through it; lanes take the sums."""
     product = dealt(product, chip, macros)
     found, cost = events(product, chip), _joules(chip)
-    lanes = -(-found["vector_operations"] // chip.core.vector.lanes) / chip.chip.clock
+    sums = -(-found["vector_operations"] // (lanes or chip.core.vector.lanes)) / chip.chip.clock
     spent = {"weight_bits": "weight_bits", "array_macs": "mac", "dac_drives": "dac", "vector_operations": "vector_op"}
     joules = sum(found[event] * cost[component] for event, component in spent.items())
-    seconds = macro_seconds(product, chip, macros) + lanes
-    return Way(seconds, joules + seconds * _leakage(chip))
+    seconds = macro_seconds(product, chip, macros) + sums
+    return Way(seconds, joules, seconds * _leakage(chip) * chips)
 
 
 def _leakage(chip: Chip) -> float:

@@ -237,6 +237,20 @@ def _language_lines(result: Result) -> list[str]:
     return lines
 
 
+def _attention_lines(result: Result) -> list[str]:
+    """Where keys and values are written into arrays, and what both ways take."""
+    parts: list[str] = []
+    for name, found in result.extra.get("attention", {}).items():
+        if found["products"]:
+            lanes, arrays = (
+                f"{quantity(found[way]['seconds'], 's')}, {quantity(found[way]['joules'], 'J')}"
+                for way in ("vector_unit", "arrays")
+            )
+            known = "" if not any(r["arrays"] for r in found["rows"]) else f", all in arrays {arrays}"
+            parts.append(f"{name} {found['in_arrays']} of {found['products']} in arrays (all on lanes {lanes}{known})")
+    return [f"Attention     {'; '.join(parts)}"] if parts else []
+
+
 def _pair_line(pair: dict[str, Any]) -> str:
     same = "the same tokens" if pair["same_tokens"] else "other tokens"
     return (
@@ -251,6 +265,7 @@ def _say(result: Result, as_json: bool, spoken: dict[str, Any], pair: dict[str, 
         console.put_json({**result.to_json(), "generated": spoken or None, "speculative": pair})
     else:
         lines, more = summary_lines(result), [_pair_line(pair)] if pair else []
+        more = [*_attention_lines(result), *more]
         more += [_pages_line(spoken["pages"])] if "pages" in spoken else []
         console.put("\n".join([*lines[:2], *_language_lines(result), *more, *lines[2:]] if result.fits else lines))
     if not result.fits:

@@ -6,7 +6,7 @@ macros without weights take them, of the core that multiplies.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -37,8 +37,8 @@ def chosen(emitter: Emitter, node: Node, op: Op, core: int) -> Op:
     fact: dict[str, Any] = {
         "node": node.name, "where": "arrays" if wins else "vector unit", "uses": product.vectors * 1.0,
         "macros": count if fits else 0, "macs": product.macs * times,
-        "vector_unit": {n: v * times for n, v in asdict(lanes).items()},
-        "arrays": {n: v * times for n, v in asdict(arrays).items()} if arrays else None,
+        "vector_unit": lanes.to_json(times),
+        "arrays": arrays.to_json(times) if arrays else None,
     }  # fmt: skip
     emitter.products.append(fact)
     if not wins:

@@ -287,11 +287,29 @@ def result_of(
     metrics = {**cost.metrics, **_rates(deployed, cost, len(prompt)), **_scores(scores or {})}
     steps = sum(macs(graph, n) for n in graph.nodes)
     facts = ModelFacts(deployed.model.name, deployed.model.parameters, steps)
+    extra = {**cost.extra, "attention": _attention(deployed, len(prompt))}
     return Result(
         model=facts, chip=chip.name, seed=deployed.options.seed, calibration=deployed.calibration, bit_exact=exact,
         coverage=Coverage(figures.array_share(graph), step.meta.get("host_ops", {})), metrics=metrics,
-        layers=figures.layers(graph, {}, cost), extra=cost.extra,
+        layers=figures.layers(graph, {}, cost), extra=extra,
     )  # fmt: skip
+
+
+def _attention(deployed: LanguageDeployment, prompt: int) -> dict[str, Any]:
+    """Where products of attention go in a step and in the prompt as one text, with both figures of all of them."""
+    programs = {"step": deployed.step}
+    programs |= {"prompt": deployed.text(prompt)[0]} if deployed.holds(prompt) else {}
+    found: dict[str, Any] = {}
+    for name, program in programs.items():
+        rows: list[dict[str, Any]] = program.meta.get("products", [])
+        inside = [r for r in rows if r["where"] == "arrays"]
+        found[name] = {
+            "products": len(rows), "in_arrays": len(inside),
+            "uses": max((r["uses"] for r in rows), default=0.0), "rows": rows,
+            **{way: {unit: sum(r[way][unit] for r in rows if r[way]) for unit in ("seconds", "joules")}
+               for way in ("vector_unit", "arrays")},
+        }  # fmt: skip
+    return found
 
 
 def _rates(deployed: LanguageDeployment, cost: figures.Cost, prompt: int) -> dict[str, Metric]:
