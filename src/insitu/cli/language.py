@@ -262,7 +262,8 @@ def _pair_line(pair: dict[str, Any]) -> str:
 
 def _say(result: Result, as_json: bool, spoken: dict[str, Any], pair: dict[str, Any] | None = None) -> int:
     if as_json:
-        console.put_json({**result.to_json(), "generated": spoken or None, "speculative": pair})
+        shown = {"attention": result.extra.get("attention"), "generated": spoken or None, "speculative": pair}
+        console.put_json({**result.to_json(), **shown})
     else:
         lines, more = summary_lines(result), [_pair_line(pair)] if pair else []
         more = [*_attention_lines(result), *more]
