@@ -5,6 +5,9 @@ python tools/acceptance_language.py stories digital          teacher-forced on t
 python tools/acceptance_language.py stories shifts           the same with scales that are powers of two
 python tools/acceptance_language.py stories physics          three instances of the SONOS chip, full physics
 python tools/acceptance_language.py stories cache            keys and values of 4 bits, and of 6
+python tools/acceptance_language.py stories caches         fp16, int8 and int4 keys and values, bytes and perplexity
+python tools/acceptance_language.py stories pages          sequences of several lengths in one pool of pages
+python tools/acceptance_language.py stories attention      a prompt's attention on lanes and in arrays
 python tools/acceptance_language.py stories pair             a draft on the analog chip for the digital one
 python tools/acceptance_language.py systems                  every system of chips with a shape, by one command
 python tools/acceptance_language.py families                 every family with random weights
@@ -27,7 +30,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = 30
-DIGITAL, ANALOG = "dcim-28nm", "parametric-sonos-adc12"
+DIGITAL, ANALOG, HALVES = "dcim-28nm", "parametric-sonos-adc12", "dcim-28nm-fp16"
 
 
 def shared() -> Path:
@@ -89,6 +92,75 @@ def cache() -> dict[str, Any]:
         **{f"worse_{bits}_bits": s.worse for bits, s in found.items()},
         **{f"top1_{bits}_bits": s.agreement for bits, s in found.items()}, "mismatches": check.mismatches,
     }  # fmt: skip
+
+
+def caches() -> dict[str, Any]:
+    """Ten texts with each type of cache: what it costs and takes, and mismatches of its steps."""
+    from insitu.flow.language import cache_bytes
+    from insitu.sim.counts import count
+
+    shown: dict[str, Any] = {"mismatches": 0}
+    for name, bits, chip in (("fp16", 16, HALVES), ("int8", 8, DIGITAL), ("int4", 4, DIGITAL), ("int2", 2, DIGITAL)):
+        made = deployed(chip, cache_bits=bits)
+        found, checked = made.score(texts(made)[:10]), made.check([1, 403, 407, 261, 378, 432, 322, 261])
+        read = count(made.step, made.chip).total["ram_read_bytes"]
+        held = cache_bytes(made.step)
+        shown |= {f"worse_{name}": found.worse, f"top1_{name}": found.agreement, f"bytes_{name}": held}
+        shown[f"ram_read_bytes_{name}"] = read
+        shown["mismatches"] += checked.mismatches
+    shown["packed"] = shown["bytes_int4"] / shown["bytes_int8"]
+    return shown
+
+
+def pages() -> dict[str, Any]:
+    """Six prompts of 1 to 40 tokens in three lanes, of each type of cache: tokens against those of each alone."""
+    from insitu.arch.load import load_chip
+    from insitu.base.errors import DataError
+    from insitu.flow.language import LanguageOptions, cache_bytes, deploy_language
+    from insitu.llm.pages import Pool
+
+    shown: dict[str, Any] = {"sequences": 0, "equal": 0, "mismatches": 0, "refused": 0}
+    for bits, chip in ((16, HALVES), (8, DIGITAL), (4, DIGITAL)):
+        own, paged = (deploy_language(shared() / "stories260k", load_chip(chip), options=LanguageOptions(
+            context=96, cache_bits=bits, page_tokens=p, pool_pages=11 if p else 0, lanes=3 if p else 1)) for p in (0, 8)
+        )  # fmt: skip
+        prompts = [[int(t) for t in text[:n]] for text, n in zip(texts(own), (5, 40, 1, 17, 8, 33), strict=False)]
+        pool, found = Pool.of(paged.step_graph), {n: [] for n in range(len(prompts))}
+        for number, token in paged.generate_paged(prompts, count=40, pool=pool):
+            found[number].append(token.id)
+        alone = [[t.id for t in own.generate(p, count=40)] for p in prompts]
+        shown["sequences"] += len(prompts)
+        shown["equal"] += sum(found[n] == tokens for n, tokens in enumerate(alone))
+        shown["mismatches"] += paged.check([1, 403, 407, 261, 378]).mismatches
+        shown |= {"peak_pages": pool.peak, "pool_pages": pool.count - 1,
+                  "bytes_over_own_caches": cache_bytes(paged.step) / (3 * cache_bytes(own.step))}  # fmt: skip
+        try:
+            list(paged.generate_paged([[1] * 70], count=40))
+        except DataError as error:
+            shown["refused"] += "11 pages" in str(error)
+    return shown
+
+
+def attention() -> dict[str, Any]:
+    """The same 96 tokens on a chip that writes its arrays while it runs and on one that does not."""
+    from insitu.flow import figures
+    from insitu.flow.check import compare
+    from insitu.runtime.session import Session
+    from insitu.sim.counts import count
+
+    shown: dict[str, Any] = {}
+    for name, overrides in (("arrays", ()), ("lanes", ("capabilities.wload=false",))):
+        made = deployed(DIGITAL, *overrides)
+        program, graph = made.text(96)
+        cost, total = figures.cost(program, made.chip), count(program, made.chip).total
+        shown |= {f"latency_{name}": cost.timing.latency, f"energy_{name}": cost.metrics["energy_j"].value,
+                  f"in_{name}": total["stored_macs"] / (total["stored_macs"] + total["mma_macs"])}  # fmt: skip
+        if name == "arrays":
+            ids = np.asarray([text[:96] for text in texts(made) if len(text) >= 96][:2], np.int64)
+            checked = compare(Session(program, graph=graph), {"ids": ids[:, None]})
+            shown |= {"mismatches": checked.mismatches, "checked_values": checked.checked_values}
+    return {**shown, "time": shown["latency_arrays"] / shown["latency_lanes"],
+            "energy": shown["energy_arrays"] / shown["energy_lanes"]}  # fmt: skip
 
 
 def pair() -> dict[str, Any]:
@@ -201,6 +273,7 @@ def main() -> int:
     makers = {
         ("stories", "float"): float_text, ("stories", "digital"): digital, ("stories", "physics"): physics,
         ("stories", "shifts"): lambda: digital("capabilities.scales=power_of_two"), ("stories", "cache"): cache,
+        ("stories", "caches"): caches, ("stories", "pages"): pages, ("stories", "attention"): attention,
         ("stories", "pair"): pair, ("systems",): systems, ("families",): families, ("broken",): broken,
         ("shapes",): shapes,
     }  # fmt: skip

@@ -234,6 +234,13 @@ def test_sound_programs_pass(name: str) -> None:
     check_program(SOUND[name]())
 
 
+def stored(**change: Any) -> Program:
+    """A product whose second operand goes into cells."""
+    settings = Vector(post=Post(lo=-128, hi=127), label="a", macros=(0, 2), bits=8)
+    return section(code(vectors(), "AMM d5, d4, d6, v0\nHALT"), vectors=(replace(settings, **change),))
+
+
+HELD = Binding("held", "m", "", 2, 1, 0, (Tile(1, 0, 2, 0, 1, 1, 0),))
 VECTOR = vectors().sections[0].vectors[0]
 CONSUME = SECOND.split("code")[1]
 LOOP4 = "LOOP 4\nMVM d1, d0, b0\nSIG t0\nENDL\n"
@@ -475,6 +482,13 @@ BROKEN: list[tuple[str, str, Callable[[], Program]]] = [
     ("D3", "a place that another command reaches", lambda: code(following(), "DMA d6, d3\nSETD d6, d5, 1, 5\nHALT")),
     ("S6", "codes on a chip without numbers", lambda: replace(following(), chip=chip(capabilities={"floats": False}))),
     ("S6", "no memory that multiplies", lambda: replace(banked(), chip=chip(capabilities={"gemv": False}))),
+    ("S6", "a chip that writes no cells", lambda: replace(stored(), chip=chip(capabilities={"wload": False}))),
+    ("X7", "a macro that is not there", lambda: stored(macros=(1, 2))),
+    ("X7", "no macros", lambda: stored(macros=())),
+    ("X7", "a macro with weights", lambda: section(stored(), bindings=(HELD,))),
+    ("X7", "codes that cells do not hold", lambda: symbol(stored(), "x", dtype="u8")),
+    ("X7", "more bits than codes have", lambda: stored(bits=9)),
+    ("X7", "sums that are converted", lambda: replace(stored(), chip=chip(macro={"readout": {"kind": "adc"}}))),
     ("G1", "a part of the matrix", lambda: descriptor(banked(), 2, offset=4, sizes=(2, 4))),
     ("G1", "a matrix in other memory", lambda: symbol(banked(), "w", space="ram")),
     ("G1", "a matrix of another weight", lambda: binding(banked(), weight="b")),
@@ -489,7 +503,7 @@ def test_each_fault_is_caught(rule: str, name: str, make: Callable[[], Program])
     assert rule in rules(make())
 
 
-@pytest.mark.parametrize("make", [following, banked])
+@pytest.mark.parametrize("make", [following, banked, stored])
 def test_programs_that_follow_data_pass(make: Callable[[], Program]) -> None:
     check_program(make())
 

@@ -28,7 +28,8 @@ def test_matrix_events_equal_their_closed_forms(toy):
     total = count(one_mvm(toy, kind="adc", rows=30, cols=6, macros=(0, 1, 1)), chip).total
     assert total == {
         "vectors": n, "array_operations": n * 3 * 8, "array_macs": n * 30 * 6,
-        "cell_operations": n * 30 * 6 * 8 * 4 * 2, "macs": n * 30 * 6, "mma_macs": 0, "dac_drives": n * 30,
+        "cell_operations": n * 30 * 6 * 8 * 4 * 2, "macs": n * 30 * 6, "mma_macs": 0, "stored_macs": 0,
+        "dac_drives": n * 30,
         "adc_conversions": n * 3 * 6 * 4 * 8,
         "shift_adds": n * 3 * 6 * (4 * 8 - 1), "vector_operations": n * 3 * 6, "ram_read_bytes": n * 30,
         "ram_write_bytes": n * 6, "weight_bits": 0, "store_read_bytes": 0, "bank_read_bytes": 0,

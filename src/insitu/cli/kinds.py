@@ -7,13 +7,30 @@ import typer
 from insitu.base.errors import UsageError
 
 EVERY = frozenset(("model", "chip", "set_", "seed", "max_chips", "out", "json"))
-SPOKEN = frozenset(("prompt", "tokens", "temperature", "top_p", "context", "offline", "draft_chip"))
+SPOKEN = frozenset(("prompt", "tokens", "temperature", "top_p", "context", "offline", "draft_chip", "pool_pages"))
 SHAPED = frozenset(
-    ("batch", "prompt_tokens", "weight_bits", "cache_bits", "requests", "prompts_on", "draft", "page_tokens", "tensor")
+    ("batch", "prompt_tokens", "weight_bits", "cache", "requests", "prompts_on", "draft", "page_tokens", "tensor")
 )
-LANGUAGE = EVERY | SPOKEN | {"cache_bits", "draft", "data", "calib", "physics", "samples", "calibration"}
+LANGUAGE = (
+    EVERY | SPOKEN | {"cache", "draft", "page_tokens", "batch", "data", "calib", "physics", "samples", "calibration"}
+)
 SHAPE = EVERY | SHAPED | {"tokens", "context", "vs"}
 KINDS = {"a shape": SHAPE, "a language model": LANGUAGE}
+
+
+def cache_width(text: str) -> float:
+    """Bits of cached keys and values, of "fp16", "int4" or a number; in shapes 16 bits and fp16 are one."""
+    words = text.strip().lower()
+    digits = "16" if words in ("fp16", "f16") else words.removeprefix("int")
+    try:
+        bits = float(digits)
+    except ValueError:
+        bits = 0.0
+    if not 1 <= bits <= 16 or words == "int16":
+        raise UsageError(
+            f"--kv {text}", "no type of cached keys and values", "fp16, int8, int4, int2, or bits, 1 to 16"
+        )
+    return bits
 
 
 def given(context: typer.Context, name: str) -> bool:

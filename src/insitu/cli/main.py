@@ -176,8 +176,10 @@ def run(
         str | None, typer.Option("--out", metavar="DIR", help="the run folder; by default one in insitu-runs/")
     ] = None,
     prompt: Annotated[
-        str | None,
-        typer.Option("--prompt", metavar="TEXT", help='a language model goes on from here ("ids:1,403": tokens)'),
+        list[str] | None,
+        typer.Option(
+            "--prompt", metavar="TEXT", help='a language model goes on from here ("ids:1,403": tokens); again: one more'
+        ),
     ] = None,
     tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="tokens to generate")] = 64,
     temperature: Annotated[
@@ -193,7 +195,7 @@ def run(
         ),
     ] = None,
     batch: Annotated[
-        int, typer.Option("--batch", metavar="N", min=1, max=1 << 16, help="sequences at once, of a shape")
+        int, typer.Option("--batch", metavar="N", min=1, max=1 << 16, help="sequences at once, of a shape or in pages")
     ] = 1,
     prompt_tokens: Annotated[
         int, typer.Option("--prompt-tokens", metavar="N", min=1, max=1 << 20, help="tokens of a shape's prompt")
@@ -201,12 +203,16 @@ def run(
     weight_bits: Annotated[
         float, typer.Option("--weight-bits", metavar="N", min=1, max=16, help="bits of a shape's weight: 8, 4 ...")
     ] = 8,
-    cache_bits: Annotated[
-        float,
+    cache: Annotated[
+        str,
         typer.Option(
-            "--cache-bits", "--kv-bits", metavar="N", min=1, max=16, help="bits of cached keys and values: 8, 4 ..."
+            "--kv",
+            "--kv-bits",
+            "--cache-bits",
+            metavar="TYPE",
+            help="cached keys and values: fp16, int8, int4 ..., or bits",
         ),
-    ] = 8,
+    ] = "int8",
     requests: Annotated[
         str, typer.Option("--requests", metavar="N@RATE", help="requests that a shape serves: 200@4 comes 4 a second")
     ] = "",
@@ -217,8 +223,11 @@ def run(
         int, typer.Option("--tensor", metavar="N", min=0, max=4096, help="chips that share a layer of a shape; 0: few")
     ] = 0,
     page_tokens: Annotated[
-        int, typer.Option("--page-tokens", metavar="N", min=1, max=1 << 20, help="tokens of a page of a shape's caches")
+        int, typer.Option("--page-tokens", metavar="N", min=1, max=1 << 20, help="tokens of a page of caches (16)")
     ] = 16,
+    pool_pages: Annotated[
+        int, typer.Option("--pool-pages", metavar="N", min=0, max=1 << 20, help="pages that prompts share; 0: enough")
+    ] = 0,
     draft: Annotated[
         str, typer.Option("--draft", metavar="MODEL", help="a small model or shape that writes ahead of a large one")
     ] = "",
@@ -244,7 +253,7 @@ def run(
         calibrated=calibration, out=out,
         json=json,
     )  # fmt: skip
-    from insitu.cli.kinds import given, refuse_idle
+    from insitu.cli.kinds import cache_width, given, refuse_idle
 
     if model.startswith("shape:"):
         from insitu.cli import shape as shapes
@@ -253,8 +262,8 @@ def run(
         refuse_idle(typed, model, "a shape")
         limit = max_chips if given(typed, "max_chips") else 0
         options = ShapeOptions(
-            context or 2048, prompt_tokens, batch, weight_bits, cache_bits, limit, tuple(vs or BESIDE), requests,
-            tokens, prompts_on, draft, seed=seed, page=page_tokens, tensor=tensor,
+            context or 2048, prompt_tokens, batch, weight_bits, cache_width(cache), limit, tuple(vs or BESIDE),
+            requests, tokens, prompts_on, draft, seed=seed, page=page_tokens, tensor=tensor,
         )  # fmt: skip
         return shapes.run(request, options)
     from insitu.frontend.load import is_language_model
@@ -263,8 +272,11 @@ def run(
         from insitu.cli.language import Prompt, run_language
 
         refuse_idle(typed, model, "a language model")
+        first, *others = prompt or [""]
+        paged = bool(others) or any(given(typed, name) for name in ("page_tokens", "pool_pages", "batch"))
         asked = Prompt(
-            prompt or "", tokens, temperature, top_p, context or 256, offline, cache_bits, draft, draft_chip
+            first, tokens, temperature, top_p, context or 256, offline, cache_width(cache), draft, draft_chip,
+            tuple(others), page_tokens if paged else 0, pool_pages, batch if given(typed, "batch") else 0,
         )  # fmt: skip
         return run_language(request, asked)
     refuse_idle(typed, model, "a network")

@@ -107,6 +107,12 @@ def lines(found: ShapeRun) -> list[str]:
         f"Memory        weights {quantity(value['weight_bytes'], 'B')}, "
         f"caches {quantity(value['kv_cache_bytes'], 'B')} of {quantity(value['kv_cache_room_bytes'], 'B')}",
     ]
+    halves = {name: found.attention[name] for name in ("decode", "prefill") if name in found.attention}
+    inside = [
+        f"{part} of {name}" for name, half in halves.items() for part, c in half.items() if c["where"] == "arrays"
+    ]
+    if inside:
+        parts.append(f"Attention     in arrays without weights: {', '.join(inside)}")
     if value["streamed_bytes_per_token"]:
         parts.append(f"Streamed      {quantity(value['streamed_bytes_per_token'], 'B')} of weights a token at "
                      f"{quantity(value['stream_bandwidth'], 'B/s')}")  # fmt: skip

@@ -11,6 +11,7 @@ from insitu.compiler.emit_layers import emit_layer
 from insitu.compiler.emit_moves import concat, copy_reshaped, pad, transfer
 from insitu.compiler.emitter import Emitter, axes_of, in_memory, operand_at, vector_op, with_halo
 from insitu.compiler.storage import RESHAPES
+from insitu.compiler.stored import chosen
 from insitu.graph.graph import Node
 from insitu.graph.types import Dim
 from insitu.isa.program import Descriptor, Location, Vector
@@ -52,7 +53,8 @@ def _product(emitter: Emitter, node: Node) -> None:
         post=emitter.post(node),
         label=node.name,
     )
-    with_halo(emitter, node, [Op("MMA", (*operands, settings), tuple(x.size for x in loops))])
+    op = Op("MMA", (*operands, settings), tuple(x.size for x in loops))
+    with_halo(emitter, node, [chosen(emitter, node, op, emitter.core_of(node))])
 
 
 def _broadcast(at: Location, rank: int, lead: Sequence[Dim]) -> list[int]:

@@ -38,6 +38,7 @@ class Emitter:
     looked_up: dict[WeightRef, str] = field(default_factory=dict[WeightRef, str])  # tables of the vector unit
     banked: list[str] = field(default_factory=list[str])  # weights that lie in memory banks
     owners: dict[str, str] = field(default_factory=dict[str, str])  # weight layer: the one whose weights it reads
+    products: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])  # run-time products: where, and why
     reloaded: dict[Binding, int] = field(default_factory=dict[Binding, int])  # what WLOAD brings: segment
 
     def at(self, value: str) -> Location:

@@ -17,6 +17,7 @@ from insitu.compiler.replicate import layer_loads, replicate, without_copies
 from insitu.compiler.search import pack, searched
 from insitu.compiler.segment import place_reloaded
 from insitu.compiler.stages import in_stages, vector_seconds
+from insitu.compiler.stored import reserve
 from insitu.compiler.tile import pieces, rectangles, rows_may_part, usable_columns, weight_nodes
 from insitu.graph.graph import Graph
 
@@ -71,6 +72,7 @@ def _resident(graph: Graph, chip: Chip, objective: Objective, search: float) -> 
     loads = layer_loads(graph, chip, plain)
     if objective == "cells" or not loads:
         return [plain]
+    reserve(graph, chip, shelf)
     copied = replicate(graph, chip, plain, shelf)
     ways = [copied]
     if objective == "throughput":

@@ -26,7 +26,7 @@ from insitu.compiler.schedule import sections, sync_edges
 from insitu.compiler.setup import set_up
 from insitu.compiler.share import share_tasks
 from insitu.compiler.spare import memory_macros, spare_bytes
-from insitu.compiler.storage import Block, Storage, allocate, lay_out, split_pads
+from insitu.compiler.storage import Block, Storage, allocate, lay_out, packed_values, split_pads
 from insitu.compiler.tile import weight_nodes
 from insitu.graph.graph import Graph, Node, State
 from insitu.graph.ops.float import is_plain
@@ -38,10 +38,6 @@ from insitu.isa.program import Location, Program, Section, Symbol, space_of
 
 SPACE = "ram"
 MOST_PRINTED = 1 << 24  # elements of constants; the graph of a larger program stands by hash, so it is not read back
-BYTES = {
-    "i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "i64": 8, "u32": 4, "u64": 8, "bool": 1,
-    "f16": 2, "f32": 4, "f64": 8,
-}  # fmt: skip
 
 
 def compile_graph(
@@ -112,7 +108,7 @@ def emit(
     emitter.tasks = share_tasks(emitter.tasks, mapping)
     symbols, used = _symbols(emitter, chip, sizes)
     modes = memory_macros(emitter.tasks, used, chip)
-    spans = {s.name: (s.space, s.address, s.address + s.count * BYTES[s.dtype]) for s in symbols}
+    spans = {s.name: (s.space, s.address, s.address + _bytes(s)) for s in symbols}
 
     def overlaps(a: str, b: str) -> bool:
         (left, low, high), (right, start, end) = spans[a], spans[b]
@@ -132,7 +128,7 @@ def emit(
         values={v: at for v, at in storage.locations.items() if v not in graph.constants},
         sizes=dict(sizes),
         spaces=used,
-        meta=_facts(source, mapping),
+        meta={**_facts(source, mapping), **({"products": emitter.products} if emitter.products else {})},
     )
 
 
@@ -218,7 +214,8 @@ def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple
     for index, task in enumerate(emitter.tasks):
         for symbol in task.reads | task.writes:
             touched.setdefault(symbol, []).append(index)
-    fresh = [_value_symbol(graph, storage, v) for v in storage.counts if v not in graph.constants]
+    packed = packed_values(graph)
+    fresh = [_value_symbol(graph, storage, v, packed) for v in storage.counts if v not in graph.constants]
     fresh += [Symbol(n, "scratch", SPACE, dtype, count, 0) for n, (dtype, count) in emitter.scratch.items()]
     for name, weight in emitter.tables.items():
         ref = emitter.weights[weight]
@@ -239,7 +236,7 @@ def _symbols(emitter: Emitter, chip: Chip, sizes: Dict[str, int]) -> tuple[tuple
     addresses: dict[str, int] = {}
     used: dict[str, int] = {}
     for number in sorted({0, *homes.values()}):
-        blocks = [Block(s.name, s.count * BYTES[s.dtype], *life(s)) for s in fresh if homes[s.name] == number]
+        blocks = [Block(s.name, _bytes(s), *life(s)) for s in fresh if homes[s.name] == number]
         found, top = allocate(blocks, space=SPACE, bound=int(chip.memories[SPACE].size) + spare[number], chip=chip.name)
         addresses |= found
         used[space_of(number)] = top
@@ -261,7 +258,13 @@ def _homes(emitter: Emitter, symbols: list[Symbol]) -> dict[str, int]:
     return {s.name: 0 if s.kind in first else homes.get(s.name, 0) for s in symbols}
 
 
-def _value_symbol(graph: Graph, storage: Storage, value: str) -> Symbol:
+def _bytes(symbol: Symbol) -> int:
+    kind = element(symbol.dtype)
+    assert kind is not None, symbol.dtype
+    return kind.bytes(symbol.count)
+
+
+def _value_symbol(graph: Graph, storage: Storage, value: str, packed: Dict[str, str]) -> Symbol:
     kind = (
         "input"
         if value in graph.inputs
@@ -273,4 +276,5 @@ def _value_symbol(graph: Graph, storage: Storage, value: str) -> Symbol:
     )
     quant = graph.type(value).quant
     initial = quant.zero_point if kind == "state" and quant else 0
-    return Symbol(value, kind, SPACE, graph.type(value).dtype, storage.counts[value], 0, initial=initial)
+    dtype = packed.get(value, graph.type(value).dtype)
+    return Symbol(value, kind, SPACE, dtype, storage.counts[value], 0, initial=initial)

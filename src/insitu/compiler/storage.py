@@ -17,6 +17,7 @@ from insitu.graph.graph import Graph, Node
 from insitu.graph.ops.float import VIEWS, is_plain
 from insitu.graph.ops.mvm import spatial_pads
 from insitu.graph.types import HOST, Dim
+from insitu.isa.elements import packed_type
 from insitu.isa.program import Location
 
 RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -81,6 +82,19 @@ def in_place(graph: Graph) -> frozenset[str]:
         for n in graph.nodes
         if n.op == "Scatter" and states.get(n.inputs[0]) == n.output and len(readers[n.inputs[0]]) == 1
     )
+
+
+def packed_values(graph: Graph) -> dict[str, str]:
+    """States of at most 4 bits whose entries a Scatter replaces, and what is gathered of them: packed element types."""
+    inside, found = in_place(graph), dict[str, str]()
+    for node in graph.nodes:
+        quant = graph.type(node.inputs[0]).quant if node.name in inside else None
+        dtype = packed_type(quant.bits, signed=quant.lo < 0) if quant else ""
+        if dtype:
+            found[node.inputs[0]] = found[node.output] = dtype
+        elif node.op in (*RESHAPES, "Gather") and node.inputs[0] in found:
+            found[node.output] = found[node.inputs[0]]
+    return found
 
 
 def _lay_out_plain(

@@ -18,15 +18,17 @@ from insitu.circuit.effects import Physics
 from insitu.compiler.pipeline import compile_graph
 from insitu.flow import check, figures
 from insitu.frontend.language import LanguageModel
-from insitu.frontend.language_graph import text_graph
+from insitu.frontend.language_graph import HALF, Paging, text_graph
 from insitu.frontend.load import load_language_model, local_path
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph
 from insitu.graph.ops.macs import macs
 from insitu.isa.check import check_program
+from insitu.isa.elements import element
 from insitu.isa.program import Program
 from insitu.llm.build import Prepared, prepare
 from insitu.llm.generate import Sampling, Token, fed, generate, generate_batch, room_of
+from insitu.llm.pages import Pool, forced_steps, generate_paged
 from insitu.llm.samples import affordable_texts, written
 from insitu.llm.score import Score, score
 from insitu.llm.speculative import speculate
@@ -55,6 +57,16 @@ class LanguageOptions:
     samples: int | None = None  # texts that are scored
     calibrated: bool = True
     cache_bits: int = 8  # of cached keys and values
+    page_tokens: int = 0  # of a page of a pool of caches; 0: each sequence has a cache of its own
+    pool_pages: int = 0  # pages of the pool; 0: as many as all lanes can fill
+    lanes: int = 1  # sequences at once in a paged program
+
+    def paging(self, context: int) -> Paging | None:
+        """How caches are paged, for sequences of up to `context` tokens; none where they are not."""
+        if not self.page_tokens:
+            return None
+        each = -(-context // self.page_tokens)
+        return Paging(self.page_tokens, (self.pool_pages or self.lanes * each) + 1, self.lanes)
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,16 @@ class LanguageDeployment:
         count = count or self.options.tokens
         return generate(session, ids, count=count, sampling=sampling or self.options.sampling,
                         stop=self.model.ends if stop is None else stop)  # fmt: skip
+
+    def generate_paged(
+        self, prompts: Sequence[Sequence[int]], *, count: int = 0, sampling: Sampling | None = None,
+        physics: str = "", pool: Pool | None = None,
+    ) -> Iterator[tuple[int, Token]]:  # fmt: skip
+        """(number of a prompt, its next token) of prompts of any lengths in the lanes of a paged program."""
+        if not self.options.page_tokens:
+            raise UsageError("generate_paged", "a program without pages", "LanguageOptions(page_tokens=16, lanes=2)")
+        return generate_paged(self.session_of(physics), prompts, count=count or self.options.tokens, pool=pool,
+                              sampling=sampling or self.options.sampling, stop=self.model.ends)  # fmt: skip
 
     def generate_batch(
         self, prompts: Sequence[Sequence[int]], *, count: int = 0, sampling: Sampling | None = None, physics: str = ""
@@ -166,6 +188,8 @@ class LanguageDeployment:
 
     def check(self, tokens: Sequence[int]) -> BitExact:
         """Interpreter against simulator: every value of the steps of a text, with their state; cut where caches end."""
+        if self.options.page_tokens:
+            return check.compare(self.session, forced_steps(self.step_graph, tokens, len(tokens)))
         room, found = room_of(self.session), list[BitExact]()
         for start in range(0, len(tokens), room):
             ids = np.asarray(tokens[start : start + room], np.int64)
@@ -201,11 +225,13 @@ def deploy_language(
     if tokenizer is None:
         place = Path("" if isinstance(model, LanguageModel) else local_path(model))
         tokenizer = read_tokenizer(place, source.arch.vocab)
+    check_cache(chip, cache_bits_of(options.cache_bits))
     progress("calibrate", 0, 1)
     ids, origin = calibration_texts(source, tokenizer, calib, seed=options.seed)
     prepared = prepare(source, chip, ids, cache_bits=cache_bits_of(options.cache_bits))
     progress("quantize and compile", 0, 1)
-    graph = prepared.step(min(options.context, source.arch.context))
+    context = min(options.context, source.arch.context)
+    graph = prepared.step(context, options.paging(context))
     program = compile_graph(graph, chip, max_chips=options.max_chips)
     check_program(program)
     return LanguageDeployment(
@@ -215,10 +241,18 @@ def deploy_language(
 
 def cache_bits_of(bits: float) -> int:
     """Widths that a compiled cache may have."""
-    if bits not in (2, 3, 4, 5, 6, 7, 8):
-        need = "a whole number from 2 to 8: products of attention take keys and values of 8 bits, for sums have 32"
-        raise UsageError("--cache-bits", f"{bits:g} in a compiled program", need)
+    if bits not in (2, 3, 4, 5, 6, 7, 8, HALF):
+        need = "int2 to int8, or fp16: products of attention take codes of 8 bits, for sums have 32"
+        raise UsageError("--kv", f"{bits:g} bits in a compiled program", need)
     return int(bits)
+
+
+def check_cache(chip: Chip, bits: int) -> None:
+    """Raises UsageError where a chip is to keep fp16 numbers, and computes with codes only."""
+    if bits == HALF and not chip.capabilities.floats:
+        ways = ["--kv int8", "--chip dcim-28nm-fp16", "--set capabilities.floats=true --set core.vector.format=fp16"]
+        raise UsageError("--kv fp16", f"{chip.name}, whose vector units compute with codes only",
+                         "a chip with capability floats", try_=ways)  # fmt: skip
 
 
 def calibration_texts(
@@ -253,26 +287,52 @@ def result_of(
     metrics = {**cost.metrics, **_rates(deployed, cost, len(prompt)), **_scores(scores or {})}
     steps = sum(macs(graph, n) for n in graph.nodes)
     facts = ModelFacts(deployed.model.name, deployed.model.parameters, steps)
+    extra = {**cost.extra, "attention": _attention(deployed, len(prompt))}
     return Result(
         model=facts, chip=chip.name, seed=deployed.options.seed, calibration=deployed.calibration, bit_exact=exact,
         coverage=Coverage(figures.array_share(graph), step.meta.get("host_ops", {})), metrics=metrics,
-        layers=figures.layers(graph, {}, cost), extra=cost.extra,
+        layers=figures.layers(graph, {}, cost), extra=extra,
     )  # fmt: skip
 
 
+def _attention(deployed: LanguageDeployment, prompt: int) -> dict[str, Any]:
+    """Where products of attention go in a step and in the prompt as one text, with both figures of all of them."""
+    programs = {"step": deployed.step}
+    programs |= {"prompt": deployed.text(prompt)[0]} if deployed.holds(prompt) else {}
+    found: dict[str, Any] = {}
+    for name, program in programs.items():
+        rows: list[dict[str, Any]] = program.meta.get("products", [])
+        inside = [r for r in rows if r["where"] == "arrays"]
+        found[name] = {
+            "products": len(rows), "in_arrays": len(inside),
+            "uses": max((r["uses"] for r in rows), default=0.0), "rows": rows,
+            **{way: {unit: sum(r[way][unit] for r in rows if r[way]) for unit in ("seconds", "joules")}
+               for way in ("vector_unit", "arrays")},
+        }  # fmt: skip
+    return found
+
+
 def _rates(deployed: LanguageDeployment, cost: figures.Cost, prompt: int) -> dict[str, Metric]:
-    room = deployed.step_graph.type(deployed.step_graph.states[0].input).sizes()[2]
-    spent = cost.metrics["energy_j"]
+    room, lanes, options = room_of(deployed.session), deployed.options.lanes, deployed.options
+    spent, paged = cost.metrics["energy_j"].value, bool(options.page_tokens)
     note = f"one token after the other, attention over a cache of {room} tokens"
-    rate = 1 / cost.timing.latency if cost.timing.latency else None
+    note += f", {lanes} sequences at once" if lanes > 1 else ""
+    rate = lanes / cost.timing.latency if cost.timing.latency else None
     whole, timed = deployed.holds(prompt), prompt * cost.timing.latency
     if whole:
         timed = figures.cost(deployed.text(prompt)[0], deployed.chip).timing.latency
     bits = deployed.prepared.cache_bits
-    held = sum(deployed.step_graph.type(s.input).count() for s in deployed.step_graph.states)
+    form = "fp16" if bits == HALF else f"{bits}-bit"
+    where = f"{room} tokens"
+    if paged:
+        paging = options.paging(room)
+        assert paging is not None
+        where = f"a pool of {paging.count - 1} pages of {paging.tokens} tokens, and one that is nobody's"
     return {
         "tokens_per_s": Metric("tokens_per_s", rate, "1/s", "modelled", note),
-        "energy_per_token_j": Metric("energy_per_token_j", spent.value, "J", "modelled", note),
+        "energy_per_token_j": Metric(
+            "energy_per_token_j", None if spent is None else spent / lanes, "J", "modelled", note
+        ),
         "ttft_s": Metric(
             "ttft_s",
             timed,
@@ -281,9 +341,19 @@ def _rates(deployed: LanguageDeployment, cost: figures.Cost, prompt: int) -> dic
             f"a prompt of {prompt} tokens {'as one text' if whole else 'token by token'}",
         ),
         "kv_cache_bytes": Metric(
-            "kv_cache_bytes", float(held), "B", "measured", f"{bits}-bit keys and values in bytes, {room} tokens"
+            "kv_cache_bytes",
+            float(cache_bytes(deployed.step)),
+            "B",
+            "measured",
+            f"{form} keys and values, {where}",
         ),
     }
+
+
+def cache_bytes(program: Program) -> int:
+    """Bytes of memory that a step program's states take."""
+    kinds = ((element(s.dtype), s.count) for s in program.symbols if s.kind == "state")
+    return sum(kind.bytes(count) for kind, count in kinds if kind)
 
 
 def _scores(scores: Mapping[str, Score]) -> dict[str, Metric]:

@@ -58,10 +58,12 @@ class ShapeRun:
     pair: dict[str, float] | None = None
     splits: Sequence[dict[str, float]] = ()  # the same chips with more or fewer of them on a layer
     system: ChipSystem | None = None
+    attention: dict[str, Any] = field(default_factory=dict[str, Any])  # decode and prompt: where products go, and why
 
     def to_json(self) -> dict[str, Any]:
         """The object of `--json`: the form of every run, and these beside."""
-        more = {"curves": self.curves, "seconds_per_token": self.seconds, "joules_per_token": self.joules,
+        more = {"attention": self.attention, "curves": self.curves,
+                "seconds_per_token": self.seconds, "joules_per_token": self.joules,
                 "beside": [asdict(b) for b in self.beside],
                 "serving": self.served, "speculative": self.pair, "splits": list(self.splits),
                 "system": None if self.system is None else system_json(self.system)}  # fmt: skip
@@ -93,7 +95,15 @@ def run_shape(name: str, shape: Shape, chip: Chip, options: ShapeOptions) -> Sha
     served = _served(on, options) if options.requests else None
     pair = _pair(on, chip, options, keys) if options.draft else None
     return ShapeRun(result, curves, dict(one.seconds), dict(one.joules), tuple(other), served, pair,
-                    _splits(on, keys), system)  # fmt: skip
+                    _splits(on, keys), system, _attention(on, keys, options))  # fmt: skip
+
+
+def _attention(on: OnChips, keys: int, options: ShapeOptions) -> dict[str, Any]:
+    """Both figures of each product of attention, for a token that follows and for one of a prompt."""
+    prompt = min(options.prompt, on.shape.context)
+    ways = {"decode": on.attention(keys=keys), "prefill": on.attention(keys=prompt, queries=prompt)}
+    found = {name: {n: c.to_json() for n, c in choices.items()} for name, choices in ways.items()}
+    return {"free_macros": on.free_macros, **found}
 
 
 def _title(chip: Chip, system: ChipSystem | None) -> str:
@@ -177,7 +187,8 @@ def _metrics(on: OnChips, options: ShapeOptions) -> tuple[dict[str, Metric], Any
         ("memory_bytes", on.resident_bytes + held, "B", "weights and caches"),
         ("streamed_bytes_per_token", one.counts["streamed_bytes"], "B", "weights that are loaded for every token"),
         ("stream_bandwidth", on.chip.store_bandwidth * on.count, "B/s", "of the weight stores of all chips"),
-        ("macs_per_token", one.counts["array_macs"] + one.counts["mma_macs"], "1", "weights and attention"),
+        ("macs_per_token", one.counts["array_macs"] + one.counts["mma_macs"] + one.counts["stored_macs"], "1",
+         "weights and attention"),
     ]  # fmt: skip
     return {n: Metric(n, v, unit, "modelled", text) for n, v, unit, text in rows}, one
 

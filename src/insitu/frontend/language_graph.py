@@ -5,6 +5,11 @@ computes from its cache equals its row of the whole text, integer by integer.
 
     text form:   ids [1, tokens] -> logits [1, tokens, vocab]  (an encoder: hidden [1, tokens, width])
     step form:   ids [1, 1], position [1] -> logits [1, 1, vocab];  states L.keys, L.values [1, kv heads, context, size]
+    paged steps: ids [1, lanes], position [lanes], slot [lanes], pages [lanes * pages of a lane] -> logits
+                 [1, lanes, vocab];  states L.keys, L.values [slots, kv heads, size]: one pool for all lanes
+
+A lane is one sequence.  Its new entry goes to `slot`, its cache is what lies in its `pages`, page by page; the pool's
+page 0 is nobody's: lanes without a sequence write there, and pages that a sequence has not reached yet point to it.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from insitu.graph.rewrite import Builder
 from insitu.graph.types import TensorType
 
 CACHE_BITS = 8
+HALF = 16  # bits of caches that hold fp16 numbers
 MASK = -128.0  # what a softmax does not see beside others
 TABLES = ("rope_cos", "rope_sin", "local_cos", "local_sin", "mask", "local_mask", "position_rows")
 
@@ -29,9 +35,33 @@ def text_graph(model: LanguageModel, tokens: int, *, cache_bits: int = CACHE_BIT
     return _Writer(model, tokens, tokens, False, cache_bits).graph()
 
 
-def step_graph(model: LanguageModel, context: int, *, cache_bits: int = CACHE_BITS) -> Graph:
-    """The graph of one token after at most context - 1 others."""
-    return _Writer(model, 1, context, True, cache_bits).graph()
+@dataclass(frozen=True)
+class Paging:
+    """A pool of `count` pages, each of `tokens` tokens, page 0 nobody's, for `lanes` sequences at once."""
+
+    tokens: int
+    count: int
+    lanes: int = 1
+
+    def of_lane(self, context: int) -> int:
+        """Pages that one sequence of up to `context` tokens has."""
+        return -(-context // self.tokens)
+
+    @property
+    def slots(self) -> int:
+        """Tokens that the pool has room for, page 0 included."""
+        return self.tokens * self.count
+
+
+def step_graph(
+    model: LanguageModel, context: int, *, cache_bits: int = CACHE_BITS, paging: Paging | None = None
+) -> Graph:
+    """The graph of one token after at most context - 1 others; of one of each lane, with caches in a pool of pages."""
+    if paging is None:
+        return _Writer(model, 1, context, True, cache_bits).graph()
+    room = paging.of_lane(context) * paging.tokens
+    graph = _Writer(model, paging.lanes, room, True, cache_bits, paging).graph()
+    return replace(graph, meta={**graph.meta, "context": context})
 
 
 def table_values(model: LanguageModel) -> dict[str, str]:
@@ -48,11 +78,15 @@ class _Writer:
     context: int
     step: bool
     cache_bits: int = CACHE_BITS
+    paging: Paging | None = None
 
     def __post_init__(self) -> None:
         types = {"ids": TensorType((1, self.tokens), "i64")}
         if self.step:
-            types["position"] = TensorType((1,), "i64")
+            types["position"] = TensorType((self.tokens,), "i64")
+        if self.paging:
+            types["slot"] = TensorType((self.tokens,), "i64")
+            types["pages"] = TensorType((self.tokens * self.paging.of_lane(self.context),), "i64")
         self.b = Builder(types, {})
         self.states: list[State] = []
         self.rows: dict[str, str] = {}
@@ -68,10 +102,12 @@ class _Writer:
             x = self.block(x, layer)
         output = self.ended(x)
         state_types = {s.input: self.b.types[s.input] for s in self.states}
-        inputs = ("ids", "position") if self.step else ("ids",)
+        inputs = ("ids", "position", "slot", "pages")[: 4 if self.paging else 2 if self.step else 1]
         used = {v for n in self.b.nodes for v in n.inputs}
         inputs = tuple(i for i in inputs if i in used or i == "ids")
         meta: dict[str, Attr] = {"parameters": self.model.parameters, "language": self.arch.family}
+        if self.paging:
+            meta |= {"page_tokens": self.paging.tokens, "pool_pages": self.paging.count, "lanes": self.tokens}
         empty = Graph(
             self.model.name, "captured", inputs, (output,), (), {**self.b.types, **state_types}, self.b.constants,
             tuple(self.states), meta,
@@ -162,7 +198,8 @@ class _Writer:
         return self.op("Add", name, (x, y))
 
     def attention(self, x: str, layer: int) -> str:
-        arch, at, t = self.arch, f"{layer}.", self.tokens
+        arch, at = self.arch, f"{layer}."
+        n, t = (self.tokens, 1) if self.paging else (1, self.tokens)  # sequences, and tokens of each
         kv, groups, size = arch.kv_heads, arch.groups, arch.head_size
         q = self.rotated(self.heads(x, f"{at}q", arch.heads), layer, "q")
         k = self.rotated(self.heads(x, f"{at}k", kv), layer, "k")
@@ -172,18 +209,18 @@ class _Writer:
         v = self.heads(x, f"{at}v", kv)
         self.narrowed(k)
         self.narrowed(v)
-        q = self.turned(self.shaped(q, f"{at}q_grouped", 1, t, kv, groups, size), f"{at}q_turned", 0, 2, 3, 1, 4)
+        q = self.turned(self.shaped(q, f"{at}q_grouped", n, t, kv, groups, size), f"{at}q_turned", 0, 2, 3, 1, 4)
         keys, values = self.cached(k, f"{at}keys"), self.cached(v, f"{at}values")
-        keys = self.turned(self.shaped(keys, f"{at}keys_shaped", 1, kv, 1, self.context, size), f"{at}keys_turned",
+        keys = self.turned(self.shaped(keys, f"{at}keys_shaped", n, kv, 1, self.context, size), f"{at}keys_turned",
                            0, 1, 2, 4, 3)  # fmt: skip
         scores = self.op("MatMul", f"{at}scores", (q, keys))
         scores = self.capped(scores, f"{at}capped", arch.caps[0])
         if arch.causal:
             scores = self.op("Add", f"{at}masked", (scores, self.mask(arch.window(layer))))
         shares = self.op("Softmax", f"{at}shares", (scores,), axis=4)
-        values = self.shaped(values, f"{at}values_shaped", 1, kv, 1, self.context, size)
+        values = self.shaped(values, f"{at}values_shaped", n, kv, 1, self.context, size)
         y = self.turned(self.op("MatMul", f"{at}mixed", (shares, values)), f"{at}mixed_turned", 0, 3, 1, 2, 4)
-        return self.linear(self.shaped(y, f"{at}mixed_flat", 1, t, arch.heads * size), f"{at}o")
+        return self.linear(self.shaped(y, f"{at}mixed_flat", 1, n * t, arch.heads * size), f"{at}o")
 
     def narrowed(self, x: str) -> None:
         """Keys or values written in as few bits as the cache has: by what computes them, for moves keep codes."""
@@ -228,7 +265,9 @@ class _Writer:
         return self.op("Slice", name, (x,), axes=(3,), starts=(start,), ends=(end,), steps=(1,))
 
     def cached(self, x: str, name: str) -> str:
-        """[1, kv heads, context, size]: the text's own, or the cache with this token's entry."""
+        """[sequences, kv heads, context, size]: the text's own, or the cache with this token's entry."""
+        if self.paging:
+            return self.pooled(x, name, self.paging)
         arch = self.arch
         new = self.turned(x, f"{name}_new", 0, 2, 1, 3)
         if not self.step:
@@ -238,6 +277,19 @@ class _Writer:
         self.states.append(State(f"{name}_held", value))
         return value
 
+    def pooled(self, x: str, name: str, paging: Paging) -> str:
+        """[lanes, kv heads, context, size]: each lane's pages out of the pool, its new entry among them."""
+        arch, lanes, each = self.arch, self.tokens, paging.of_lane(self.context)
+        entry = arch.kv_heads * arch.head_size
+        new = self.shaped(x, f"{name}_new", lanes, entry)
+        self.b.types[f"{name}_held"] = TensorType((paging.slots, entry), "f32")
+        pool = self.op("Scatter", f"{name}_pool", (f"{name}_held", "slot", new), axis=0)
+        self.states.append(State(f"{name}_held", pool))
+        cut = self.shaped(pool, f"{name}_paged", paging.count, paging.tokens * entry)
+        mine = self.op("Gather", f"{name}_mine", (cut, "pages"), axis=0)
+        rows = self.shaped(mine, f"{name}_rows", lanes, each * paging.tokens, arch.kv_heads, arch.head_size)
+        return self.turned(rows, name, 0, 2, 1, 3)
+
     def mask(self, window: int) -> str:
         """0 where a token may look, MASK elsewhere: at itself and before, at most `window` tokens back."""
         at = np.arange(self.context)
@@ -245,7 +297,8 @@ class _Writer:
         if window:
             seen &= at[None] > at[:, None] - window
         rows = np.where(seen, 0.0, MASK).astype(np.float32)
-        return self.by_position("local_mask" if window else "mask", rows, (1, 1, 1, self.tokens, self.context))
+        n, t = (self.tokens, 1) if self.paging else (1, self.tokens)
+        return self.by_position("local_mask" if window else "mask", rows, (n, 1, 1, t, self.context))
 
     def capped(self, x: str, name: str, cap: float) -> str:
         return self.op("Curve", name, (x,), expr=f"mul {cap!r} tanh mul {1 / cap!r} x") if cap else x

@@ -183,7 +183,8 @@ def _attributes(graph: Graph) -> Iterator[str]:
 def _codes(graph: Graph) -> Iterator[str]:
     """Every value has a spec, its element type holds its codes, and constants stay inside theirs."""
     codes = [n for n in graph.nodes if not is_plain(graph, n)]
-    read = {v for n in codes for v in n.inputs} | {v for s in graph.states for v in (s.input, s.output)}
+    held = {v for s in graph.states for v in (s.input, s.output) if graph.types[v].dtype[0] != "f"}
+    read = {v for n in codes for v in n.inputs} | held
     given = [v for v in (*graph.inputs, *graph.state_inputs) if v in read or graph.types[v].quant is not None]
     for value in [*given, *(v for n in codes for v in n.outputs if v)]:
         kind = graph.types[value]

@@ -13,6 +13,7 @@ from insitu.isa.check_memory import memory_faults
 from insitu.isa.check_operands import operand_faults
 from insitu.isa.check_order import order_faults
 from insitu.isa.check_setup import setup_faults
+from insitu.isa.check_stored import stored_faults
 from insitu.isa.check_tiles import tile_faults
 from insitu.isa.encoding import encode_command
 from insitu.isa.fault import Fault, command_name, core_name
@@ -48,7 +49,7 @@ def find_faults(program: Program) -> list[Fault]:
     if faults:
         return faults
     largest = program.bind(program.sizes)
-    for check in (bank_faults, memory_faults, operand_faults, tile_faults, load_faults, setup_faults):
+    for check in (bank_faults, memory_faults, operand_faults, tile_faults, stored_faults, load_faults, setup_faults):
         faults.extend(check(largest))
     if not any(fault.rule[0] in "DM" for fault in faults):
         smallest = [program.bind(dict.fromkeys(program.sizes, 1))] if program.sizes else []
@@ -202,7 +203,8 @@ def _command_faults(
         if operand.kind in ("count", "size") and value == 0 and command.op != "SETD":
             yield Fault("S3" if operand.kind == "size" else "S2", where, f"{operand.name} 0")
     yield from _float_faults(program, section, command, where)
-    needed = {"MMA": "mma", "WLOAD": "wload", "WVERIFY": "wload", "GEMV": "gemv", "WMODE": "dual_mode"}.get(command.op)
+    needed = {"MMA": "mma", "WLOAD": "wload", "WVERIFY": "wload", "GEMV": "gemv", "WMODE": "dual_mode",
+              "AMM": "wload"}.get(command.op)  # fmt: skip
     if needed and not _can(program.chip, needed):
         yield Fault("S6", where, f"chip {program.chip.get('name', '')} without capability {needed}")
 

@@ -39,7 +39,7 @@ def _symbol_faults(program: Program, symbol: Symbol) -> Iterator[Fault]:
     if kind is None:
         yield Fault("M1", where, f"element type {symbol.dtype!r}")
         return
-    end = symbol.address + symbol.count * kind.width
+    end = symbol.address + kind.bytes(symbol.count)
     space = program.spaces.get(symbol.space, 0)
     if symbol.address < 0 or symbol.count < 0 or end > space or symbol.address % kind.width:
         yield Fault("M1", where, f"bytes {symbol.address}..{end} of {symbol.space}, which has {space}")

@@ -156,8 +156,15 @@ def _placed(use: _Use) -> Iterator[Fault]:
         yield Fault("X5", use.where, f"in {_show(source)}, index {_show(index)}, out {_show(out)}")
     if use.elements["index"].name not in ("i32", "i64"):
         yield Fault("X5", use.where, f"index of {use.elements['index'].name}")
-    if use.elements["in"] != use.elements["out"]:
+    if use.elements["in"] != use.elements["out"] and not _packs(use.elements["in"], use.elements["out"]):
         yield Fault("V7", use.where, f"in {use.elements['in'].name}, out {use.elements['out'].name}")
+
+
+def _packs(source: Element, out: Element) -> bool:
+    """Whether bytes become elements that share bytes, of the same sign."""
+    return (
+        out.share > 1 and source.integer and (source.width, source.share) == (1, 1) and (source.lo < 0) == (out.lo < 0)
+    )
 
 
 def _scaled(use: _Use) -> Iterator[Fault]:
@@ -222,6 +229,7 @@ _CHECKS: Mapping[str, Callable[[_Use], Iterator[Fault]]] = {
     "MVM": _mvm,
     "GEMV": _mvm,
     "MMA": _mma,
+    "AMM": _mma,
     "REQ": _elementwise,
     "ADD": _elementwise,
     "MUL": _elementwise,
@@ -270,8 +278,11 @@ def _plain(post: Post) -> bool:
 
 
 def _holds(use: _Use, lo: int, hi: int) -> Iterator[Fault]:
-    if use.command.op in ("MVM", "MMA") and len(set(use.elements.values())) == 1 and not use.elements["out"].integer:
+    kinds = set(use.elements.values())
+    if use.command.op in ("MVM", "MMA") and len(kinds) == 1 and not use.elements["out"].integer:
         return  # sums of float products, rounded to their type
+    if use.command.op == "MMA" and [use.elements[n].name for n in ("a", "b", "out")] == ["f16", "f16", "f32"]:
+        return  # halves multiplied, sums kept wide
     if not use.elements["out"].holds(lo, hi):
         yield Fault("V2", use.where, f"results {lo}..{hi} in {use.elements['out'].name}")
     floats = [name for name, kind in use.elements.items() if not kind.integer]

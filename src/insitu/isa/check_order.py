@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.isa.elements import element
+from insitu.isa.elements import Element, element
 from insitu.isa.fault import Fault, command_name, core_name
 from insitu.isa.program import Command, Descriptor, Program, Section, Symbol
 from insitu.isa.walk import accesses, covered, executed, expand, nest, reach, runs
@@ -89,8 +89,8 @@ def _touches(section: Section, symbols: Mapping[str, Symbol]) -> Iterator[tuple[
             descriptor = table[access.descriptor]
             symbol = symbols[descriptor.symbol]
             low, high = reach(descriptor, [int(n) for n in trips])
-            width = _width(symbol)
-            yield symbol.address + low * width, symbol.address + (high + 1) * width, symbol.space, access.role != "read"
+            first, end = _kind(symbol).extent(low, high + 1)
+            yield symbol.address + first, symbol.address + end, symbol.space, access.role != "read"
 
 
 def _meetings(items: list[tuple[int, int, int, bool]]) -> Iterator[tuple[int, int]]:
@@ -104,10 +104,10 @@ def _meetings(items: list[tuple[int, int, int, bool]]) -> Iterator[tuple[int, in
         active.append(item)
 
 
-def _width(symbol: Symbol) -> int:
+def _kind(symbol: Symbol) -> Element:
     kind = element(symbol.dtype)
     assert kind is not None, "memory is checked first"
-    return kind.width
+    return kind
 
 
 @dataclass(frozen=True)
@@ -161,12 +161,14 @@ class _Footprint:
 
 
 def _footprint(descriptor: Descriptor, symbol: Symbol) -> _Footprint:
-    """The bytes of an operand in the first trip of its loops."""
-    width = _width(symbol)
+    """The bytes of an operand in the first trip of its loops; all of the symbol where elements share bytes unevenly."""
+    kind = _kind(symbol)
     dims = [(int(size), stride) for size, stride in zip(descriptor.sizes, descriptor.strides, strict=True)]
     starts, run = runs(descriptor.offset, dims)
-    steps = tuple(step * width for step in descriptor.steps)
-    return _Footprint(symbol.space, symbol.address + starts * width, run * width, steps)
+    if any(n % kind.share for n in (run, *starts, *descriptor.steps)):
+        return _Footprint(symbol.space, np.array([symbol.address]), kind.bytes(symbol.count), ())
+    steps = tuple(step * kind.width // kind.share for step in descriptor.steps)
+    return _Footprint(symbol.space, symbol.address + starts * kind.width // kind.share, kind.bytes(run), steps)
 
 
 # the run of the skeletons
@@ -289,8 +291,9 @@ class _Run:
         shadow = self._shadows.get(symbol.space)
         if shadow is None:
             return False
-        low, high = (symbol.address + at * _width(symbol) for at in reach(descriptor, trips))
-        return high + _width(symbol) > shadow.start and low < shadow.start + len(shadow.held)
+        low, high = reach(descriptor, trips)
+        first, end = (symbol.address + at for at in _kind(symbol).extent(low, high + 1))
+        return end > shadow.start and first < shadow.start + len(shadow.held)
 
     def _touch(
         self,

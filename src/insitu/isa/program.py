@@ -192,6 +192,8 @@ class Vector:
     lut: str = ""  # weight that holds the table of SOFTMAX or LUT
     label: str = ""
     fn: str = ""  # function of V1, V2 and RED (numeric/vector.py)
+    macros: tuple[int, ...] = ()  # of AMM: the first macro whose cells take its second operand, and how many
+    bits: int = 0  # of AMM: of the codes of its first operand, which arrays take plane by plane
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Memory:
         self._symbols = {s.name: s for s in program.symbols}
         ends = {s.space: 0 for s in program.symbols}
         for s in program.symbols:
-            ends[s.space] = max(ends[s.space], s.address + s.count * kind_of(s).width)
+            ends[s.space] = max(ends[s.space], s.address + kind_of(s).bytes(s.count))
         self._spaces = {space: bytearray(max(end, program.spaces.get(space, 0))) for space, end in ends.items()}
         self.held: dict[str, Any] = {}  # values that only the host holds
         self._written: dict[str, dict[int, Any]] = {s.name: {} for s in program.symbols}
@@ -88,7 +88,10 @@ class Memory:
     def load(self, symbol: Symbol, index: int) -> Any:
         """The element `index` of a symbol."""
         kind = self._element(symbol, index)
-        at = symbol.address + index * kind.width
+        at = symbol.address + index * kind.width // kind.share
+        if kind.share > 1:
+            code = self._spaces[symbol.space][at] >> index % kind.share * kind.bits & (1 << kind.bits) - 1
+            return code - (1 << kind.bits) if code > kind.hi else code
         if not kind.integer:
             return float(np.frombuffer(self._spaces[symbol.space], kind.numpy, 1, at)[0])
         return int.from_bytes(self._spaces[symbol.space][at : at + kind.width], "little", signed=kind.lo < 0)
@@ -101,10 +104,13 @@ class Memory:
 
     def _store(self, symbol: Symbol, index: int, value: Any) -> None:
         kind = self._element(symbol, index)
-        at = symbol.address + index * kind.width
+        at = symbol.address + index * kind.width // kind.share
         if kind.integer and not kind.holds(int(value), int(value)):
             raise ProgramError(f"symbol {symbol.name}", f"value {value}", f"{kind.lo} to {kind.hi}")
-        if kind.integer:
+        if kind.share > 1:
+            low, mask = index % kind.share * kind.bits, (1 << kind.bits) - 1
+            data = bytes([self._spaces[symbol.space][at] & ~(mask << low) & 0xFF | (int(value) & mask) << low])
+        elif kind.integer:
             data = int(value).to_bytes(kind.width, "little", signed=kind.lo < 0)
         else:
             with np.errstate(all="ignore"):

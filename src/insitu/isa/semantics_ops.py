@@ -80,11 +80,11 @@ def _float_mvm(machine: Machine, binding: Binding, out: Operand, source: Operand
             out[index] = value if bias is None else value + bias[index[-1]]
 
 
-def _exact_dot(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Any:
-    """sum(a * b), exact, rounded once to their type."""
+def _exact_dot(a: npt.NDArray[Any], b: npt.NDArray[Any], to: str = "") -> Any:
+    """sum(a * b), exact, rounded once to their type or to `to`."""
     with np.errstate(all="ignore"):
         found = vector.terms(a, b)
-        return np.asarray(vector.exact_sum(found) if np.isfinite(found).all() else found.sum(), a.dtype)[()]
+        return np.asarray(vector.exact_sum(found) if np.isfinite(found).all() else found.sum(), to or a.dtype)[()]
 
 
 def _driven(machine: Machine, binding: Binding, q: int, row: int) -> int:
@@ -214,7 +214,7 @@ def _mma(machine: Machine, command: Command, named: Named) -> None:
     if np.dtype(out.dtype).kind == "f":
         left, right = a.array(), b.array()
         for index in out.indices():
-            out[index] = _exact_dot(left[index[:-1]], right[(*index[:-2], slice(None), index[-1])])
+            out[index] = _exact_dot(left[index[:-1]], right[(*index[:-2], slice(None), index[-1])], out.dtype)
         return
     for index in out.indices():
         *lead, m, n = index
@@ -329,6 +329,7 @@ EXECUTE: Mapping[str, Callable[[Machine, Command, Named], None]] = {
     "MVM": _mvm,
     "GEMV": _gemv,
     "MMA": _mma,
+    "AMM": _mma,
     "REQ": _requantize,
     "ADD": _add,
     "MUL": _mul,

@@ -15,10 +15,11 @@ from insitu.algo import ptq
 from insitu.arch.spec import Chip
 from insitu.base.errors import InternalError
 from insitu.compiler import adapt, canonicalize, fuse
+from insitu.compiler.halves import halved
 from insitu.compiler.plan import LayerPlan, QuantPlan
 from insitu.compiler.quantize import CONSTANT_BITS, quantize
 from insitu.frontend.language import Array, LanguageModel
-from insitu.frontend.language_graph import CACHE_BITS, TABLES, step_graph, text_graph
+from insitu.frontend.language_graph import CACHE_BITS, HALF, TABLES, Paging, step_graph, text_graph
 from insitu.graph.graph import Graph
 from insitu.graph.verify import verify
 from insitu.llm.smooth import smoothed
@@ -41,12 +42,12 @@ class Prepared:
     def text(self, tokens: int) -> Graph:
         """The quantized graph of whole texts."""
         graph = text_graph(self.model, tokens, cache_bits=self.cache_bits)
-        return _quantized(captured(graph, self.chip), self.chip, self.plan)
+        return _quantized(captured(graph, self.chip), self.chip, self.plan, self.cache_bits)
 
-    def step(self, context: int) -> Graph:
-        """The quantized graph of one token after at most context - 1 others."""
-        graph = captured(step_graph(self.model, context, cache_bits=self.cache_bits), self.chip)
-        return _quantized(graph, self.chip, step_plan(self.plan, graph))
+    def step(self, context: int, paging: Paging | None = None) -> Graph:
+        """The quantized graph of one token after at most context - 1 others; with `paging` of one of each lane."""
+        graph = captured(step_graph(self.model, context, cache_bits=self.cache_bits, paging=paging), self.chip)
+        return _quantized(graph, self.chip, step_plan(self.plan, graph), self.cache_bits)
 
 
 def prepare(
@@ -66,7 +67,7 @@ def captured(graph: Graph, chip: Chip) -> Graph:
     return verify(adapt.run(fuse.run(canonicalize.run(graph)), chip))
 
 
-def _quantized(graph: Graph, chip: Chip, plan: QuantPlan) -> Graph:
+def _quantized(graph: Graph, chip: Chip, plan: QuantPlan, cache_bits: int) -> Graph:
     known = {v for n in graph.nodes for v in n.outputs} | set(graph.inputs) | set(graph.state_inputs)
     values = {v: s for v, s in plan.values.items() if v in known}
     missing = [
@@ -75,7 +76,8 @@ def _quantized(graph: Graph, chip: Chip, plan: QuantPlan) -> Graph:
     if missing:
         raise InternalError(missing[0], "no scale in the plan of whole texts", "the same values in both forms")
     layers: Mapping[str, LayerPlan] = {n.name: plan.layers[n.name] for n in graph.nodes if n.name in plan.layers}
-    return verify(quantize(graph, chip, plan=QuantPlan(values, layers, plan.notes)))
+    found = quantize(graph, chip, plan=QuantPlan(values, layers, plan.notes))
+    return verify(halved(found) if cache_bits == HALF else found)
 
 
 def step_plan(plan: QuantPlan, graph: Graph) -> QuantPlan:
@@ -85,7 +87,7 @@ def step_plan(plan: QuantPlan, graph: Graph) -> QuantPlan:
         if node.op == "Gather" and node.inputs[0] in TABLES:
             spec = constant_spec(graph.constants[node.inputs[0]])
             values[node.output] = spec
-        elif node.op == "Reshape" and node.inputs[0] in values and node.output not in values:
+        elif node.op in ("Reshape", "Transpose", "Gather") and node.inputs[0] in values and node.output not in values:
             values[node.output] = values[node.inputs[0]]
         elif node.op == "Scatter":
             values[node.output] = values[node.inputs[0]] = values[node.inputs[2]]

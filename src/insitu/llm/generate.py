@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.base.errors import DataError
+from insitu.graph.graph import Graph
 from insitu.llm.score import log_softmax
 from insitu.runtime.session import Session
 
@@ -63,28 +64,54 @@ def generate_batch(
     session.reset()
     logits = [fed(session, [p[at] for p in prompts], at) for at in range(length)][-1]
     for at in range(length, min(length + count, room)):
-        chosen = [_chosen(row, sampling, rng) for row in logits]
-        yield [Token(token, at, share) for token, share in chosen]
+        said = [chosen(row, sampling, rng) for row in logits]
+        yield [Token(token, at, share) for token, share in said]
         if at + 1 < min(length + count, room):
-            logits = fed(session, [token for token, _ in chosen], at)
+            logits = fed(session, [token for token, _ in said], at)
 
 
 def room_of(session: Session) -> int:
     """Tokens that the caches hold."""
     graph = session.graph
+    if "slot" in graph.inputs:
+        return setting(graph, "context")
     return int(graph.type(graph.states[0].input).sizes()[2])
 
 
+def setting(graph: Graph, name: str) -> int:
+    """A number of a paged step graph: context, page_tokens, pool_pages or lanes."""
+    value = graph.meta[name]
+    assert isinstance(value, int), name
+    return value
+
+
 def fed(session: Session, tokens: Sequence[int], position: int) -> Array:
-    """Logits (prompts, vocab) after one more token of each."""
+    """Logits (prompts, vocab) after one more token of each; in a paged program each has the first lane of its own."""
     codes: dict[str, npt.NDArray[np.int64]] = {"ids": np.asarray(tokens, np.int64).reshape(-1, 1, 1)}
     if "position" in session.inputs:
         codes["position"] = np.full((len(tokens), 1), position, np.int64)
+    if "slot" in session.inputs:
+        codes = _first_lane(session, codes, position)
     name = session.outputs[0]
     return session.real(name, session.step_codes(codes)[name])[:, 0, 0]
 
 
-def _chosen(logits: Array, sampling: Sampling, rng: np.random.Generator) -> tuple[int, float]:
+def _first_lane(session: Session, codes: dict[str, npt.NDArray[np.int64]], position: int) -> dict[str, Any]:
+    """One token for the first lane, whose pages are the first ones in order; the others have none."""
+    graph, samples = session.graph, len(codes["ids"])
+    page, count = setting(graph, "page_tokens"), setting(graph, "pool_pages")
+    if position >= (count - 1) * page:
+        need = f"{(count - 1) * page}, what a pool of {count - 1} pages of {page} tokens holds"
+        raise DataError("text", f"{position + 1} tokens", need, try_=["--pool-pages N"])
+    full = {n: np.zeros((samples, *graph.type(n).sizes()), np.int64) for n in session.inputs}
+    full["ids"][:, 0, 0], full["slot"][:, 0] = codes["ids"][:, 0, 0], page + position
+    full["position"][:, 0] = position
+    each = min(full["pages"].shape[1] // full["slot"].shape[1], count - 1)
+    full["pages"][:, :each] = np.arange(1, each + 1)
+    return full
+
+
+def chosen(logits: Array, sampling: Sampling, rng: np.random.Generator) -> tuple[int, float]:
     """(token, its probability at temperature 1)."""
     share = np.exp(log_softmax(logits))
     if sampling.temperature <= 0:

@@ -17,6 +17,7 @@ from math import ceil
 from insitu.arch import cost as arch_cost
 from insitu.arch.spec import Chip
 from insitu.base.errors import Infeasible, InfeasibleError
+from insitu.llm.attention import Choice, Units, choices
 from insitu.llm.shapes import Shape
 
 TABLES, TABLE_BYTES = 4, 90112  # look-up tables of a layer: two norms (2^14 entries), activation, softmax; their bytes
@@ -164,6 +165,21 @@ class OnChips:
         return float(self.shape.layers * TABLE_BYTES) if each > self.chip.core.vector.luts else 0.0
 
     @property
+    def free_macros(self) -> int:
+        """Macros without weights on the chips of a layer, of the cores that share its vector work."""
+        if self.chip.capabilities.gemv or self.streamed:
+            return 0
+        share = 1 - self.shape.stored_weights / (self.count * self.fits_per_chip)
+        cores = (self.cores or self.chip.cores) / self.chip.cores
+        return int(share * self.chip.macros * cores) * int(self.spread)
+
+    def attention(self, *, keys: float, queries: int = 1) -> Mapping[str, Choice]:
+        """Where the products of `queries` tokens' attention go; of a prompt, `keys` counts all of it."""
+        lanes = int((self.cores or self.chip.cores) * self.chip.core.vector.lanes * self.spread)
+        units = Units(self.chip, lanes, self.free_macros, self.count)
+        return choices(self.shape, units, keys=max(keys, 1), queries=queries, cache_bits=self.cache_bits)
+
+    @property
     def read_time(self) -> float:
         """Seconds of one use of every macro."""
         return self.chip.capacity / self.array_rate
@@ -211,12 +227,16 @@ def _active_ffn(shape: Shape, layer: int) -> float:
     return shape.ffn
 
 
-def token(on: OnChips, *, keys: float) -> Token:
-    """One token of one sequence after `keys` others, nothing else running."""
+def token(on: OnChips, *, keys: float, queries: int = 1) -> Token:
+    """One token of one sequence after `keys` others, nothing else running; one of a prompt of `queries` tokens."""
     shape, chip = on.shape, on.chip
     found = counts(shape, keys, on.token_bytes)
     found["moved_bytes"] += on.table_bytes
-    share = on.spread
+    share, halves = on.spread, on.attention(keys=keys if queries == 1 else queries, queries=queries)
+    inside = [c for c in halves.values() if c.stored]
+    found["stored_macs"] = found["mma_macs"] * len(inside) / len(halves)
+    found["mma_macs"] -= found["stored_macs"]
+    attention = found["mma_macs"] / (on.vector_rate * share) + sum(c.seconds for c in inside)
     matrices = MATRICES + (1 if shape.moe else 0)
     if chip.capabilities.gemv:
         read = found["array_macs"] * on.weight_bits / 8 / chip.memories["banks"].bandwidth
@@ -227,7 +247,7 @@ def token(on: OnChips, *, keys: float) -> Token:
     cache = found["cache_bytes"] / (on.cache_bandwidth * share)
     link_bytes, link_seconds = _links(on)
     seconds = {  # a command reads its caches before it computes
-        "weights": weights, "attention": found["mma_macs"] / (on.vector_rate * share), "kv": cache,
+        "weights": weights, "attention": attention, "kv": cache,
         "vector": found["vector_operations"] / (on.vector_rate * share), "memory": memory, "links": link_seconds,
         "stream": on.streamed * on.weight_bits / 8 / (chip.store_bandwidth * on.count),
     }  # fmt: skip
@@ -236,7 +256,9 @@ def token(on: OnChips, *, keys: float) -> Token:
         "streamed_bytes": on.streamed * on.weight_bits / 8,
         "weight_bytes": on.resident_bytes,
     }
-    return Token(seconds, _joules(on, found, sum(seconds.values())), found)
+    joules = _joules(on, found, sum(seconds.values()))
+    joules["attention"] += sum(c.joules for c in inside)
+    return Token(seconds, joules, found)
 
 
 def _links(on: OnChips) -> tuple[float, float]:
@@ -295,12 +317,12 @@ def _converted(chip: Chip) -> float:
     return float(len(chip.slice_bits) * len(chip.plane_bits))
 
 
-def batch_rate(on: OnChips, *, keys: float, batch: int) -> tuple[float, float]:
+def batch_rate(on: OnChips, *, keys: float, batch: int, queries: int = 1) -> tuple[float, float]:
     """(tokens per second of all sequences, joules a token) with `batch` sequences in flight.
 
     Sequences fill the pipeline of chips; the busiest unit of a chip bounds the rate.  Leakage is shared.
     """
-    one = token(on, keys=keys)
+    one = token(on, keys=keys, queries=queries)
     stages = on.count / on.spread
     busy = one.seconds["attention"] + one.seconds["kv"] + one.seconds["vector"]
     busiest = max(busy, one.seconds["memory"], _array_time(on)) / max(stages, 1.0)
@@ -322,6 +344,6 @@ def _array_time(on: OnChips) -> float:
 
 def prefill(on: OnChips, *, tokens: int) -> tuple[float, float]:
     """(seconds to the first token, joules) of a prompt: its tokens follow each other through the pipeline."""
-    one = token(on, keys=tokens / 2)
-    rate, joules = batch_rate(on, keys=tokens / 2, batch=max(tokens, 1))
+    one = token(on, keys=tokens / 2, queries=max(tokens, 1))
+    rate, joules = batch_rate(on, keys=tokens / 2, batch=max(tokens, 1), queries=max(tokens, 1))
     return one.latency + (tokens - 1) / rate, joules * tokens

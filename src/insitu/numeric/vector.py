@@ -179,12 +179,12 @@ def result_dtype(name: str, dtype: str) -> str:
     return "bool" if name in TRUTH else "i64" if name.startswith("arg") else dtype
 
 
-def dot(a: Array, b: Array) -> Array:
-    """Sum over k of a[.., m, k] * b[.., k, n], exact and rounded once to the operands' float type.
+def dot(a: Array, b: Array, to: npt.DTypeLike | None = None) -> Array:
+    """Sum over k of a[.., m, k] * b[.., k, n], exact and rounded once to the operands' float type, or to `to`.
 
     A float64 product decides all elements whose rounding its error bound cannot change; the others are summed exactly.
     """
-    kind = a.dtype
+    kind = a.dtype if to is None else np.dtype(to)
     with np.errstate(all="ignore"):
         wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
         total = wide_a @ wide_b

@@ -176,7 +176,7 @@ class Session:
 
         def work(bounds: tuple[int, int]) -> dict[str, Array]:
             a, b = bounds
-            machine = replace(loaded, memory={}, pending={})  # own memory, shared matrices
+            machine = replace(loaded, memory={}, pending={}, opened={})  # own memory, shared matrices
             return self._outputs(run(machine, {n: c[a:b] for n, c in codes.items()}, first_sample=first_sample + a))
 
         parts = spread(work, blocks, done=None if done is None else lambda n: done(blocks[n - 1][1]))

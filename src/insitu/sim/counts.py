@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
+from insitu.arch import stored
 from insitu.arch.spec import Chip
 from insitu.isa.calls import written_out
 from insitu.isa.program import Binding, Command, Program, Section
@@ -13,7 +14,10 @@ from insitu.isa.setup import setup_length
 from insitu.sim.poly import Number, evaluate, number
 from insitu.sim.work import (
     active_rows,
+    array_product,
+    bytes_of,
     command_link,
+    element_bits,
     element_bytes,
     host_values,
     passes_of,
@@ -33,6 +37,7 @@ EVENTS = (
     "cell_operations",  # cells active in the array operations
     "macs",  # multiply-accumulates of weight layers, as the network counts them
     "mma_macs",  # multiply-accumulates of two run-time operands, on the vector unit
+    "stored_macs",  # of two run-time operands with one of them written into arrays
     "dac_drives",  # one row driven with one input code (all its passes), one read
     "adc_conversions",  # one slice of one column of a tile, one input pass, one read
     "shift_adds",  # additions that join the conversions of one column of a tile to one number
@@ -97,7 +102,7 @@ def _of_a_run(section: Section) -> list[Number]:
 
 def tally(program: Program, chip: Chip, runs: Sequence[Sequence[Number]], *, reads: int | None = None) -> Counts:
     """Counts where command i of section s runs `runs[s][i]` times."""
-    widths = {symbol.name: element_bytes(symbol.dtype) for symbol in program.symbols}
+    widths = {symbol.name: element_bits(symbol.dtype) for symbol in program.symbols}
     layers: dict[str, dict[str, Number]] = {}
     tiles: dict[TileKey, Number] = {}
     for section, times in zip(program.sections, runs, strict=True):
@@ -150,7 +155,7 @@ def _own_label(section: Section, command: Command) -> str:
 def command_events(
     program: Program, section: Section, command: Command, chip: Chip, *, widths: Mapping[str, int], reads: int | None
 ) -> dict[str, Number]:
-    """The events of one execution; `widths` is bytes per element by symbol."""
+    """The events of one execution; `widths` is bits per element by symbol."""
     events: dict[str, Number] = {"commands": 0 if command.op in ENDS else 1}
     if command.op in CONTROL:
         return events
@@ -166,7 +171,9 @@ def command_events(
         return events | _gemv_events(program, section, command, widths)
     if command.op == "DMA" and command_link(program, section, command) is not None:
         events["link_bytes"] = read
-    work = vector_work(section, command)
+    if command.op == "AMM":
+        return events | stored.events(array_product(section, command, chip), chip)
+    work = vector_work(section, command, chip)
     return events | {"vector_operations": work, "mma_macs": work if command.op == "MMA" else 0}
 
 
@@ -254,7 +261,7 @@ def _gemv_events(program: Program, section: Section, command: Command, widths: M
         "vectors": 1,
         "array_macs": weights,
         "macs": _useful_macs(program, binding),
-        "bank_read_bytes": weights * widths[held],
+        "bank_read_bytes": bytes_of(weights, widths[held]),
         "vector_operations": binding.cols,
     }
     return {event: n * value for event, value in per_vector.items()}

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from insitu.base.errors import DataError, ProgramError
 from insitu.isa.calls import written_out
 from insitu.isa.check_data import BANKS
+from insitu.isa.elements import PACKED
 from insitu.isa.program import Command, Descriptor, Location, Program, Section, Symbol, Tile, Vector, chip_of_space
 from insitu.isa.setup import PROCEDURES, calibrated, table_places
 from insitu.isa.walk import operands
@@ -28,10 +29,12 @@ from insitu.sim.fused import converted_product, elementwise, ideal_product
 from insitu.sim.lines import Lines, lines
 from insitu.sim.macro import MacroModel
 from insitu.sim.order import Turn, interleaved
+from insitu.sim.packed import byte_size, store_packed, unpacked
 from insitu.sim.reads import Reads
 from insitu.sim.vector import NUMBERS, Numbers, bound_product, float_product, run_host_command
 
 Array = npt.NDArray[Any]
+Opened = dict[str, Array]  # symbols whose elements share bytes: their codes, one by one
 Observer = Callable[[str, Array], None]
 DTYPES: dict[str, Any] = {
     "i8": np.int8, "u8": np.uint8, "i16": np.int16, "u16": np.uint16, "i32": np.int32, "i64": np.int64,
@@ -59,6 +62,7 @@ class Machine:
     moved: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])  # section, descriptor
     held: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])  # values that only the host holds
     tables: dict[tuple[int, int], str] = field(default_factory=dict[tuple[int, int], str])  # section, place: what
+    opened: Opened = field(default_factory=dict[str, Array])  # within one command
 
     def loading(self, section: Section) -> frozenset[Command]:
         """The WLOAD commands of a section."""
@@ -103,6 +107,7 @@ def run(
     _reset(machine, inputs, states or {}, first_sample)
     for section, turn in interleaved(program):
         _execute(machine, section, turn, observe)
+    machine.opened.clear()
     names = [v for v, at in program.values.items() if machine.symbols[at.symbol].kind in ("output", "state")]
     wanted = {*names, *output_values(program)}
     return {v: machine.held[v] if v in machine.held else value_view(machine, program.values[v]).copy() for v in wanted}
@@ -169,12 +174,20 @@ def lay_memory(machine: Machine, values: Mapping[str, Array], samples: int, firs
             _flat(machine, symbol)[:] = program.weight(symbol.weight).reshape(-1)
         elif symbol.kind == "state":
             _flat(machine, symbol)[:] = symbol.initial
+            close(machine, symbol.name)
     machine.held = {n: list(a) for n, a in values.items() if n in program.meta.get("host_values", ())}
     for name, codes in values.items():
         if name not in machine.held:
-            value_view(machine, program.values[name])[...] = codes
+            put_value(machine, name, codes)
     machine.pending = _write_counts(program)
     machine.loaded, machine.moved, machine.tables = {}, {}, {}
+
+
+def put_value(machine: Machine, name: str, codes: Array) -> None:
+    """Codes (samples, *shape) into a value's place in memory."""
+    at = machine.program.values[name]
+    value_view(machine, at)[...] = codes
+    close(machine, at.symbol)
 
 
 def _flat(machine: Machine, symbol: Symbol) -> Array:
@@ -209,13 +222,34 @@ def _targets(section: Section, command: Command) -> list[Descriptor]:
 
 
 def _strided(machine: Machine, symbol: str, offset: int, sizes: tuple[int, ...], strides: tuple[int, ...]) -> Array:
-    """(samples, *sizes) elements of a symbol."""
+    """(samples, *sizes) elements of a symbol: a view of memory, or of its opened codes where they share bytes."""
     at = machine.symbols[symbol]
     memory = machine.memory[at.space]
+    if at.dtype in PACKED:
+        if symbol not in machine.opened:
+            machine.opened[symbol] = unpacked(memory, at)
+        codes = machine.opened[symbol]
+        return np.ndarray((machine.samples, *sizes), codes.dtype, codes.data, offset, (codes.shape[1], *strides))
     dtype = np.dtype(DTYPES[at.dtype])
     steps = tuple(s * dtype.itemsize for s in strides)
     start = at.address + offset * dtype.itemsize
     return np.ndarray((machine.samples, *sizes), dtype, memory.data, start, (memory.shape[1], *steps))
+
+
+def close(machine: Machine, *written: str) -> None:
+    """End a command: codes of written symbols that share bytes go back into memory."""
+    for name in written:
+        if name in machine.opened:
+            store_packed(machine.memory[machine.symbols[name].space], machine.symbols[name], machine.opened[name])
+    machine.opened.clear()
+
+
+def perform(machine: Machine, section: Section, command: Command, frame: Frame) -> None:
+    """One command, or all trips of its loops at once."""
+    machine.opened.clear()
+    OPERATIONS[command.op](machine, section, command, frame)
+    if machine.opened:
+        close(machine, *(out.symbol for out in _targets(section, command)))
 
 
 # control
@@ -223,9 +257,8 @@ def _strided(machine: Machine, symbol: str, offset: int, sizes: tuple[int, ...],
 
 def _execute(machine: Machine, section: Section, turn: Turn, observe: Observer | None) -> None:
     for step, trips, counters in batches(machine, section, turn.item, turn.counters, ()):
-        operation = OPERATIONS.get(step.command.op)
-        if operation is not None:
-            operation(machine, section, step.command, Frame(trips, counters))
+        if step.command.op in OPERATIONS:
+            perform(machine, section, step.command, Frame(trips, counters))
     for step in _leaves(turn.item) if turn.last else ():
         _finish(machine, section, step.command, observe)
 
@@ -242,6 +275,7 @@ def _finish(machine: Machine, section: Section, command: Command, observe: Obser
     for out in _targets(section, command):
         machine.pending[out.symbol] -= 1
         if machine.pending[out.symbol] == 0 and observe is not None:
+            machine.opened.clear()
             for value in machine.written.get(out.symbol, ()):
                 observe(value, value_view(machine, machine.program.values[value]))
 
@@ -303,7 +337,7 @@ def _independent(machine: Machine, section: Section, loop: Loop, level: int) -> 
 def _share_bytes(machine: Machine, first: str, second: str) -> bool:
     """Whether two symbols have memory in common."""
     a, b = machine.symbols[first], machine.symbols[second]
-    ends = [s.address + s.count * np.dtype(DTYPES[s.dtype]).itemsize for s in (a, b)]
+    ends = [s.address + byte_size(s) for s in (a, b)]
     return a.space == b.space and a.address < ends[1] and b.address < ends[0]
 
 
@@ -346,6 +380,8 @@ def _lines(machine: Machine, d: Descriptor, frame: Frame, rows: int) -> Lines | 
     offset = d.offset + sum(c * s for c, s in zip(frame.counters, steps, strict=False))
     whole = steps[walked : walked + len(frame.trips)]
     at = machine.symbols[d.symbol]
+    if at.dtype in PACKED:
+        return None
     dtype: np.dtype[Any] = np.dtype(DTYPES[at.dtype])
     sizes = (*frame.trips, *(int(n) for n in d.sizes))
     address = at.address + offset * dtype.itemsize
@@ -419,7 +455,7 @@ def _mma(machine: Machine, section: Section, command: Command, frame: Frame) -> 
     out, a, b = (operand_view(machine, section, command, i, frame) for i in (0, 1, 2))
     settings = section.vectors[int(command.args[3])]
     if out.dtype.kind == "f":
-        out[...] = float_product(a, b)
+        out[...] = float_product(a, b, out.dtype)
         return
     acc = (a.astype(np.float64) - settings.zero_a) @ (b.astype(np.float64) - settings.zero_b)
     _store(machine, section, settings, acc, out, frame)
@@ -602,12 +638,12 @@ Operation = Callable[[Machine, Section, Command, Frame], None]
 OPERATIONS: dict[str, Operation] = {
     "WLOAD": _load_weights, "LUTLD": _load_table,
     "SETD": _set_descriptor, "MVM": _mvm, "GEMV": _mvm,
-    "MMA": _mma, "REQ": _rescale, "ADD": _binary, "MUL": _binary, "MAX": _reduce, "SUM": _reduce,
+    "MMA": _mma, "AMM": _mma, "REQ": _rescale, "ADD": _binary, "MUL": _binary, "MAX": _reduce, "SUM": _reduce,
     "SOFTMAX": _softmax, "LUT": _lut, "FILL": _fill, "DMA": _copy, "ACC": _accumulate,
     "HOST": _host, **dict.fromkeys(NUMBERS, _numbers),
 }  # fmt: skip
 READS = {
-    "MVM": 1, "MMA": 2, "REQ": 1, "ADD": 2, "MUL": 2, "MAX": 1, "SUM": 1, "SOFTMAX": 1, "LUT": 1, "DMA": 1,
+    "MVM": 1, "MMA": 2, "AMM": 2, "REQ": 1, "ADD": 2, "MUL": 2, "MAX": 1, "SUM": 1, "SOFTMAX": 1, "LUT": 1, "DMA": 1,
     "V1": 1, "V2": 2, "SEL": 3, "RED": 1, "CVT": 1, "GATHER": 2, "SCATTER": 2,
     "GEMV": 2, "Q": 3, "DQ": 3,
 }  # fmt: skip

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.isa.elements import PACKED
 from insitu.isa.program import Command, Section, Vector
+from insitu.isa.walk import accesses
 from insitu.sim import functional as base
 from insitu.sim.fused import combined
 from insitu.sim.products import FLOAT64_EXACT
@@ -31,8 +33,8 @@ class Recording:
 
     machine: base.Machine
     steps: list[Step]
-    inputs: dict[str, Array]
-    outputs: dict[str, Array]
+    inputs: dict[str, Array | None]  # none: elements that share bytes
+    outputs: dict[str, Array | None]
     start: dict[str, Array]  # spaces: memory before a first step
 
     def step(self, inputs: Mapping[str, Array], states: Mapping[str, Array], first_sample: int) -> dict[str, Any]:
@@ -42,10 +44,20 @@ class Recording:
             self.machine.memory[space][...] = image
         for values in (inputs, states):
             for name, codes in values.items():
-                self.inputs[name][...] = codes
+                view = self.inputs[name]
+                if view is None:
+                    base.put_value(self.machine, name, codes)
+                else:
+                    view[...] = codes
         for step in self.steps:
             step()
-        return {name: view.copy() for name, view in self.outputs.items()}
+        return {name: self._copy(name, view) for name, view in self.outputs.items()}
+
+    def _copy(self, name: str, view: Array | None) -> Array:
+        if view is not None:
+            return view.copy()
+        self.machine.opened.clear()
+        return base.value_view(self.machine, self.machine.program.values[name]).copy()
 
 
 def recordable(machine: base.Machine) -> bool:
@@ -55,7 +67,7 @@ def recordable(machine: base.Machine) -> bool:
 
 def record(machine: base.Machine, samples: int, names: Mapping[str, Array]) -> Recording:
     """The program of a machine over so many samples; `names` holds arrays for every input."""
-    own = replace(machine, memory={}, pending={}, moved={}, loaded={}, held={})
+    own = replace(machine, memory={}, pending={}, moved={}, loaded={}, held={}, opened={})
     own.matrices = machine.matrices
     base.lay_memory(own, names, samples)
     steps: list[Step] = []
@@ -66,19 +78,32 @@ def record(machine: base.Machine, samples: int, names: Mapping[str, Array]) -> R
     values = own.program.values
     kinds = {v: own.symbols[at.symbol].kind for v, at in values.items()}
     wanted = {*(v for v, k in kinds.items() if k in ("output", "state")), *base.output_values(own.program)}
-    feeds = {v: base.value_view(own, values[v]) for v, k in kinds.items() if k in ("input", "state")}
-    ends = {v: base.value_view(own, values[v]) for v in wanted}
+    feeds = {v: _view(own, v) for v, k in kinds.items() if k in ("input", "state")}
+    ends = {v: _view(own, v) for v in wanted}
     return Recording(own, steps, feeds, ends, {s: m.copy() for s, m in own.memory.items()})
+
+
+def _view(machine: base.Machine, value: str) -> Array | None:
+    """A value in memory; none where its elements share bytes."""
+    at = machine.program.values[value]
+    return None if machine.symbols[at.symbol].dtype in PACKED else base.value_view(machine, at)
 
 
 def _prepared(machine: base.Machine, section: Section, command: Command, frame: base.Frame) -> Step:
     """One command as a function without arguments."""
+    if _shares_bytes(machine, section, command):
+        return lambda: base.perform(machine, section, command, frame)
     rule = RULES.get(command.op)
     found = rule(machine, section, command, frame) if rule else None
     if found is not None:
         return found
     operation = base.OPERATIONS[command.op]
     return lambda: operation(machine, section, command, frame)
+
+
+def _shares_bytes(machine: base.Machine, section: Section, command: Command) -> bool:
+    named = (section.descriptors[a.descriptor].symbol for a in accesses(section, command))
+    return any(machine.symbols[name].dtype in PACKED for name in named)
 
 
 def _views(machine: base.Machine, section: Section, command: Command, frame: base.Frame, count: int) -> list[Array]:
@@ -291,5 +316,6 @@ def _scatter(machine: base.Machine, section: Section, command: Command, frame: b
 
 RULES: Mapping[str, Callable[[base.Machine, Section, Command, base.Frame], Step | None]] = {
     "ADD": _elementwise, "MUL": _elementwise, "REQ": _elementwise, "DMA": _copy, "LUT": _table, "SUM": _sum,
-    "MMA": _product, "SOFTMAX": _softmax, "MVM": _matrix, "GEMV": _matrix, "GATHER": _gather, "SCATTER": _scatter,
+    "MMA": _product, "AMM": _product, "SOFTMAX": _softmax, "MVM": _matrix, "GEMV": _matrix, "GATHER": _gather,
+    "SCATTER": _scatter,
 }  # fmt: skip

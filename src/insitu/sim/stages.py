@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from insitu.arch.spec import Chip
+from insitu.arch.stored import macro_seconds
 from insitu.base.errors import ChipError, ProgramError
 from insitu.isa.program import Binding, Command, Program, Section, Tile
 from insitu.sim.counts import CONTROL, ENDS
 from insitu.sim.poly import whole
 from insitu.sim.work import (
+    array_product,
     command_link,
-    element_bytes,
+    element_bits,
     host_values,
     passes_of,
     played_vectors,
@@ -27,6 +29,7 @@ SECOND = 10**12  # picoseconds
 HOST_CYCLES = 8  # of the chip's clock per element of a host operator; assumed, whatever the operator is
 WHOLE_OPERANDS = (
     "MMA",
+    "AMM",
     "SOFTMAX",
     "GATHER",
     "SCATTER",
@@ -92,7 +95,7 @@ class Units:
 
 def plan_section(program: Program, section: Section, chip: Chip, *, units: Units, reads: int | None) -> list[Plan]:
     """The plan of each command of a section; equal commands share one."""
-    widths = {symbol.name: element_bytes(symbol.dtype) for symbol in program.symbols}
+    widths = {symbol.name: element_bits(symbol.dtype) for symbol in program.symbols}
     known: dict[Command, Plan] = {}
     for command in section.code:
         if command not in known:
@@ -127,6 +130,7 @@ def _plan(
         return Plan(command.op, stages=(link,), write=_burst(chip, written, written), issue=issue)
     stages = _mvm_stages(section, command, chip, units, reads) if command.op == "MVM" else ()
     stages += _bank_stages(section, command, chip, units) if command.op == "GEMV" else ()
+    stages += _stored_stages(section, command, chip, units) if command.op == "AMM" else ()
     stages += _vector_stage(section, command, chip, units) + _host_stage(section, command, chip, units)
     vectors = stages[-1].count if stages else 1
     if command.op not in ("MVM", "GEMV"):
@@ -205,6 +209,14 @@ def _bank_stages(section: Section, command: Command, chip: Chip, units: Units) -
     return (_stage([units.of_core(section, "banks")], [turns * picoseconds(chip.macro.t_read)], count),)
 
 
+def _stored_stages(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
+    """The macros that take the second operand, held until all of the first one went through; then lanes take sums."""
+    first, count = section.vectors[int(command.args[3])].macros
+    held = [units.of_macro(section, m, "array") for m in range(first, first + count)]
+    seconds = macro_seconds(array_product(section, command, chip), chip, count)
+    return (_stage(held, [picoseconds(seconds)] * count, 1),)
+
+
 def _load_stages(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
     """The weight store and the arrays it fills, until the last bit is written."""
     binding = section.bindings[int(command.args[0])]
@@ -230,7 +242,7 @@ def _link_stage(chip: Chip, units: Units, away: int, count: int) -> Stage:
 
 def _vector_stage(section: Section, command: Command, chip: Chip, units: Units) -> tuple[Stage, ...]:
     """The vector unit: a step is one MVM vector, or one group of lanes."""
-    work, lanes, period = whole(vector_work(section, command)), chip.core.vector.lanes, clock_period(chip)
+    work, lanes, period = whole(vector_work(section, command, chip)), chip.core.vector.lanes, clock_period(chip)
     if not work:
         return ()
     unit = units.of_core(section, "vector")

@@ -111,9 +111,9 @@ NUMBERS: Mapping[str, Callable[[Numbers], None]] = {
 }  # fmt: skip
 
 
-def float_product(a: Array, b: Array) -> Array:
-    """Two matrices of numbers, or stacks of them: sums exact, rounded once."""
-    return vector.dot(a, b)
+def float_product(a: Array, b: Array, to: npt.DTypeLike | None = None) -> Array:
+    """Two matrices of numbers, or stacks of them: sums exact, rounded once to `to` (their own type without it)."""
+    return vector.dot(a, b, to)
 
 
 def bound_product(program: Program, binding: Binding, x: Array) -> Array:

@@ -7,11 +7,13 @@ from functools import cache
 from math import ceil, prod
 
 from insitu.arch.spec import Chip
+from insitu.arch.stored import Product, dealt, events
 from insitu.base.errors import ProgramError
 from insitu.isa.program import Binding, Command, Descriptor, Program, Section, Size, Tile
 from insitu.isa.setup import MEASURED
+from insitu.isa.stored import stored_product
 from insitu.isa.table import instruction
-from insitu.sim.poly import Number, number, product
+from insitu.sim.poly import Number, Poly, number, product
 
 SOFTMAX_PASSES = 3  # maximum, exponentials and their sum, quotient
 QDYN_PASSES = 3  # smallest, largest, codes
@@ -49,36 +51,48 @@ def operands(section: Section, command: Command) -> tuple[list[Descriptor], list
 def traffic(
     section: Section, command: Command, chip: Chip, *, widths: Mapping[str, int]
 ) -> tuple[Number, Number, Number]:
-    """Bytes over the memory port: (read before the first vector, read in all, written)."""
+    """Bytes over the memory port: (read before the first vector, read in all, written); `widths` is bits an element."""
     if command.op == "HOST":
         return _host_traffic(section, command, widths)
     outs, sources = operands(section, command)
     written: Number = 0
-    for out in outs if command.op != "SCATTER" else sources[1:2]:  # as many elements as come in, out's others stay
-        written = written + product(out.sizes) * widths[out.symbol]
+    for out in outs:  # of a SCATTER as many elements as come in, out's others stay
+        sizes = sources[1].sizes if command.op == "SCATTER" else out.sizes
+        written = written + bytes_of(product(sizes), widths[out.symbol])
     if command.op == "SCATTER":
         sources = sources[1:]
     if command.op in ("MVM", "GEMV"):
-        first, read = window_reads(section, command, chip, widths[sources[0].symbol])
+        first, read = window_reads(section, command, chip, widths[sources[0].symbol] // 8)
         return first, read, written
     read: Number = 0
     if command.op == "GATHER":  # of the table, as much as goes out
-        read, sources = product(outs[0].sizes) * widths[sources[0].symbol], sources[1:]
+        read, sources = bytes_of(product(outs[0].sizes), widths[sources[0].symbol]), sources[1:]
     for source in sources:
-        read = read + product(_distinct(source)) * widths[source.symbol]
+        read = read + bytes_of(product(_distinct(source)), widths[source.symbol])
     return read, read, written
 
 
 def _host_traffic(section: Section, command: Command, widths: Mapping[str, int]) -> tuple[Number, Number, Number]:
     host = section.hosts[int(command.args[0])]
     read, written = (
-        sum(prod(v.shape) * widths[section.descriptors[v.descriptor].symbol] for v in values if v.descriptor >= 0)
+        sum(
+            bytes_of(prod(v.shape), widths[section.descriptors[v.descriptor].symbol])
+            for v in values
+            if v.descriptor >= 0
+        )
         for values in (host.inputs, host.outputs)
     )
     return read, read, written
 
 
-def vector_work(section: Section, command: Command) -> Number:
+def array_product(section: Section, command: Command, chip: Chip) -> Product:
+    """What an AMM writes into cells and drives through them, dealt out over its macros."""
+    a, b = (section.descriptors[int(i)] for i in command.args[1:3])
+    settings = section.vectors[int(command.args[3])]
+    return dealt(stored_product(a, b, settings), chip, settings.macros[1])
+
+
+def vector_work(section: Section, command: Command, chip: Chip) -> Number:
     """Lane operations of a vector command or, per input vector, of what follows an MVM's readout."""
     if command.op in ("HOST", "PRED", "SETD"):
         return 0
@@ -88,6 +102,8 @@ def vector_work(section: Section, command: Command) -> Number:
             return sum(tile.cols for tile in section.bindings[int(command.args[2])].tiles)
         case "GEMV":
             return section.bindings[int(command.args[3])].cols
+        case "AMM":
+            return events(array_product(section, command, chip), chip)["vector_operations"]
         case "MMA":
             return product(out.sizes) * number(sources[0].sizes[-1])
         case "MAX" | "SUM" | "RED":
@@ -163,6 +179,18 @@ def _window(sizes: tuple[int, ...], strides: tuple[int, ...], step: int) -> tupl
 def _distinct(operand: Descriptor) -> list[Size]:
     """The dimensions that reach different elements: a stride of 0 repeats what was read."""
     return [size for size, stride in zip(operand.sizes, operand.strides, strict=True) if stride]
+
+
+def element_bits(dtype: str) -> int:
+    """Bits of an element in memory: 4 for "i4", 8 for "int8" or "bool"."""
+    return int("".join(c for c in dtype if c.isdigit()) or "8")
+
+
+def bytes_of(count: Number, bits: int) -> Number:
+    """Bytes of so many elements; those of a size that is bound at run time are rounded up for each of its terms."""
+    if isinstance(count, Poly):
+        return Poly({names: -(-k * bits // 8) for names, k in count.terms.items()})
+    return -(-count * bits // 8)
 
 
 def element_bytes(dtype: str) -> int:

@@ -4,7 +4,7 @@ Values without a QuantSpec are numbers of their element type (f32, i64, bool, ..
 instructions they become:
 
     V1 {fn}, V2 {fn}, SEL, RED {fn, axes, keepdims}, CVT {to}      element by element, shapes broadcast
-    MMA                                                            [.., m, k] x [.., k, n], sums exact, rounded once
+    MMA {to}                                                       [.., m, k] x [.., k, n], sums exact, rounded once
     MVM {rows}                                                     the last `rows` axes times a constant [k, n], + bias
     Q {to}, DQ                                                     numbers to codes by (x, scale, zero), and back
     QDYN {to, lead}                                                codes, scale and zero along the `lead` first axes
@@ -98,7 +98,7 @@ def _placed(node: Node, known: list[TensorType]) -> TensorType:
 def _product(node: Node, known: list[TensorType]) -> TensorType:
     a, b = (t.sizes() for t in known[:2])
     assert a[-1] == b[-2]
-    return TensorType((*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1]), known[0].dtype)
+    return TensorType((*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1]), str(node.attr("to", known[0].dtype)))
 
 
 def _bound_product(node: Node, known: list[TensorType]) -> TensorType:
@@ -240,30 +240,30 @@ def _cvt(graph: Graph, node: Node, x: list[Array]) -> Array:
 
 
 def _mma(graph: Graph, node: Node, x: list[Array]) -> Array:
-    return _sums(*_aligned(x))
+    return _sums(*_aligned(x), to=numpy_type(str(node.attr("to", ""))) if node.attr("to") else x[0].dtype)
 
 
 def _mvm(graph: Graph, node: Node, x: list[Array]) -> Array:
     cut = x[0].ndim - int(node.attr("rows"))
-    y = _sums(x[0].reshape(x[0].shape[0], -1, x[1].shape[1]), x[1])
+    y = _sums(x[0].reshape(x[0].shape[0], -1, x[1].shape[1]), x[1], to=x[0].dtype)
     with np.errstate(all="ignore"):
         return (y + x[2] if len(x) > 2 else y).reshape(*x[0].shape[:cut], -1)
 
 
-def _sums(a: Array, b: Array) -> Array:
+def _sums(a: Array, b: Array, *, to: np.dtype[Any]) -> Array:
     """Exact sums of products, rounded once: one by one where there are few, else with the shared error bound."""
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     if a.dtype.kind != "f":
         return np.matmul(a, b)
     if prod(lead) * a.shape[-2] * a.shape[-1] * b.shape[-1] > SLOW:
-        return vector.dot(a, b)
+        return vector.dot(a, b, to)
     a, b = (np.broadcast_to(m, (*lead, *m.shape[-2:])) for m in (a, b))
     out = np.empty((*lead, a.shape[-2], b.shape[-1]))
     with np.errstate(all="ignore"):
         for index in np.ndindex(out.shape):
             terms = vector.terms(a[index[:-1]], b[(*index[:-2], slice(None), index[-1])])
             out[index] = vector.exact_sum(terms) if np.isfinite(terms).all() else terms.sum()
-        return out.astype(a.dtype)
+        return out.astype(to)
 
 
 def _reshape(graph: Graph, node: Node, x: list[Array]) -> Array:
