@@ -105,7 +105,7 @@ def test_negated_rows_and_other_roundings_are_the_processors() -> None:
 
 
 def assert_physics_near(name: str, *overrides: str) -> None:
-    chip, x, binding = chip_of(name, *overrides), inputs(500), binding_of(name)
+    chip, x, binding = chip_of(name, *overrides), inputs(1000), binding_of(name)
     model = like(FUSED, chip, "full")
     assert matrix_of(model, binding, x.dtype).launches
     assert_near(codes_of(model, binding, x), codes_of(like(MacroModel(), chip, "full"), binding, x))

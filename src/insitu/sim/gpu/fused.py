@@ -16,9 +16,9 @@ from torch import Tensor
 from insitu.base.random import effect_key, rows_together
 from insitu.numeric.readout import adc_range, finer_step
 from insitu.numeric.slicing import digit_shifts
-from insitu.sim.bound import BoundMatrix
-from insitu.sim.gpu.tensors import Launch, Stream, TensorMatrix
-from insitu.sim.products import FLOAT64_EXACT, Matrix
+from insitu.sim.bound import Analog
+from insitu.sim.gpu.tensors import Launch, Stream, TensorMatrix, spread_of
+from insitu.sim.products import FLOAT64_EXACT
 
 TILE = (64, 32, 64)  # vectors, rows and columns of a program at a time
 WARPS = 8
@@ -130,10 +130,13 @@ def _of_arrays(bound: TensorMatrix) -> tuple[Launch, ...]:
     """Reads under physics."""
     from insitu.sim.gpu.kernels import ADC, WTM2101
 
-    weights, spread, alike, *_ = bound.arrays
     post, readout, alone = bound.binding.post, bound.binding.readout, len(bound.parts) == 1
-    uneven = None if alike.all() else bound.carried(_uneven(bound, spread, alike), np.float32)
-    held, every = bound.carried(weights, np.float32), list(_array_reads(bound))
+    slices = range(len(bound.analog[0]))
+    held = _side_by_side([[part[s][1].cells for part in bound.analog] for s in slices], bound)
+    uneven = None
+    if any(analog.spread is not None for part in bound.analog for _, analog in part):
+        uneven = _side_by_side([[_noise(part[s][1]) for part in bound.analog] for s in slices], bound)
+    every = list(_array_reads(bound))
     if readout.kind == "adc":
         return (_launch(bound, ADC, every, held, ends=adc_range(readout.bits, signed=readout.signed), spread=uneven),)
     ends = (post.lo, post.hi) if alone else (-128, 127)
@@ -142,7 +145,7 @@ def _of_arrays(bound: TensorMatrix) -> tuple[Launch, ...]:
 
 def _array_reads(bound: TensorMatrix) -> Iterator[Read]:
     """Every plane of every array, with the names of insitu.sim.reads."""
-    _, _, _, tables, slope, names, shifts = bound.arrays
+    *_, tables, slope, names, shifts = bound.arrays
     whole = bound.binding.readout.kind == "wtm2101"
     for index, part in enumerate(bound.parts):
         for number, plane in enumerate(_planes(bound)):
@@ -152,12 +155,10 @@ def _array_reads(bound: TensorMatrix) -> Iterator[Read]:
                 yield Read(part, plane, s, name, up, tables[index, s], float(slope[index, s]))
 
 
-def _uneven(bound: BoundMatrix, spread: Tables, alike: Tables) -> Tables:
-    """The read noise of each cell where some arrays have their own: of the others it is their slope's, everywhere."""
-    spread = spread.copy()
-    for index, part in enumerate(bound.parts):
-        spread[alike[index], part] = 1.0
-    return spread
+def _noise(analog: Analog) -> Tables:
+    """The read noise of each cell of an array in units of its slope, also where all have the same."""
+    spread = spread_of(analog)
+    return np.ones_like(analog.cells) if spread is None else spread
 
 
 def _of_sums(bound: TensorMatrix) -> tuple[Launch, ...]:
@@ -165,7 +166,7 @@ def _of_sums(bound: TensorMatrix) -> tuple[Launch, ...]:
     from insitu.sim.gpu.kernels import SUM
 
     read = Read(slice(0, bound.binding.rows), (0, 0), 0, 1, 0, np.zeros((1, 1)))
-    return (_launch(bound, SUM, [read], _side_by_side([bound.ideal], bound)),)
+    return (_launch(bound, SUM, [read], _side_by_side([[m.data for m in bound.ideal]], bound)),)
 
 
 def _of_parts(bound: TensorMatrix) -> tuple[Launch, ...]:
@@ -175,7 +176,7 @@ def _of_parts(bound: TensorMatrix) -> tuple[Launch, ...]:
     post, readout, alone = bound.binding.post, bound.binding.readout, len(bound.parts) == 1
     steps, biased = readout.finer or (0,) * len(bound.parts), readout.biased or (0,)
     ends = (post.lo, post.hi) if alone else (-128, 127)
-    held, found = _side_by_side([bound.ideal], bound), list[Launch]()
+    held, found = _side_by_side([[m.data for m in bound.ideal]], bound), list[Launch]()
     for index, part in enumerate(bound.parts):
         scale = np.exp2(-(bound.shift - (0 if alone else readout.k + steps[index])).astype(np.float64))
         table = np.stack([scale, bound.bias if index in biased else np.zeros_like(bound.bias)])
@@ -194,7 +195,7 @@ def _of_converter(bound: TensorMatrix) -> tuple[Launch, ...]:
         none = np.zeros((1, 1))
         pairs = zip(bound.parts, bound.lossless, rest, strict=True)
         whole = [Read(part, (0, 0), 0, int(factor or 0), up, none) for part, factor, up in pairs]
-        return (_launch(bound, SUM, whole, _side_by_side([bound.ideal], bound)),)
+        return (_launch(bound, SUM, whole, _side_by_side([[m.data for m in bound.ideal]], bound)),)
     reads: list[Read] = []
     for index, part in enumerate(bound.parts):
         multiplier, shift = finer_step(int(readout.multiplier), int(readout.shift), steps[index])
@@ -205,14 +206,14 @@ def _of_converter(bound: TensorMatrix) -> tuple[Launch, ...]:
         for plane in _planes(bound):
             for s, (up_w, _) in enumerate(bound.slices[index]):
                 reads.append(Read(part, plane, s, 0, plane[0] + up_w + rest[index], scale))
-    digits = [[part[s][1] for part in bound.slices] for s in range(len(bound.slices[0]))]
+    digits = [[part[s][1].data for part in bound.slices] for s in range(len(bound.slices[0]))]
     ends = adc_range(readout.bits, signed=readout.signed)
     return (_launch(bound, IDEAL_ADC, reads, _side_by_side(digits, bound), ends=ends),)
 
 
-def _side_by_side(matrices: Sequence[Sequence[Matrix]], bound: TensorMatrix) -> Tensor:
-    """[slices, rows, columns] of exact weights by slice and row part."""
-    return bound.carried(np.stack([np.concatenate([m.data for m in parts]) for parts in matrices]), np.float32)
+def _side_by_side(matrices: Sequence[Sequence[Tables]], bound: TensorMatrix) -> Tensor:
+    """[slices, rows, columns] of matrices by slice and row part."""
+    return bound.carried(np.stack([np.concatenate(parts) for parts in matrices]), np.float32)
 
 
 def _planes(bound: TensorMatrix) -> list[tuple[int, int]]:

@@ -7,9 +7,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from insitu.circuit.panels import Variances
 from insitu.sim.bound import Analog, BoundMatrix
 from insitu.sim.drive import line_of_drive
 
@@ -107,13 +109,20 @@ class TensorMatrix(BoundMatrix):
         return torch.from_numpy(np.array(array, dtype)).to(self.device)
 
     def _array(self, analog: Analog) -> HeldArray:
-        spread, bend = (None if a is None else self.carried(a) for a in (analog.spread, analog.bend))
+        noise = spread_of(analog)
+        spread, bend = (None if a is None else self.carried(a) for a in (noise, analog.bend))
         floor = np.broadcast_to(analog.floor, analog.step.shape)
         gain, offset, step = (self.carried(t) for t in (analog.gain, analog.offset, analog.step))
         return HeldArray(
-            self.carried(analog.weights), gain, offset, step, self.carried(floor), float(analog.slope), analog.macro,
+            self.carried(analog.cells), gain, offset, step, self.carried(floor), float(analog.slope), analog.macro,
             spread, bend,
         )  # fmt: skip
+
+
+def spread_of(analog: Analog) -> npt.NDArray[np.float32] | None:
+    """Read noise of each cell [rows, columns] in units of slope, as the processor has it; none: all alike."""
+    spread = analog.spread
+    return spread.dense(len(analog.cells)) if isinstance(spread, Variances) else spread
 
 
 def on_device(bound: BoundMatrix, device: str, *, signed: bool, bow: tuple[float, int, int] | None) -> TensorMatrix:
