@@ -160,7 +160,7 @@ def test_a_backend_that_is_not_there_says_what_to_do(monkeypatch: pytest.MonkeyP
 # the fused kernel
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(find_spec("triton") is None, reason="needs triton (extra gpu)")
 def test_the_fused_kernel_in_the_interpreter() -> None:
     """Its tests need Triton to interpret kernels from its first import on, so they run in a process of their own."""
