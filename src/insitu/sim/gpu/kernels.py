@@ -61,7 +61,7 @@ def sine(y):
 def radius(word):
     """sqrt(-2 log u) for u = (word + 1/2) / 2**32; coefficients of insitu.base.kernels."""
     u = (word.to(tl.float32) + 0.5) * 2.3283064365386963e-10
-    left = ((word ^ 0xFFFFFFFF).to(tl.float32) + 0.5) * 2.3283064365386963e-10  # the distance from 1, where u is near it
+    left = ((word ^ 0xFFFFFFFF).to(tl.float32) + 0.5) * 2.3283064365386963e-10  # from 1, where u is near it
     bits = u.to(tl.int32, bitcast=True) + (0x3F800000 - 0x3F3504F3)
     exponent = ((bits >> 23) - 127).to(tl.float32)
     mantissa = ((bits & 0x7FFFFF) + 0x3F3504F3).to(tl.float32, bitcast=True)
