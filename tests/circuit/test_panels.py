@@ -44,6 +44,15 @@ def test_sums_of_squares_are_right_to_a_ten_thousandth(vectors: int, rows: int, 
     assert (np.abs(packed_variances(w).under(x) - wanted) <= 2e-3 * wanted.max() / np.sqrt(rows)).all()
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 16), (33, 17), (128, 40)])
+def test_variances_unpack_to_what_they_were_rounded_to(rows: int, columns: int) -> None:
+    w = np.random.default_rng(rows).gamma(1.0, size=(rows, columns)).astype(np.float32)
+    again = packed_variances(w).dense(rows)
+    assert again.shape == w.shape
+    assert (np.abs(again - w) <= w.max(axis=0) / 8000).all()
+    assert np.allclose(packed_variances(again).dense(rows), again, rtol=1e-6)
+
+
 def test_the_largest_sums_of_squares_do_not_overflow() -> None:
     """All inputs and all variances at their largest, over more rows than add up within int32."""
     x, w = np.full((7, 1000), -128.0, np.float32), np.full((1000, 3), 5.0, np.float32)

@@ -92,6 +92,17 @@ def test_simulate_gives_the_same_bytes(insitu: Insitu, tmp_path: Path, program: 
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
+def test_simulate_on_tensors(insitu: Insitu, tmp_path: Path, program: Path, data: Path) -> None:
+    torch: Any = pytest.importorskip("torch", reason="extra gpu")
+    for backend in ("cpu", "torch"):
+        given = ("--data", data, "--outputs", f"{backend}.npz", "--backend", backend, "--json")
+        assert json.loads(good(insitu, "simulate", program, *given))["backend"] == backend
+    assert np.array_equal(*(np.load(tmp_path / f"{b}.npz")["y__int"] for b in ("cpu", "torch")))
+    if not torch.cuda.is_available():
+        done = insitu("simulate", program, "--data", data, "--backend", "cuda", "--json")
+        assert (done.code, done.json()["error"]["where"]) == (1, "--backend cuda")
+
+
 def test_simulate_with_physics(insitu: Insitu, tmp_path: Path, model: Path, data: Path) -> None:
     good(insitu, "compile", model, "--chip", "wtm2101", "--calib", data, "-o", "p.insitu")
     good(insitu, "simulate", "p.insitu", "--data", data, "--physics", "full", "--instances", 3, "--outputs", "y.npz")

@@ -20,6 +20,7 @@ from insitu.graph.graph import Graph, Node, const_type
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
 from insitu.runtime.parallel import ranges, spread, threads
+from insitu.sim.backends import macro_model
 from insitu.sim.bound import BoundMatrix
 from insitu.sim.macro import MacroModel
 from insitu.sim.noisy import Settings, settings, stream
@@ -77,7 +78,7 @@ def bench_chip(*overrides: str) -> Chip:
         return load_chip(path, overrides=overrides)
 
 
-def layer(weights: Array, chip: Chip, *, physics: str, inputs: Array) -> Layer:
+def layer(weights: Array, chip: Chip, *, physics: str, inputs: Array, backend: str = "cpu") -> Layer:
     """The layer of float weights [rows, columns], its ranges set on `inputs`."""
     rows, cols = weights.shape
     bias = np.zeros(cols, np.float32)
@@ -92,7 +93,7 @@ def layer(weights: Array, chip: Chip, *, physics: str, inputs: Array) -> Layer:
     program = compile_graph(quantized, chip)
     (section,) = [s for s in program.sections if s.bindings]
     (binding,) = section.bindings
-    model = MacroModel(chip, Physics.parse(physics, chip))
+    model = macro_model(backend, chip, Physics.parse(physics, chip), 0, 0)
     matrix = model.bind(program, section, binding, dtype=np.int8)
     source, target = (quantized.type(v).quant for v in ("x", "y"))
     assert source is not None

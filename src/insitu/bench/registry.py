@@ -9,8 +9,8 @@ from insitu.base.registry import resolve
 from insitu.bench.result import BenchResult
 
 NAMES = (
-    "compile", "cost", "llm-shape", "llm-tokens", "mvm", "mvm-statedep", "network", "sliced", "start", "timing",
-    "train", "wires",
+    "compile", "cost", "llm-shape", "llm-tokens", "mvm", "mvm-gpu", "mvm-statedep", "network", "sliced", "start",
+    "timing", "train", "wires",
 )  # fmt: skip
 BENCHES: Mapping[str, str] = {
     **{name: f"insitu.bench.{name.replace('-', '_')}" for name in NAMES}, "import": "insitu.bench.imports",

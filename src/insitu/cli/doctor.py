@@ -22,6 +22,7 @@ CORE = ("numpy", "scipy", "numba", "onnx", "onnxruntime", "pydantic", "pyyaml", 
 EXTRAS = {
     "torch": ("torch",), "hf": ("transformers", "tokenizers"), "solver": ("ortools",), "search": ("optuna",),
     "media": ("soundfile", "PIL"), "cluster": ("joblib", "ray", "psycopg"),
+    "gpu": ("torch", "triton"),
     "studio": ("starlette", "uvicorn", "plotly"), "trace": ("perfetto",),
 }  # fmt: skip
 

@@ -101,6 +101,12 @@ Versus = Annotated[
         "--vs", metavar="MACHINE", help="a conventional machine to set beside: h100, 8xh100, pi5 or a YAML file"
     ),
 ]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        "--backend", metavar="NAME", help='what computes array products: cpu, cuda or torch (they need "insitu[gpu]")'
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else, on standard output")]
 
 
@@ -164,6 +170,7 @@ def run(
             "--memory", metavar="SIZE", help="most the run may take, such as 2GiB: samples run in blocks, same results"
         ),
     ] = None,
+    backend: BackendOption = "cpu",
     calibration: Annotated[
         bool, typer.Option("--calibration/--no-calibration", help="the chip's own calibration after programming")
     ] = True,
@@ -249,7 +256,7 @@ def run(
     request = command.Request(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
         objective=objective, search=search, optimize=optimize, observer=observer, rounding=rounding,
-        check=check, memory=memory, vs=tuple(vs or ()),
+        check=check, memory=memory, backend=backend, vs=tuple(vs or ()),
         calibrated=calibration, out=out,
         json=json,
     )  # fmt: skip
@@ -363,6 +370,7 @@ def simulate(
     ] = 1,
     time: Times = "0s",
     seed: Seed = 0,
+    backend: BackendOption = "cpu",
     json: AsJson = False,
 ) -> int:
     """Run a program on samples."""
@@ -370,7 +378,7 @@ def simulate(
 
     request = command.Request(
         program, data, outputs=outputs, trace=trace, dump=dump, steps=steps, physics=physics, instances=instances,
-        times=time, seed=seed, json=json,
+        times=time, seed=seed, backend=backend, json=json,
     )  # fmt: skip
     return command.run(request)
 

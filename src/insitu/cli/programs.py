@@ -55,9 +55,10 @@ def session_of(
     instance: int = 0,
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
+    backend: str = "cpu",
 ) -> Session:
     """The program loaded onto a chip instance."""
-    return Session(program, physics=physics, instance=instance, seed=seed, sizes=sizes, graph=graph)
+    return Session(program, physics=physics, instance=instance, seed=seed, sizes=sizes, graph=graph, backend=backend)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from insitu.flow.objective import objective_of
 from insitu.flow.physics import parse_times
 from insitu.report.summary import same_numbers, summary_lines
 from insitu.runtime.memory import parse_memory
+from insitu.sim.backends import check_backend
 from insitu.tasks.registry import data_text
 
 OURS = 3
@@ -47,6 +48,7 @@ class Request:
     rounding: str = "second-order"
     check: str | None = None
     memory: str | None = None
+    backend: str = "cpu"
     vs: tuple[str, ...] = ()
     calibrated: bool = True
     out: str | None = None
@@ -56,6 +58,7 @@ class Request:
 def run(request: Request) -> int:
     """Deploy, write the run folder, print the summary; returns the exit code."""
     start = time.time()
+    check_backend(request.backend, where="--backend")
     options = _options(request)
     systems = tuple(load_system(name) for name in request.vs)
     loaded = load(request.inputs)
@@ -94,6 +97,7 @@ def _options(request: Request) -> Options:
         observer=request.observer,
         rounding=request.rounding,
         memory=parse_memory(request.memory, where="--memory"),
+        backend=request.backend,
     )
 
 
@@ -117,6 +121,7 @@ def _default_place(loaded: Loaded, options: Options, systems: tuple[System, ...]
     ]
     parts.append(plan_to_json(loaded.plan) if loaded.plan is not None else "")
     parts += [repr(systems)] if systems else []
+    parts += [options.backend] if options.backend != "cpu" else []
     return default_folder(loaded.name, loaded.chip.name, parts)
 
 
@@ -186,6 +191,7 @@ def command_text(request: Request) -> str:
         "rounding",
         "check",
         "memory",
+        "backend",
     ):
         value = getattr(request, name)
         words += [f"--{name.replace('_', '-')}", str(value)] if value != getattr(plain, name) else []

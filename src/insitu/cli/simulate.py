@@ -26,6 +26,7 @@ from insitu.numeric.affine import dequantize
 from insitu.report.result import AccuracyPoint
 from insitu.report.text import metric_text, percent, quantity
 from insitu.runtime.session import Session
+from insitu.sim.backends import check_backend
 from insitu.sim.trace import write_trace
 
 Array = npt.NDArray[Any]
@@ -46,12 +47,14 @@ class Request:
     instances: int = 1
     times: str = "0s"
     seed: int = 0
+    backend: str = "cpu"
     json: bool = False
 
 
 def run(request: Request) -> int:
     """Simulate, write what was asked for, print the summary; returns the exit code."""
     times = parse_times(request.times, where="--time")
+    check_backend(request.backend, where="--backend")
     program, graph = load_checked(request.program)
     chip = chip_from_json(program.chip)
     effects = Physics.parse(request.physics, chip)
@@ -62,7 +65,15 @@ def run(request: Request) -> int:
         heat = figures.heat(cost, program, chip)
         effects = replace(effects, temperature=heat.value)
         sessions = [
-            session_of(program, graph, physics=effects.after(t), instance=i, seed=request.seed, sizes=sizes)
+            session_of(
+                program,
+                graph,
+                physics=effects.after(t),
+                instance=i,
+                seed=request.seed,
+                sizes=sizes,
+                backend=request.backend,
+            )
             for t in times
             for i in range(request.instances)
         ]
@@ -144,6 +155,7 @@ def _facts(
         "instances": request.instances,
         "physics": request.physics,
         "seed": request.seed,
+        "backend": request.backend,
         "outputs": shapes,
         "times_s": list(times),
         **_quality(session, samples, found, times),

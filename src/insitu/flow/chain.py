@@ -44,6 +44,7 @@ from insitu.isa.program import Program
 from insitu.report.result import AccuracyPoint, Coverage, LayerResult, ModelFacts, Result
 from insitu.runtime.memory import parse_memory
 from insitu.runtime.session import Session
+from insitu.sim.backends import check_backend
 from insitu.tasks.registry import calibration_data, evaluation_data, named_task, task_models
 
 Array = npt.NDArray[Any]
@@ -70,6 +71,7 @@ class Options:
     observer: str = "mse"  # how ranges are chosen: mse, minmax, percentile or entropy
     rounding: str = "second-order"  # of weights: each makes up for those before it, or nearest
     note: str = ""  # what the samples are, where that limits what an accuracy means
+    backend: str = field(default="cpu", repr=False)  # what computes array products: cpu, torch or cuda
     memory: str | float | None = field(default=None, repr=False)  # most the run may take: "2GiB", bytes; no result's
 
 
@@ -201,6 +203,7 @@ def deploy(
     objective: str = "latency",
     search: float = 0.0,
     memory: str | float | None = None,
+    backend: str = "cpu",
     options: Options | None = None,
     plan: QuantPlan | None = None,
     precision: Wanted | PrecisionFile | None = None,
@@ -216,8 +219,8 @@ def deploy(
     A network in the WTM2101 dialect came quantized (`reading` says how it is read) and is taken as it is.
     `precision` asks for transforms of layers, {pattern: {transform: value}} or a YAML file of them
     (docs/design/quantization.md).  `memory` ("2GiB") is the most that the process may take: samples then run in blocks,
-    with the same results.  A task ("task:kws") brings its own data.  A network that does not fit comes back
-    as a Deployment whose result says so; broken input raises InsituError.
+    with the same results.  `backend` computes array products (cpu, torch or cuda).  A task ("task:kws") brings its own
+    data.  A network that does not fit comes back as a Deployment whose result says so; broken input raises InsituError.
     """
     options = options or Options(
         physics=physics,
@@ -228,7 +231,9 @@ def deploy(
         objective=objective,
         search=search,
         memory=memory,
+        backend=backend,
     )
+    check_backend(options.backend)
     times, memory = physics_.parse_times(options.time), parse_memory(options.memory)
     objective_of(options.objective, where="objective")
     choices = ptq.Choices(options.observer, options.rounding)
@@ -274,7 +279,7 @@ def deploy(
         )
         return Deployment(result, chip, captured)
     progress("quantize and compile", 1, 1)
-    session = Session(program, graph=quantized)
+    session = Session(program, graph=quantized, backend=options.backend)
     scales = given.origin(captured, had=brought)
     samples = prepared.calibration if prepared.evaluation is None else prepared.evaluation.inputs
     feed = feed_of(session, samples, slices=chip.macro.weights.slices, memory=memory)

@@ -100,7 +100,7 @@ class Trial:
         """Root mean square of the outputs' error over that of the outputs."""
         other = Session(
             self.session.program, physics=effects, instance=instance, seed=self.seed, graph=self.session.graph,
-            chip=chip or self.chip,
+            chip=chip or self.chip, backend=self.session.backend,
         )  # fmt: skip
         seen = self._outputs(other)
         shares = [_mean_square(seen[n] - r) / (_mean_square(r) or 1.0) for n, r in self.ideal.items()]

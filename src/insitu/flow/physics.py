@@ -39,8 +39,10 @@ def parse_times(given: Times, *, where: str = "time") -> tuple[float, ...]:
 
 
 def instance_session(session: Session, effects: Physics, *, instance: int, seed: int) -> Session:
-    """A session on one chip instance."""
-    return Session(session.program, physics=effects, instance=instance, seed=seed, graph=session.graph)
+    """A session on one chip instance, on the same backend."""
+    return Session(
+        session.program, physics=effects, instance=instance, seed=seed, graph=session.graph, backend=session.backend
+    )  # fmt: skip
 
 
 def course(

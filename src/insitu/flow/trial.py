@@ -42,7 +42,9 @@ class Tuner:
         graph = self.tuned(fresh)
         if graph is None:
             return instance_session(session, effects, instance=instance, seed=seed)
-        return Session(self.compiled(graph), physics=effects, instance=instance, seed=seed, graph=graph)
+        return Session(
+            self.compiled(graph), physics=effects, instance=instance, seed=seed, graph=graph, backend=session.backend
+        )  # fmt: skip
 
     def tuned(self, session: Session) -> Graph | None:
         """The quantized graph with the head that suits a running chip; none where the network has no such head."""

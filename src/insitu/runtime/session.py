@@ -21,8 +21,8 @@ from insitu.isa.program import Program, Section, chip_of_space
 from insitu.numeric.affine import QuantSpec, dequantize, quantize
 from insitu.runtime.heat import warmed
 from insitu.runtime.parallel import ranges, spread
+from insitu.sim.backends import macro_model
 from insitu.sim.functional import Machine, load, run
-from insitu.sim.macro import MacroModel
 from insitu.sim.recorded import Recording, record, recordable
 
 Array = npt.NDArray[Any]
@@ -45,8 +45,11 @@ class Session:
         self, program: Program, *, physics: str | Physics = "ideal", instance: int = 0, seed: int = 0,
         sizes: Mapping[str, int] | None = None,
         graph: Graph | None = None, calibrated: bool = True, chip: Chip | None = None,
+        backend: str = "cpu",
     ) -> None:  # fmt: skip
         """Raises UsageError for physics the chip does not have, DataError for a size it was not compiled for.
+
+        `backend` computes array products: cpu, torch (tensors on the processor) or cuda; UsageError where it is not.
 
         `chip` stands in for the one the program was compiled for, with other constants of its physics.
         Cells are as warm as the program's mean power makes them, unless `physics` states a temperature.
@@ -55,7 +58,8 @@ class Session:
         chip = chip or chip_from_json(program.chip)
         effects = Physics.parse(physics, chip, calibrated=calibrated) if isinstance(physics, str) else physics
         self._given = _checked_sizes(program, sizes or {})
-        self.model = MacroModel(chip, warmed(effects, program, chip, sizes=self._given), seed, instance)
+        self.backend = backend
+        self.model = macro_model(backend, chip, warmed(effects, program, chip, sizes=self._given), seed, instance)
         self.states: dict[str, Array] = {}
         self._steps = 0  # since the initial state: noise of each step is its own
         self._recordings: dict[tuple[int, int], Recording | None] = {}

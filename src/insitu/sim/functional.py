@@ -424,6 +424,8 @@ def _mvm(machine: Machine, section: Section, command: Command, frame: Frame) -> 
         matrix = machine.matrices[key] = bound(machine, section, number, x.dtype)
     source = _lines(machine, _placed(machine, section, int(command.args[1])), frame, binding.rows)
     target = _lines(machine, _placed(machine, section, int(command.args[0])), frame, binding.cols)
+    if not machine.model.in_lines:
+        source = target = None
     if source and target and ideal_product(matrix, source, target, machine.samples):
         return
     walked = 0

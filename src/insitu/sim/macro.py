@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ class MacroModel:
     physics: Physics = field(default_factory=Physics)
     seed: int = 0
     instance: int = 0
+    in_lines: ClassVar[bool] = True  # whether kernels may take products straight from memory to memory
 
     @property
     def ideal(self) -> bool:

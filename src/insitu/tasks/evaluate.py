@@ -30,7 +30,9 @@ def answers(
     codes = session.codes({name: maps})
     votes: list[Sequence[int]] = []
     for instance in range(1 if effects.ideal else instances):
-        chip = Session(session.program, physics=effects, instance=instance, seed=seed, graph=session.graph)
+        chip = Session(
+            session.program, physics=effects, instance=instance, seed=seed, graph=session.graph, backend=session.backend
+        )  # fmt: skip
         votes.append(_best(chip.run_codes(codes)[session.outputs[0]]))
     words = task.facts.classes
     return [

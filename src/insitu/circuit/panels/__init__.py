@@ -52,6 +52,13 @@ class Variances:
     grain: Floats  # [columns], what a step is worth
     begin: int  # in pairs
 
+    def dense(self, rows: int) -> Floats:
+        """The matrix [rows, columns] as it was rounded, a copy."""
+        wide, pairs = len(self.data), -(-rows // 2)
+        both = self.data[:, self.begin : self.begin + pairs].reshape(wide, pairs, WIDE, 2)
+        steps = both.transpose(1, 3, 0, 2).reshape(2 * pairs, wide * WIDE)
+        return steps[:rows, : len(self.grain)].astype(np.float32) * self.grain
+
     def under(self, x: Array) -> Floats:
         """The squares of x [vectors, rows] times the matrix."""
         from insitu.circuit.panels.kernels import square_product, squares_of
