@@ -5,8 +5,8 @@
     python tools/acceptance_learning.py train TASK CHIP     the recipe: baseline, QAT, noise-aware; 10 instances
     python tools/acceptance_learning.py plan CHIP           --optimize accuracy on DNN_S: share of the gap closed
 
-Data lie in INSITU_SHARED_DATA.  CHIP: wtm2101, pcm, reram (CHIPS), or one with columns trimmed when it is used
-(pcm-columns, reram-columns).  TASK: fsdd, digits (the same recordings, a narrow dense network) or cifar.
+Data lie in INSITU_SHARED_DATA; checkpoints stay in INSITU_RUNS where that is set.  CHIP: wtm2101, pcm, reram (CHIPS),
+or one with columns trimmed when it is used (pcm-columns, reram-columns).  TASK: fsdd, digits (the same recordings, a narrow dense network) or cifar.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +116,29 @@ def train(task: str, name: str, times: str = "1h,1d,1y", at: str = "86400.0") ->
 
     fsdd, kind = task in ("fsdd", "digits"), "dense" if task == "digits" else "conv"
     given = tasks.spoken_digits(shared() / "fsdd", kind) if fsdd else tasks.cifar(shared() / "cifar10")
-    with tempfile.TemporaryDirectory() as folder:
-        steps, tune = (1500, 600) if fsdd else (1200, 400)
-        made = recipe.stages(given, chip(name), steps=steps, tune=tune, out=Path(folder))
+    steps, tune = (1500, 600) if fsdd else (1200, 400)
+    with redirect_stdout(sys.stderr), runs(task, name) as out:
+        made = recipe.stages(given, chip(name), steps=steps, tune=tune, out=out)
     if not fsdd:
         given = recipe.replace(given, test_x=given.test_x[:300], test_y=given.test_y[:300])
     rows = {n: recipe.measured(m, given, chip(name), instances=10, times=times) for n, m in made.items()}
     return summary(rows, at)
+
+
+@contextmanager
+def runs(task: str, name: str) -> Iterator[Path]:
+    """A folder for checkpoints: with INSITU_RUNS one that stays, where chips share what is trained without a chip."""
+    if not (kept := os.environ.get("INSITU_RUNS")):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    own, common = Path(kept) / task / name, Path(kept) / task
+    own.mkdir(parents=True, exist_ok=True)
+    for stage in ("float", "baseline"):
+        (common / stage).mkdir(exist_ok=True)
+        if not (own / stage).exists():
+            (own / stage).symlink_to(Path("..") / stage)
+    yield own
 
 
 def summary(rows: dict[str, Any], at: str = "86400.0") -> dict[str, Any]:
