@@ -6,7 +6,8 @@
     python tools/acceptance_learning.py plan CHIP           --optimize accuracy on DNN_S: share of the gap closed
 
 Data lie in INSITU_SHARED_DATA; checkpoints stay in INSITU_RUNS where that is set.  CHIP: wtm2101, pcm, reram (CHIPS),
-or one with columns trimmed when it is used (pcm-columns, reram-columns).  TASK: fsdd, digits (the same recordings, a narrow dense network) or cifar.
+or one with columns trimmed when it is used (pcm-columns, reram-columns).  TASK: fsdd, digits (the same recordings, a
+narrow dense network) or cifar.
 """
 
 from __future__ import annotations

@@ -154,6 +154,14 @@ def run(
         str,
         typer.Option("--optimize", metavar="NAME", help="accuracy: search copies, reads and ranges layer by layer"),
     ] = "",
+    target: Annotated[
+        float,
+        typer.Option(
+            "--target",
+            metavar="SHARE",
+            help="of --optimize: the cheapest plan that closes this share of the gap to an ideal chip; 1: the best",
+        ),
+    ] = 0.8,
     observer: Observer = "mse",
     rounding: Rounding = "second-order",
     seed: Seed = 0,
@@ -244,7 +252,7 @@ def run(
     )
     request = command.Request(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
-        objective=objective, search=search, optimize=optimize, observer=observer, rounding=rounding,
+        objective=objective, search=search, optimize=optimize, target=target, observer=observer, rounding=rounding,
         check=check, memory=memory, vs=tuple(vs or ()),
         calibrated=calibration, out=out,
         json=json,
