@@ -10,6 +10,7 @@ import pytest
 import insitu
 from insitu.arch.load import load_chip
 from insitu.base.errors import ConfigError, UsageError
+from insitu.circuit.effects import Physics
 from insitu.flow import optimize
 from insitu.flow.chain import Options
 from insitu.graph.graph import Graph, Node, const_type
@@ -76,3 +77,15 @@ def test_what_cannot_be_searched_is_refused() -> None:
         insitu.deploy(network(), "parametric-reram-adc8", data=x, options=Options(optimize="accuracy", target=1.5))
     with pytest.raises(UsageError, match="no physics"):
         insitu.deploy(network(), "dcim-28nm", data=x, options=Options(optimize="accuracy"))
+
+
+def test_procedures_that_cannot_act_are_not_tried() -> None:
+    chip = load_chip("parametric-reram-adc8", overrides=NOISY)
+    later = Physics.parse("full", chip, time=86400.0)
+    assert optimize.procedures_off(chip, later) == ["drift_ahead", "column_drift", "last_layer"]
+    assert optimize.procedures_off(chip, later.after(0.0)) == ["column_gain", "last_layer"]
+    on = optimize.with_procedures(chip, ("drift_ahead", "column_drift"))
+    assert on.calibration.drift_ahead == optimize.AHEAD
+    assert optimize.procedures_off(on, later) == ["last_layer"]
+    other = load_chip("parametric-reram-adc8", overrides=["cell=reram-wan"])
+    assert "drift_ahead" not in optimize.procedures_off(other, Physics.parse("full", other, time=86400.0))

@@ -2,12 +2,12 @@
 
 Every candidate is compiled and run on chip instances with the run's physics; its score is the signal over the error of
 the outputs against the float network's, over calibration inputs, so that no label and no evaluated sample is looked at.
-First the chip's procedures that its file leaves off are tried (columns trimmed, a trial that the last layer is solved
-for), then the same transforms on all layers, from few cells to many, until the target is reached: a share of the gap
-between the errors of this chip and of an ideal one.  Then they are taken back layer by layer, the largest first, as far
-as the target stays reached.  Target 1 asks for the best there is, whatever it takes.  Scored samples are the last of
-the calibration inputs, which no procedure is given.  Each step states its energy, the cells it takes, and what it costs
-once before use: programming, known inputs that are played, trials.
+First the chip's procedures that its file leaves off are tried (levels ahead of their drift, columns trimmed, a trial
+that the last layer is solved for), then the same transforms on all layers, from few cells to many, until the target is
+reached: a share of the gap between the errors of this chip and of an ideal one.  Then they are taken back layer by
+layer, the largest first, as far as the target stays reached.  Target 1 asks for the best there is, whatever it takes.
+Scored samples are the last of the calibration inputs, which no procedure is given.  Each step states its energy, the
+cells it takes, and what it costs once before use: programming, known inputs that are played, trials.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from insitu.algo import ptq
 from insitu.arch.spec import Chip
 from insitu.base.errors import ConfigError, InfeasibleError, UsageError
 from insitu.circuit.effects import Physics
+from insitu.circuit.held import ahead_of_drift
 from insitu.compiler import adapt, given
 from insitu.compiler.plan import QuantPlan
 from insitu.compiler.tile import weight_nodes
@@ -43,6 +44,7 @@ Build = Callable[..., tuple[QuantPlan | None, Graph, Program]]
 SAMPLES, INSTANCES = 48, 3
 LOSS = 0.1  # decibels that taking a layer's transforms back may cost where the best is asked for
 TARGET = 0.8  # of the gap, where nothing else is asked for: 4 copies close three quarters of what is noise of cells
+AHEAD = 30 * 86400.0  # seconds of drift_ahead: levels then stand as well an hour after programming as after a year
 LADDER: tuple[Mapping[str, Any], ...] = (
     {"reads": 2}, {"reads": 4}, {"finer": 1}, {"copies": 2}, {"copies": 2, "apart": True}, {"copies": 2, "reads": 4},
     {"copies": 4, "apart": True}, {"copies": 4, "reads": 4}, {"copies": 4, "apart": True, "reads": 4},
@@ -114,13 +116,17 @@ def with_procedures(chip: Chip, names: tuple[str, ...]) -> Chip:
     """The chip with these procedures on beside its own."""
     if not names:
         return chip
-    return chip.model_copy(update={"calibration": chip.calibration.model_copy(update=dict.fromkeys(names, True))})
+    on = {name: AHEAD if name == "drift_ahead" else True for name in names}
+    return chip.model_copy(update={"calibration": chip.calibration.model_copy(update=on)})
 
 
-def _left_off(chip: Chip, effects: Physics) -> list[str]:
+def procedures_off(chip: Chip, effects: Physics) -> list[str]:
     """Procedures that could help and that the chip's file leaves off, each on top of those before."""
-    columns = "column_drift" if effects.moves and effects.time > 0 else "column_gain"
-    return [n for n in (columns, "last_layer") if not getattr(chip.calibration, n)]
+    later = effects.moves and effects.time > 0
+    names = ["column_drift" if later else "column_gain", "last_layer"]
+    if later and ahead_of_drift(with_procedures(chip, ("drift_ahead",)), effects) > 0:
+        names.insert(0, "drift_ahead")
+    return [n for n in names if not getattr(chip.calibration, n)]
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:
@@ -154,7 +160,7 @@ def searched(
     def enough() -> bool:
         return target < 1.0 and best().share >= target
 
-    for name in _left_off(chip, effects) if effects.calibrated else ():
+    for name in procedures_off(chip, effects) if effects.calibrated else ():
         step = None if enough() else work.beside(*work.own, name).tried(_named((*work.own, name)), {})
         if step is not None and step.score_db > best().score_db + LOSS:
             work = work.beside(*step.procedures)
