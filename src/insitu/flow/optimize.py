@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -149,7 +149,7 @@ def searched(
     few = {n: a[-SAMPLES:] for n, a in calibration.items()}
     work = _Search(captured, chip, build, few, calibration, effects, seed, choices)
     names = [n.name for n in weight_nodes(work.adapted)]
-    default = work.default()
+    default = work.tried("as it is", {})
     if default is None:
         return Searched(nothing := Step("as it is", np.inf, None, 0), (nothing,), target)
     steps = [default]
@@ -240,11 +240,6 @@ class _Search:
         other.own, other.on = names, with_procedures(self.chip, names)
         return other
 
-    def default(self) -> Step | None:
-        """The plan as it is, which also says what an ideal chip would leave; none where the chip cannot hold it."""
-        step = self.tried("as it is", {})
-        return None if step is None else replace(step, share=0.0)
-
     def largest(self, names: list[str]) -> list[str]:
         """Layers by their cells, the most first."""
         nodes = {n.name: self.adapted.constants[n.inputs[1]].size for n in weight_nodes(self.adapted)}
@@ -262,9 +257,10 @@ class _Search:
             return None
         cost = figures.cost(program, self.on)
         energy = cost.metrics["energy_j"].value
-        cells = sum(t.rows * t.cols for s in program.sections for b in s.bindings for t in b.tiles)
+        spare = self.on.macro.reserved_columns if self.on.calibration.spare_columns else 0
+        cells = sum(t.rows * (t.cols + spare) for s in program.sections for b in s.bindings for t in b.tiles)
         error = self._error(self._instance(Session(program, graph=graph), i) for i in range(INSTANCES))
-        if not self.ends:
+        if not self.ends:  # the first plan is the default, which also says what an ideal chip would leave
             self.ends += [error, self._error([Session(program, graph=graph)])]
         first, ideal = self.ends
         share = (first - error) / (first - ideal) if first > ideal else 1.0
