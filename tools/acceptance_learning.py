@@ -3,10 +3,12 @@
     python tools/acceptance_learning.py exact               trained modules against programs, 10^6 values a chip
     python tools/acceptance_learning.py ptq [NETWORK ...]   accuracy after post-training quantization, digital chip
     python tools/acceptance_learning.py train TASK CHIP     the recipe: baseline, QAT, noise-aware; 10 instances
+    python tools/acceptance_learning.py drift TASK CHIP     the baseline alone: what a year costs it; 10 instances
     python tools/acceptance_learning.py plan CHIP           --optimize accuracy on DNN_S: share of the gap closed
 
-Data lie in INSITU_SHARED_DATA.  CHIP: wtm2101, pcm, reram (CHIPS), or one with columns trimmed when it is used
-(pcm-columns, reram-columns).  TASK: fsdd, digits (the same recordings, a narrow dense network) or cifar.
+Data lie in INSITU_SHARED_DATA; checkpoints stay in INSITU_RUNS where that is set.  CHIP: wtm2101, pcm, reram (CHIPS),
+or one with columns trimmed when it is used (pcm-columns, reram-columns), and levels ahead of their drift (pcm-ahead).
+TASK: fsdd, digits (the same recordings, a narrow dense network) or cifar.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,7 @@ CHIPS = {  # one cell a weight where the cell holds 8 bits; two where it holds 4
     "reram": ("parametric-reram-adc8", ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", *ANALOG)),
     "pcm-columns": ("pcm", ("calibration.column_drift=true",)),
     "reram-columns": ("reram", ("calibration.column_drift=true",)),
+    "pcm-ahead": ("pcm-columns", ("calibration.drift_ahead=30d",)),
     "reram-2b": ("parametric-reram-adc8", ()),
     "digital": ("dcim-28nm", ("chip.tiles=64",)),
 }  # fmt: skip
@@ -41,8 +46,9 @@ EXACT = ("digital", "reram-2b", "wtm2101")
 def chip(name: str) -> Any:
     """A chip of the table."""
     preset, overrides = CHIPS[name]
-    if preset in CHIPS:
-        preset, overrides = CHIPS[preset][0], (*CHIPS[preset][1], *overrides)
+    while preset in CHIPS and preset != name:
+        name, (preset, before) = preset, CHIPS[preset]
+        overrides = (*before, *overrides)
     return load_chip(preset, overrides=list(overrides))
 
 
@@ -105,22 +111,51 @@ def ptq(*names: str) -> dict[str, Any]:
     return {"networks": rows, "worst_points": max(r["drop_points"] for r in rows.values())}
 
 
-def train(task: str, name: str, times: str = "1h,1d,1y", at: str = "86400.0") -> dict[str, Any]:
+def train(task: str, name: str) -> dict[str, Any]:
     """Drops in points against the fine-tuned float network, and the share of the loss that noise-aware training takes
     back."""
+    return summary(trained(task, name, "1h,1d,1y"))
+
+
+def drift(task: str, name: str) -> dict[str, Any]:
+    """What a year costs the network trained without noise, in points, on the chip with its own procedures."""
+    over = trained(task, name, "1h,1y", only_baseline=True)["baseline"]["chip"]
+    hour, year = (float(np.mean(over[t])) for t in sorted(over, key=float))
+    return {"hour": hour, "year": year, "year_points": round(100 * (hour - year), 3)}
+
+
+def trained(task: str, name: str, times: str, *, only_baseline: bool = False) -> dict[str, Any]:
+    """Accuracies of the recipe's networks by stage."""
     sys.path.insert(0, str(ROOT / "examples" / "11_noise_aware"))
     import recipe
     import tasks
 
-    fsdd, kind = task in ("fsdd", "digits"), "dense" if task == "digits" else "conv"
-    given = tasks.spoken_digits(shared() / "fsdd", kind) if fsdd else tasks.cifar(shared() / "cifar10")
-    with tempfile.TemporaryDirectory() as folder:
-        steps, tune = (1500, 600) if fsdd else (1200, 400)
-        made = recipe.stages(given, chip(name), steps=steps, tune=tune, out=Path(folder))
-    if not fsdd:
+    cifar = task == "cifar"
+    kind = "dense" if task == "digits" else "conv"
+    given = tasks.cifar(shared() / "cifar10") if cifar else tasks.spoken_digits(shared() / "fsdd", kind)
+    steps, tune = (1200, 400) if cifar else (1500, 600)
+    names = ("baseline",) if only_baseline else recipe.STAGES
+    with redirect_stdout(sys.stderr), runs(task, name) as out:  # progress is no result
+        made = recipe.stages(given, chip(name), steps=steps, tune=tune, out=out, names=names)
+    if cifar:
         given = recipe.replace(given, test_x=given.test_x[:300], test_y=given.test_y[:300])
-    rows = {n: recipe.measured(m, given, chip(name), instances=10, times=times) for n, m in made.items()}
-    return summary(rows, at)
+    return {n: recipe.measured(m, given, chip(name), instances=10, times=times) for n, m in made.items()}
+
+
+@contextmanager
+def runs(task: str, name: str) -> Iterator[Path]:
+    """A folder for checkpoints: with INSITU_RUNS one that stays, where chips share what is trained without a chip."""
+    if not (kept := os.environ.get("INSITU_RUNS")):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    own, common = Path(kept) / task / name, Path(kept) / task
+    own.mkdir(parents=True, exist_ok=True)
+    for stage in ("float", "baseline"):
+        (common / stage).mkdir(exist_ok=True)
+        if not (own / stage).exists():
+            (own / stage).symlink_to(Path("..") / stage)
+    yield own
 
 
 def summary(rows: dict[str, Any], at: str = "86400.0") -> dict[str, Any]:
@@ -157,7 +192,7 @@ def plan(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    known = {"exact": exact, "ptq": ptq, "train": train, "plan": plan}
+    known = {"exact": exact, "ptq": ptq, "train": train, "drift": drift, "plan": plan}
     made: Any = known[sys.argv[1]]
     print(json.dumps(made(*sys.argv[2:])))
 

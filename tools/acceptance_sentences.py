@@ -4,9 +4,8 @@
     python tools/acceptance_sentences.py [PAIRS]
 
 The integers are those of the quantized graph of each length (P1: the program's), on the ideal digital chip, once with
-8-bit inputs of all layers and once with wider ones (WIDE), ranges by min-max: a few huge activations carry this
-network, and an error that counts all alike clips them.  Data lie in INSITU_SHARED_DATA; calibration sentences are of
-the dev split, pairs of the test split.
+8-bit inputs of all layers and once with wider ones (WIDE), every choice the default.  Data lie in INSITU_SHARED_DATA;
+calibration sentences are of the dev split, pairs of the test split.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from insitu.algo.ptq import Choices
 from insitu.arch.load import load_chip
 from insitu.flow.precision import read_precision, requested
 from insitu.frontend.huggingface import read_language_model
@@ -114,7 +112,7 @@ def measured(count: int) -> dict[str, Any]:
     length = Counter(map(len, dev)).most_common(1)[0][0]
     calibration = np.array([t for t in dev if len(t) == length][:64], np.int64)
     chip = load_chip("dcim-28nm", overrides=["chip.tiles=64"])
-    ready = prepare(model, chip, calibration, choices=Choices("minmax", "second-order"))
+    ready = prepare(model, chip, calibration)
     graph = captured(text_graph(ready.model, length), chip)
     wide = replace(ready, plan=requested(ready.plan, graph, chip, wanted=read_precision(WIDE)))
     scores, texts = pairs("test_a.tsv")

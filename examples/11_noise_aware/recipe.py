@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,13 @@ from torch import nn
 from insitu import deploy, load_chip
 from insitu.nn import Config, Schedule, convert, fit
 
+STAGES = ("baseline", "qat", "noise")
+
 
 def stages(
-    task: tasks.Task, chip: Any, *, steps: int, tune: int, out: Path, time: Any = ("60s", "1y")
-) -> dict[str, nn.Module]:
+    task: tasks.Task, chip: Any, *, steps: int, tune: int, out: Path, time: Any = ("60s", "1y"),
+    names: Sequence[str] = STAGES,
+) -> dict[str, nn.Module]:  # fmt: skip
     """The trained networks by name: baseline, quantization-aware, noise-aware."""
     torch.manual_seed(0)
     network = fit(task.network(), task.x, task.y, Schedule(steps, rate=4e-3), augment=task.augment,
@@ -37,11 +41,13 @@ def stages(
     def tuned(module: nn.Module, name: str) -> nn.Module:
         return fit(module, task.x, task.y, short, augment=task.augment, folder=out / name, report=said(name))
 
-    made = {"baseline": tuned(copy.deepcopy(network), "baseline")}
     data = calibration(task)
-    made["qat"] = tuned(convert(network, chip, config=Config(data=data)), "qat")
-    made["noise"] = tuned(convert(network, chip, config=Config(data=data, physics="full", time=time)), "noise")
-    return made
+    started: dict[str, Callable[[], nn.Module]] = {
+        "baseline": lambda: copy.deepcopy(network),
+        "qat": lambda: convert(network, chip, config=Config(data=data)),
+        "noise": lambda: convert(network, chip, config=Config(data=data, physics="full", time=time)),
+    }
+    return {name: tuned(started[name](), name) for name in names}
 
 
 def calibration(task: tasks.Task) -> torch.Tensor:

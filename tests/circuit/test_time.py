@@ -93,3 +93,46 @@ def test_a_chip_without_constants_has_no_such_effect() -> None:
     for name in ("stuck_cells", "drift", "temperature", "ir_drop"):
         with pytest.raises(UsageError, match="has no such effect"):
             Physics.parse(name, load_chip("wtm2101"))
+
+
+@pytest.mark.parametrize(("cell", "bits"), [("pcm-hermes", 8), ("pcm-nandakumar", 6)])
+def test_levels_programmed_ahead_stand_in_proportion_when_it_is_time(cell: str, bits: int) -> None:
+    """Low levels drift more: without, the middle of a level's cells leaves the line; with, it is on it at that time."""
+    levels = np.repeat(np.arange(1, 1 << bits, 3 if bits == 6 else 12), 2000).reshape(-1, 2000).T
+    top = (1 << bits) - 1
+    wide = (
+        f"array.bits_per_cell={bits}", f"array.cell_range=[-{top}, {top}]", "macro.weights.slices=1",
+        "calibration.drift_compensation=true",
+    )  # fmt: skip
+    off: dict[str, dict[float, float]] = {}
+    for ahead in ("0s", "30d"):
+        given = chip(*wide, f"calibration.drift_ahead={ahead}", cell=cell)
+        where = {"seed": 1, "instance": 0, "macro": 0, "y0": 0, "x0": 0}
+        for time in (HOUR, 30 * DAY, YEAR):
+            physics = Physics.parse("drift", given, time=time)
+            share = np.median(effective_weights(levels, chip=given, physics=physics, **where), axis=0) / levels[0]
+            off.setdefault(ahead, {})[time] = float(np.abs(share / share.mean() - 1.0).max())
+    assert off["30d"][30 * DAY] < 0.03
+    assert off["30d"][30 * DAY] < 0.2 * off["0s"][30 * DAY]
+    assert off["30d"][YEAR] < 0.5 * off["0s"][YEAR]
+
+
+def test_without_drift_nothing_is_ahead_of_it() -> None:
+    given = chip("calibration.drift_ahead=30d", "calibration.drift_compensation=true", cell="pcm-hermes")
+    plain = chip("calibration.drift_compensation=true", cell="pcm-hermes")
+    for physics in (
+        Physics.parse("programming_noise", given),
+        Physics.parse("programming_noise,drift", given, calibrated=False),
+    ):
+        assert np.array_equal(held(given, physics), held(plain, physics))
+    even = chip(*DRIFTING, "calibration.drift_ahead=30d")  # one mean exponent for all levels
+    physics = Physics.parse("drift", even, time=DAY)
+    assert np.array_equal(held(even, physics), held(chip(*DRIFTING), physics))
+
+
+def test_an_array_without_weights_keeps_them_out() -> None:
+    """Nothing to restore is no division by nothing."""
+    given = chip("calibration.drift_compensation=true", cell="pcm-hermes")
+    where = {"seed": 1, "instance": 0, "macro": 0, "y0": 0, "x0": 0}
+    physics = Physics.parse("programming_noise,drift", given, time=DAY)
+    assert not effective_weights(np.zeros((8, 4), np.int64), chip=given, physics=physics, **where).any()

@@ -12,6 +12,7 @@ from insitu.circuit.effects import Physics
 from insitu.circuit.macro import read_codes
 from insitu.circuit.tile import read_noise_sd
 from insitu.device.cell import load_cell
+from insitu.device.laws import DAY, asked
 from insitu.device.programming import program
 
 torch: Any = pytest.importorskip("torch")
@@ -39,3 +40,12 @@ def test_programming_and_noise_take_tensors_and_keep_gradients() -> None:
     physics = Physics.parse("full", WTM)
     expected = read_noise_sd(squares.numpy(), chip=WTM, physics=physics, step=1024)
     assert np.allclose(read_noise_sd(squares, chip=WTM, physics=physics, step=1024).numpy(), expected)
+
+
+def test_targets_ahead_of_drift_are_those_of_numpy_and_keep_gradients() -> None:
+    wanted = torch.linspace(0.0, 20.7, 40, dtype=torch.float64, requires_grad=True)
+    found = asked("pcm-hermes-2", wanted, 30 * DAY)
+    assert np.allclose(found.detach().numpy(), asked("pcm-hermes-2", wanted.detach().numpy(), 30 * DAY))
+    assert (np.diff(found.detach().numpy()) > 0).all()
+    found.sum().backward()
+    assert (wanted.grad > 0).all()

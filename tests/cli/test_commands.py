@@ -71,6 +71,18 @@ def test_compile_json(insitu: Insitu, model: Path) -> None:
     assert found["program_bytes"] == Path("p.insitu").stat().st_size
 
 
+def test_compile_takes_the_choices_that_run_takes(insitu: Insitu, model: Path, data: Path) -> None:
+    given = (model, "--chip", CHIP, "--calib", data, "--stop-after", "quantized")
+    for name, choice in (("usual", ()), ("near", ("--rounding", "nearest")), ("wide", ("--observer", "minmax"))):
+        good(insitu, "compile", *given, *choice, "-o", f"{name}.graph")
+    usual, near, wide = (Path(f"{n}.graph").read_text() for n in ("usual", "near", "wide"))
+    assert near != usual
+    assert wide != usual
+    done = insitu("compile", *given, "--observer", "largest", "-o", "x.graph")
+    assert done.code == 1
+    assert "minmax" in done.err
+
+
 def test_simulate(insitu: Insitu, tmp_path: Path, program: Path, data: Path) -> None:
     found = json.loads(
         good(insitu, "simulate", program, "--data", data, "--outputs", "y.npz", "--trace", "t.json", "--json")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import insitu
 from insitu.arch.load import load_chip
 from insitu.base.errors import ConfigError, UsageError
+from insitu.circuit.effects import Physics
 from insitu.flow import optimize
 from insitu.flow.chain import Options
 from insitu.graph.graph import Graph, Node, const_type
 from insitu.graph.types import TensorType
+from insitu.report.summary import summary_lines
 
 NOISY = ["cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", "macro.input.bits_per_pass=8",
          "calibration.drift_compensation=true"]  # fmt: skip
@@ -38,12 +42,22 @@ def test_a_searched_plan_is_closer_and_says_what_it_costs(monkeypatch: pytest.Mo
     chip, x = load_chip("parametric-reram-adc8", overrides=NOISY), {"x": np.random.default_rng(1).normal(size=(64, 40))}
     graph = network()
     plain = insitu.deploy(graph, chip, data=x, options=Options(instances=4, time="1d"))
-    better = insitu.deploy(graph, chip, data=x, options=Options(instances=4, time="1d", optimize="accuracy"))
+    asked = Options(instances=4, time="1d", optimize="accuracy")
+    better = insitu.deploy(graph, chip, data=x, options=replace(asked, target=1.0))
     found = better.result.extra["optimize"]
     assert found["chosen"]["sqnr_db"] > found["default"]["sqnr_db"] + 1
     assert found["energy_ratio"] > 1
     assert found["cells_ratio"] >= 1
     assert set(found["layers"]) <= {"fc1", "fc2"}
+
+    modest = insitu.deploy(graph, chip, data=x, options=replace(asked, target=0.4))
+    cheap = modest.result.extra["optimize"]
+    assert cheap["reached"]
+    assert 0.4 <= cheap["chosen"]["gap_share"] < found["chosen"]["gap_share"]
+    assert cheap["chosen"]["cells"] < found["chosen"]["cells"]
+    assert len(cheap["tried"]) < len(found["tried"])
+    assert all(step["once_j"] is None or step["once_j"] > 0 for step in cheap["tried"])
+    assert "of the error's gap" in "\n".join(summary_lines(modest.result))
 
     def closeness(d: insitu.Deployment) -> float:
         return float(np.mean([v for p in d.result.sqnr_over for v in p.values]))
@@ -57,5 +71,21 @@ def test_what_cannot_be_searched_is_refused() -> None:
     x = {"x": np.zeros((4, 40), np.float32)}
     with pytest.raises(ConfigError, match="speed"):
         insitu.deploy(network(), "parametric-reram-adc8", data=x, options=Options(optimize="speed"))
+    with pytest.raises(UsageError, match="target"):
+        insitu.deploy(network(), "parametric-reram-adc8", data=x, options=Options(target=0.5))
+    with pytest.raises(UsageError, match="a share of the gap"):
+        insitu.deploy(network(), "parametric-reram-adc8", data=x, options=Options(optimize="accuracy", target=1.5))
     with pytest.raises(UsageError, match="no physics"):
         insitu.deploy(network(), "dcim-28nm", data=x, options=Options(optimize="accuracy"))
+
+
+def test_procedures_that_cannot_act_are_not_tried() -> None:
+    chip = load_chip("parametric-reram-adc8", overrides=NOISY)
+    later = Physics.parse("full", chip, time=86400.0)
+    assert optimize.procedures_off(chip, later) == ["drift_ahead", "column_drift", "last_layer"]
+    assert optimize.procedures_off(chip, later.after(0.0)) == ["column_gain", "last_layer"]
+    on = optimize.with_procedures(chip, ("drift_ahead", "column_drift"))
+    assert on.calibration.drift_ahead == optimize.AHEAD
+    assert optimize.procedures_off(on, later) == ["last_layer"]
+    other = load_chip("parametric-reram-adc8", overrides=["cell=reram-wan"])
+    assert "drift_ahead" not in optimize.procedures_off(other, Physics.parse("full", other, time=86400.0))

@@ -20,15 +20,17 @@ from insitu.flow.physics import instance_session  # noqa: E402  behind the check
 from insitu.nn import Config, convert  # noqa: E402
 
 WHOLE = ["array.bits_per_cell=8", "macro.weights.slices=1", "macro.input.bits_per_pass=8"]  # one cell, one pass
-CELLS = ("pcm-hermes", "pcm-nandakumar", "reram-wan", "reram-cmo", "reram-1t1r-2b", "nor-flash-8b")
+CELLS = ("pcm-hermes", "pcm-hermes ahead", "pcm-nandakumar", "reram-wan", "reram-cmo", "reram-1t1r-2b", "nor-flash-8b")
 ENCODINGS = ("signed_cell", "differential_pair", "offset_column")
 
 
 def chip(cell: str, encoding: str = "differential_pair") -> Any:
-    bits = min(load_cell(cell).bits, 8)
+    name, _, ahead = cell.partition(" ")
+    bits = min(load_cell(name).bits, 8)
     return load_chip(
         "parametric-reram-adc8",
-        overrides=[f"cell={cell}", f"array.bits_per_cell={bits}", "macro.weights.slices=1",
+        overrides=[f"cell={name}", f"calibration.drift_ahead={30 if ahead else 0}d",
+                   f"array.bits_per_cell={bits}", "macro.weights.slices=1",
                    "macro.input.bits_per_pass=8", f"macro.weights.encoding={encoding}", "array.cell_range=[-1, 1]",
                    "calibration.drift_compensation=true"],
     )  # fmt: skip

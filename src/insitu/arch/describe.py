@@ -83,7 +83,8 @@ def _abilities(chip: Chip) -> Iterator[str]:
         "calibration",
         f"{_count(given.refine_passes, 'refine pass')}, {_count(given.reads, 'read')} averaged, "
         f"column offsets {'subtracted' if given.column_offset else 'left'}"
-        f"{', columns trimmed' if given.trims else ''}",
+        f"{', columns trimmed' if given.trims else ''}"
+        f"{', levels ahead of their drift' if given.drift_ahead else ''}",
     )
     yield _row("physics", ", ".join(chip_effects(chip)) or "none: digital")
 

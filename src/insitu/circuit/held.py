@@ -17,7 +17,7 @@ from insitu.circuit.spec import MacroChip
 from insitu.circuit.wires import Wires, approximate, transfer
 from insitu.device.cell import CellSpec
 from insitu.device.faults import stick
-from insitu.device.laws import drift, law_of
+from insitu.device.laws import asked, drift, law_of
 from insitu.device.noise import flicker_sd, rtn_sd, shot_sd, thermal_sd
 from insitu.device.programming import program
 from insitu.device.retention import retain
@@ -32,7 +32,8 @@ def held_levels(value: Any, draws: Draws, *, chip: MacroChip, physics: Physics, 
     noisy = physics.has("programming_noise")
     if cell.law is not None:
         moved = age if physics.has("drift") else 0.0
-        held = _by_law(value, draws, cell, noisy=noisy, plane=plane, age=moved, full_scale=full_scale)
+        wanted = _wanted(value, chip, physics)
+        held = _by_law(value, wanted, draws, cell, noisy=noisy, plane=plane, age=moved, full_scale=full_scale)
     elif noisy:
         held = program(value, draws("programming_noise", plane), cell, refine_passes=passes, full_scale=full_scale)
     else:
@@ -76,7 +77,7 @@ def noise_variance(
     if cell.noisy_law and physics.has("read_noise"):
         law = law_of(cell.law or "")
         step = (law.g_max - law.g_min) / full_scale
-        g, wanted = law.g_min + abs(level) * step, law.g_min + abs(value) * step
+        g, wanted = law.g_min + abs(level) * step, _wanted(value, chip, physics)
         total = total + (law.read_sd(g, wanted, time) / step) ** 2
         if cell.erased_exact:
             total = xp.where(value != 0, total, 0.0)
@@ -133,15 +134,29 @@ def through_wires(level: Any, chip: MacroChip) -> Any:
     return sign * (seen - off) / step
 
 
+def ahead_of_drift(chip: MacroChip, physics: Physics) -> float:
+    """Seconds that levels are programmed ahead of drift; 0 where the chip does not, or all levels drift alike."""
+    law = law_of(chip.cell.law) if chip.cell.law is not None else None
+    return physics.calibration(chip).drift_ahead if physics.has("drift") and law is not None and law.exponent else 0.0
+
+
+def _wanted(value: Any, chip: MacroChip, physics: Physics) -> Any:
+    """Conductances that cells of a published law are asked for; its range stands for levels 0 .. full scale."""
+    name = chip.cell.law or ""
+    law, full_scale = law_of(name), float((1 << chip.array.bits_per_cell) - 1)
+    wanted = law.g_min + abs(value) * ((law.g_max - law.g_min) / full_scale)
+    ahead = ahead_of_drift(chip, physics)
+    return asked(name, wanted, ahead) if ahead > 0 else wanted
+
+
 def _by_law(
-    value: Any, draws: Draws, cell: CellSpec, *, noisy: bool, plane: int, age: float, full_scale: float
+    value: Any, wanted: Any, draws: Draws, cell: CellSpec, *, noisy: bool, plane: int, age: float, full_scale: float
 ) -> Any:  # fmt: skip
-    """Levels by the cell's published law, whose range of conductances stands for 0 .. full scale."""
+    """Levels by the cell's published law, for conductances that were asked for."""
     law = law_of(cell.law or "")
     step = (law.g_max - law.g_min) / full_scale
     xp = namespace(value)
     sign = xp.where(value < 0, -1.0, 1.0)
-    wanted = law.g_min + abs(value) * step
     g = law.program(wanted, draws("programming_noise", plane)) if noisy else wanted
     if age > 0:
         g = law.at(g, wanted, age, draws("drift", plane))

@@ -109,6 +109,9 @@ class Calibration(Config):
     drift_compensation: bool = Field(
         default=False, description="outputs are scaled by what known inputs have lost since programming"
     )
+    drift_ahead: Seconds = Field(
+        default=0.0, ge=0, description="levels are programmed so that this long after they stand in proportion"
+    )
     column_offset: bool = Field(default=False, description="measured column offsets are subtracted")
     column_gain: bool = Field(
         default=False,

@@ -18,10 +18,10 @@ from insitu.base import random
 from insitu.base.arrays import namespace
 from insitu.circuit.converter import inl_table
 from insitu.circuit.effects import CELL_EFFECTS, Physics
-from insitu.circuit.held import Draws, held_levels, level_noise, noise_variance, through_wires
+from insitu.circuit.held import Draws, ahead_of_drift, held_levels, level_noise, noise_variance, through_wires
 from insitu.circuit.kept import kept
 from insitu.circuit.spec import AdcNoise, ColumnGain, ColumnOffset, DacErrors, MacroChip
-from insitu.device.laws import compensation
+from insitu.device.laws import compensation, restoring
 from insitu.device.noise import read_variance
 
 Floats = npt.NDArray[np.float64]
@@ -109,10 +109,10 @@ def drawn_cells(
             parts.append(Cells(seen, spread))
         return legs.joined(target, parts)
 
-    age = physics.age(chip)
+    age, ahead = physics.age(chip), ahead_of_drift(chip, physics) > 0
     now = cells(age, physics.time)
-    if age > 0 and physics.calibration(chip).drift_compensation:
-        factor = compensation(cells(0.0, 0.0).weights, now.weights)
+    if (age > 0 or ahead) and physics.calibration(chip).drift_compensation:  # levels ahead of drift never were right
+        factor = restoring(target, now.weights) if ahead else compensation(cells(0.0, 0.0).weights, now.weights)
         now = Cells(now.weights * factor, None if now.variance is None else now.variance * factor**2)
     return now
 

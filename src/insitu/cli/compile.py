@@ -71,6 +71,8 @@ def run(
     search: float = 0.0,
     layers: str | None = None,
     map_: str | None = None,
+    observer: str = "mse",
+    rounding: str = "second-order",
 ) -> int:
     """Compile and write one file; returns the exit code.
 
@@ -80,8 +82,9 @@ def run(
     _check_names(output, stage)
     if inputs.chip is None and stage != "captured":
         raise UsageError("insitu compile: --chip", "not given", "a preset (`insitu chips` lists them) or a YAML file")
+    choices = ptq.Choices(observer, rounding)
     loaded = load(inputs)
-    work = _quantized(_entered(loaded, stage), stage, seed=inputs.seed)
+    work = _quantized(_entered(loaded, stage), stage, seed=inputs.seed, choices=choices)
     if stage != "program" and (layers is not None or map_ is not None):
         option = "--layers" if layers is not None else "--map"
         raise UsageError(f"insitu compile: {option}", f"with --stop-after {stage}", "a compilation to the program")
@@ -113,14 +116,14 @@ def _entered(loaded: Loaded, stage: str) -> _Work:
     return _Work(loaded, loaded.graph)
 
 
-def _quantized(work: _Work, stage: str, *, seed: int) -> _Work:
+def _quantized(work: _Work, stage: str, *, seed: int, choices: ptq.Choices) -> _Work:
     if stage == "captured" or work.graph.level != "captured":
         return work
     loaded = work.loaded
     work = replace(work, graph=given.run(work.graph, work.chip))
     prepared = prepare(work.graph, data=loaded.data, calib=loaded.calib, samples=None, seed=seed)
     work = replace(work, graph=verify(adapt.run(work.graph, work.chip)))
-    plan = loaded.plan or ptq.plan(work.graph, work.chip, data=prepared.calibration, seed=seed)
+    plan = loaded.plan or ptq.plan(work.graph, work.chip, data=prepared.calibration, seed=seed, choices=choices)
     if loaded.precision is not None:
         plan = requested(plan, work.graph, work.chip, wanted=loaded.precision)
     source = "model" if given.given(work.graph) else prepared.source

@@ -73,6 +73,15 @@ PrecisionOption = Annotated[
         "--precision", metavar="F.yaml", help="precision transforms by layer (copies, reads, signed inputs ...)"
     ),
 ]
+Observer = Annotated[
+    str,
+    typer.Option(
+        "--observer",
+        metavar="NAME",
+        help="how ranges are chosen: mse, minmax, percentile, entropy",
+    ),
+]
+Rounding = Annotated[str, typer.Option("--rounding", metavar="NAME", help="of weights: second-order (GPTQ) or nearest")]
 Objective = Annotated[
     str,
     typer.Option(
@@ -151,12 +160,16 @@ def run(
         str,
         typer.Option("--optimize", metavar="NAME", help="accuracy: search copies, reads and ranges layer by layer"),
     ] = "",
-    observer: Annotated[
-        str, typer.Option("--observer", metavar="NAME", help="how ranges are chosen: mse, minmax, percentile, entropy")
-    ] = "mse",
-    rounding: Annotated[
-        str, typer.Option("--rounding", metavar="NAME", help="of weights: second-order (GPTQ) or nearest")
-    ] = "second-order",
+    target: Annotated[
+        float,
+        typer.Option(
+            "--target",
+            metavar="SHARE",
+            help="of --optimize: the cheapest plan that closes this share of the gap to an ideal chip; 1: the best",
+        ),
+    ] = 0.8,
+    observer: Observer = "mse",
+    rounding: Rounding = "second-order",
     seed: Seed = 0,
     check: Annotated[
         str | None,
@@ -255,7 +268,7 @@ def run(
     )
     request = command.Request(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
-        objective=objective, search=search, optimize=optimize, observer=observer, rounding=rounding,
+        objective=objective, search=search, optimize=optimize, target=target, observer=observer, rounding=rounding,
         check=check, memory=memory, backend=backend, vs=tuple(vs or ()),
         calibrated=calibration, out=out,
         json=json,
@@ -309,6 +322,8 @@ def compile(
     max_chips: MaxChips = 1,
     objective: Objective = "latency",
     search: Search = 0.0,
+    observer: Observer = "mse",
+    rounding: Rounding = "second-order",
     seed: Seed = 0,
     set_: Sets = None,
     shape: Shapes = None,
@@ -333,7 +348,7 @@ def compile(
     )
     return command.run(
         inputs, output, stop_after=stop_after, max_chips=max_chips, objective=objective, search=search, json=json,
-        layers=layers, map_=map_,
+        layers=layers, map_=map_, observer=observer, rounding=rounding,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from insitu.flow.baselines import beside
 from insitu.flow.chain import Deployment, Options, deploy
 from insitu.flow.folder import default_folder, fill_run, printable, versions_text
 from insitu.flow.objective import objective_of
+from insitu.flow.optimize import TARGET
 from insitu.flow.physics import parse_times
 from insitu.report.summary import same_numbers, summary_lines
 from insitu.runtime.memory import parse_memory
@@ -44,6 +45,7 @@ class Request:
     objective: str = "latency"
     search: float = 0.0
     optimize: str = ""
+    target: float = TARGET
     observer: str = "mse"
     rounding: str = "second-order"
     check: str | None = None
@@ -94,6 +96,7 @@ def _options(request: Request) -> Options:
         objective=objective_of(request.objective),
         search=request.search,
         optimize=request.optimize,
+        target=request.target,
         observer=request.observer,
         rounding=request.rounding,
         memory=parse_memory(request.memory, where="--memory"),
@@ -187,6 +190,7 @@ def command_text(request: Request) -> str:
         "objective",
         "search",
         "optimize",
+        "target",
         "observer",
         "rounding",
         "check",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from insitu.base.arrays import namespace
+from insitu.base.arrays import namespace, stop_gradient
 from insitu.base.errors import ChipError, RangeError, did_you_mean
 
 HOUR, DAY, YEAR = 3600.0, 86400.0, 31536000.0
@@ -41,6 +42,8 @@ class Law:
     accept: float | None = None  # what verify accepted where the spread was measured, share of full scale
     redraws: bool = False  # `later` does not continue the programmed level but draws anew around the target
     unit: str = "uS"
+    exponent: Spread | None = None  # mean drift exponent of a target, where it is not the same for all
+    t0: float = 1.0  # of that drift
 
     @property
     def moves(self) -> bool:
@@ -67,6 +70,39 @@ class Law:
 def drift(g: Any, t: float, *, nu: Any, t0: float) -> Any:
     """Conductance t seconds after programming: g ((t + t0) / t0)^-nu; t = 0 leaves g as it is."""
     return g * math.exp(math.log((t + t0) / t0)) ** -nu
+
+
+GRID = 1024  # steps of a table of targets
+
+
+@cache
+def raised(name: str, t: float) -> Any:
+    """Targets [GRID + 1] to ask for, so that with mean exponents levels stand in the wanted proportions t s later.
+
+    Entry i is for i / GRID of the full range.  Low levels drift more, so they are asked for higher; the highest stays
+    what it is (weights programmed for their whole life: Mackin et al., Nat. Commun. 13:3765, 2022).
+    """
+    import numpy as np
+
+    law = law_of(name)
+    fine = np.linspace(law.g_min, law.g_max, 8 * GRID + 1)
+    assert law.exponent is not None
+    mean = fine * ((t + law.t0) / law.t0) ** -law.exponent(fine)
+    mean = np.maximum.accumulate(mean)
+    share = (mean - mean[0]) / (mean[-1] - mean[0])
+    return np.interp(np.linspace(0.0, 1.0, GRID + 1), share, fine)
+
+
+def asked(name: str, wanted: Any, t: float) -> Any:
+    """The target to ask for instead of a wanted conductance: `raised`, between its entries linear."""
+    law, xp = law_of(name), namespace(wanted)
+    table = raised(name, t)
+    place = xp.clip((wanted - law.g_min) / (law.g_max - law.g_min), 0.0, 1.0) * GRID
+    low = xp.clip(xp.floor(place), 0.0, GRID - 1.0)
+    at = xp.asarray(stop_gradient(low), dtype=xp.int64)
+    if xp.__name__ != "numpy":
+        table = xp.asarray(table, dtype=wanted.dtype, device=wanted.device)
+    return table[at] + (place - low) * (table[at + 1] - table[at])
 
 
 def clipped_polynomial(coefficients: tuple[float, ...]) -> Spread:
@@ -143,7 +179,12 @@ def _hermes(devices: int) -> Law:
     source = (
         "Le Gallo et al., Nat. Electron. 2023, s41928-023-01010-1; read noise: the form of Nandakumar 2019, t_r 512 ns"
     )
-    return Law(f"pcm-hermes-{devices}", 0.0, g_max, source, relative(two if devices == 2 else one, g_max), later, read)
+
+    def exponent(target: Any) -> Any:
+        return hermes_nu(target, 0.0 * target, g_max=g_max, devices=devices)
+
+    sd = relative(two if devices == 2 else one, g_max)
+    return Law(f"pcm-hermes-{devices}", 0.0, g_max, source, sd, later, read, exponent=exponent, t0=t0)
 
 
 # ReRAM, Wan et al., Nature 608:504, 2022
@@ -216,6 +257,7 @@ _LAWS = (
     Law(
         "pcm-nandakumar", 0.0, 25.0, _NANDAKUMAR, relative((0.26348, 1.9650, -1.1731), 25.0),
         lambda g, target, t, normal: drift(g, t, nu=nandakumar_nu(target, normal), t0=20.0), _nandakumar_read,
+        exponent=lambda target: nandakumar_nu(target, 0.0 * target), t0=20.0,
     ),
     _hermes(1),
     _hermes(2),
@@ -269,7 +311,15 @@ def milo_current(g: Any, v: Any) -> Any:
 def compensation(before: Any, after: Any) -> Any:
     """Global drift compensation of one array: the factor that restores the mean response to one-hot inputs."""
     xp = namespace(before, after)
-    return xp.mean(abs(before)) / xp.mean(abs(after))
+    left = xp.mean(abs(after))
+    return xp.mean(abs(before)) / left if left > 0 else 1.0
+
+
+def restoring(wanted: Any, now: Any) -> Any:
+    """The same toward what was wanted: the factor that restores the response to inputs with the weights' own signs."""
+    xp = namespace(wanted, now)
+    left = xp.sum(xp.where(wanted < 0, -now, now) * (wanted != 0))
+    return xp.sum(abs(wanted)) / left if left > 0 else 1.0
 
 
 def acceleration(temperature: float, *, activation: float, reference: float = 300.0) -> float:

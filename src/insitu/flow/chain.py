@@ -14,7 +14,7 @@ from insitu.algo import ptq
 from insitu.algo.expected import expected_codes, expected_inputs
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
-from insitu.base.errors import ConfigError, InfeasibleError, ModelError
+from insitu.base.errors import ConfigError, InfeasibleError, ModelError, UsageError
 from insitu.base.metrics import Metric
 from insitu.circuit.effects import Physics
 from insitu.compiler import adapt, canonicalize, fuse, given
@@ -26,7 +26,7 @@ from insitu.flow import physics as physics_
 from insitu.flow.agreement import agreement
 from insitu.flow.blocks import Feed, feed_of, real_outputs
 from insitu.flow.objective import best_program, objective_of
-from insitu.flow.optimize import Searched, searched
+from insitu.flow.optimize import TARGET, Searched, searched
 from insitu.flow.owed import Trial, closeness_course, owed, trial_of
 from insitu.flow.precision import PrecisionFile, Wanted, read_precision, requested
 from insitu.flow.rows import coded
@@ -68,6 +68,7 @@ class Options:
     objective: str = "latency"  # latency, throughput or cells
     search: float = 0.0  # seconds a solver looks for better places
     optimize: str = ""  # accuracy: a precision plan is searched for under this run's physics
+    target: float = TARGET  # share of the gap to an ideal chip that the plan is to close; 1: the best there is
     observer: str = "mse"  # how ranges are chosen: mse, minmax, percentile or entropy
     rounding: str = "second-order"  # of weights: each makes up for those before it, or nearest
     note: str = ""  # what the samples are, where that limits what an accuracy means
@@ -295,6 +296,8 @@ def _optimized(
 ) -> Searched | None:
     """A searched precision plan, where one is asked for; ConfigError for anything but accuracy."""
     if not options.optimize:
+        if options.target != TARGET:
+            raise UsageError("target", f"{options.target:g}", "a plan to search for: --optimize accuracy")
         return None
     if options.optimize != "accuracy":
         raise ConfigError("optimize", options.optimize, "accuracy")
@@ -302,7 +305,7 @@ def _optimized(
         raise ConfigError("optimize", f"{captured.name} came quantized", "a float model")
     return searched(
         captured, chip, build, calibration=prepared.calibration, effects=effects, seed=options.seed, progress=progress,
-        choices=ptq.Choices(options.observer, options.rounding),
+        choices=ptq.Choices(options.observer, options.rounding), target=options.target,
     )  # fmt: skip
 
 

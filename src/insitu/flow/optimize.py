@@ -2,16 +2,19 @@
 
 Every candidate is compiled and run on chip instances with the run's physics; its score is the signal over the error of
 the outputs against the float network's, over calibration inputs, so that no label and no evaluated sample is looked at.
-First the chip's procedures that its file leaves off are tried (columns trimmed, a trial that the last layer is solved
-for), then the same transforms on all layers, from cheap to dear; then they are taken back layer by layer where the
-score hardly moves.  Scored samples are the last of the calibration inputs, which no procedure is given.
-Each step states its energy and the cells it takes.
+First the chip's procedures that its file leaves off are tried (levels ahead of their drift, columns trimmed, a trial
+that the last layer is solved for), then the same transforms on all layers, from few cells to many, until the target is
+reached: a share of the gap between the errors of this chip and of an ideal one.  Then they are taken back layer by
+layer, the largest first, as far as the target stays reached.  Target 1 asks for the best there is, whatever it takes.
+Scored samples are the last of the calibration inputs, which no procedure is given.  Each step states its energy, the
+cells it takes, and what it costs once before use: programming, known inputs that are played, trials.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,12 +24,14 @@ from insitu.algo import ptq
 from insitu.arch.spec import Chip
 from insitu.base.errors import ConfigError, InfeasibleError, UsageError
 from insitu.circuit.effects import Physics
+from insitu.circuit.held import ahead_of_drift
 from insitu.compiler import adapt, given
 from insitu.compiler.plan import QuantPlan
 from insitu.compiler.tile import weight_nodes
 from insitu.flow import figures
 from insitu.flow.physics import instance_session
 from insitu.flow.precision import PrecisionFile, Transforms
+from insitu.flow.trial import SAMPLES as TRIAL
 from insitu.flow.trial import Tuner, recompiled
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph
@@ -37,11 +42,13 @@ from insitu.runtime.session import Session
 Array = npt.NDArray[Any]
 Build = Callable[..., tuple[QuantPlan | None, Graph, Program]]
 SAMPLES, INSTANCES = 48, 3
-LOSS = 0.1  # decibels that taking a layer's transforms back may cost
+LOSS = 0.1  # decibels that taking a layer's transforms back may cost where the best is asked for
+TARGET = 0.8  # of the gap, where nothing else is asked for: 4 copies close three quarters of what is noise of cells
+AHEAD = 30 * 86400.0  # seconds of drift_ahead: levels then stand as well an hour after programming as after a year
 LADDER: tuple[Mapping[str, Any], ...] = (
-    {"reads": 2}, {"reads": 4}, {"finer": 1}, {"copies": 2}, {"copies": 2, "reads": 4}, {"copies": 4, "reads": 4},
-    {"copies": 8, "reads": 4}, {"copies": 2, "apart": True}, {"copies": 4, "apart": True},
-    {"copies": 4, "apart": True, "reads": 4}, {"copies": 8, "apart": True}, {"copies": 8, "apart": True, "reads": 4},
+    {"reads": 2}, {"reads": 4}, {"finer": 1}, {"copies": 2}, {"copies": 2, "apart": True}, {"copies": 2, "reads": 4},
+    {"copies": 4, "apart": True}, {"copies": 4, "reads": 4}, {"copies": 4, "apart": True, "reads": 4},
+    {"copies": 8, "reads": 4}, {"copies": 8, "apart": True}, {"copies": 8, "apart": True, "reads": 4},
     {"copies": 16, "apart": True},
 )  # fmt: skip
 
@@ -51,15 +58,25 @@ class Step:
     """One plan that was tried."""
 
     what: str
-    score_db: float
-    energy_j: float | None
+    error: float  # of the outputs, over their power
+    energy_j: float | None  # of one inference
     cells: int
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     procedures: tuple[str, ...] = ()  # of the chip's calibration, those that are on beside its own
+    once_j: float | None = None  # before the chip is used
+    share: float = 0.0  # of the gap between the default and an ideal chip that it closes
+
+    @property
+    def score_db(self) -> float:
+        """Signal over error."""
+        return -10.0 * float(np.log10(self.error)) if self.error > 0 else float("inf")
 
     def row(self) -> dict[str, Any]:
         """As the report takes it."""
-        return {"plan": self.what, "sqnr_db": round(self.score_db, 2), "energy_j": self.energy_j, "cells": self.cells}
+        return {
+            "plan": self.what, "sqnr_db": round(self.score_db, 2), "gap_share": round(self.share, 3),
+            "energy_j": self.energy_j, "cells": self.cells, "once_j": self.once_j,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,7 @@ class Searched:
 
     chosen: Step
     tried: tuple[Step, ...]
+    target: float = TARGET
 
     @property
     def precision(self) -> PrecisionFile | None:
@@ -84,6 +102,7 @@ class Searched:
         first = self.tried[0]
         return {
             "optimize": {
+                "target": self.target, "reached": self.chosen.share >= self.target,
                 "chosen": self.chosen.row(), "default": first.row(), "tried": [s.row() for s in self.tried],
                 "layers": {n: dict(t) for n, t in self.chosen.layers.items() if t},
                 "procedures": list(self.chosen.procedures),
@@ -97,13 +116,17 @@ def with_procedures(chip: Chip, names: tuple[str, ...]) -> Chip:
     """The chip with these procedures on beside its own."""
     if not names:
         return chip
-    return chip.model_copy(update={"calibration": chip.calibration.model_copy(update=dict.fromkeys(names, True))})
+    on = {name: AHEAD if name == "drift_ahead" else True for name in names}
+    return chip.model_copy(update={"calibration": chip.calibration.model_copy(update=on)})
 
 
-def _left_off(chip: Chip, effects: Physics) -> list[str]:
+def procedures_off(chip: Chip, effects: Physics) -> list[str]:
     """Procedures that could help and that the chip's file leaves off, each on top of those before."""
-    columns = "column_drift" if effects.moves and effects.time > 0 else "column_gain"
-    return [n for n in (columns, "last_layer") if not getattr(chip.calibration, n)]
+    later = effects.moves and effects.time > 0
+    names = ["column_drift" if later else "column_gain", "last_layer"]
+    if later and ahead_of_drift(with_procedures(chip, ("drift_ahead",)), effects) > 0:
+        names.insert(0, "drift_ahead")
+    return [n for n in names if not getattr(chip.calibration, n)]
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:
@@ -112,39 +135,74 @@ def _ratio(a: float | None, b: float | None) -> float | None:
 
 def searched(
     captured: Graph, chip: Chip, build: Build, *, calibration: Mapping[str, Array], effects: Physics, seed: int = 0,
-    choices: ptq.Choices | None = None,
+    choices: ptq.Choices | None = None, target: float = TARGET,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Searched:  # fmt: skip
-    """The plan of best score, thinned out; `build` is that of the chain.  UsageError where no physics is on."""
+    """The cheapest plan found that reaches the target, else the best; `build` is that of the chain.
+
+    UsageError where no physics is on, or for a target that is no share.
+    """
     if effects.ideal:
         raise UsageError("--optimize accuracy", "no physics", "effects that a plan can fight, such as --physics full")
+    if not 0.0 < target <= 1.0:
+        raise UsageError("--target", f"{target:g}", "a share of the gap: above 0, at most 1 (the best there is)")
     few = {n: a[-SAMPLES:] for n, a in calibration.items()}
     work = _Search(captured, chip, build, few, calibration, effects, seed, choices)
     names = [n.name for n in weight_nodes(work.adapted)]
     default = work.tried("as it is", {})
     if default is None:
-        return Searched(Step("as it is", -np.inf, None, 0), (Step("as it is", -np.inf, None, 0),))
+        return Searched(nothing := Step("as it is", np.inf, None, 0), (nothing,), target)
     steps = [default]
-    for name in _left_off(chip, effects) if effects.calibrated else ():
-        step = replace(work, own=(*work.own, name)).tried(f"{', '.join(work.own)} {name}".strip(), {})
+
+    def best() -> Step:
+        return max(steps, key=lambda s: s.score_db)
+
+    def enough() -> bool:
+        return target < 1.0 and best().share >= target
+
+    for name in procedures_off(chip, effects) if effects.calibrated else ():
+        step = None if enough() else work.beside(*work.own, name).tried(_named((*work.own, name)), {})
+        if step is not None and step.score_db > best().score_db + LOSS:
+            work = work.beside(*step.procedures)
         steps += [step] if step is not None else []
-        if step is not None and step.score_db > max(s.score_db for s in steps[:-1]) + LOSS:
-            work = replace(work, own=step.procedures)
     for number, transforms in enumerate(LADDER):
         progress("search a precision plan", number, len(LADDER) + len(names))
-        step = work.tried(work.named(_words(transforms)), dict.fromkeys(names, transforms))
+        step = None if enough() else work.tried(_named(work.own, transforms), dict.fromkeys(names, transforms))
         steps += [step] if step is not None else []
-    best = max(steps, key=lambda s: s.score_db)
-    for number, name in enumerate(names):
+    chosen = best()
+    work = work.beside(*chosen.procedures)
+    for number, name in enumerate(work.largest(names)):
         progress("search a precision plan", len(LADDER) + number, len(LADDER) + len(names))
-        if not best.layers.get(name):
-            continue
-        same = replace(work, own=best.procedures)
-        without = same.tried(f"{best.what}, {name} as it is", {**best.layers, name: {}})
-        if without is not None:
-            steps.append(without)
-            best = without if without.score_db > best.score_db - LOSS else best
-    return Searched(best, tuple(steps))
+        for less in _less(chosen.layers.get(name, {})):
+            step = work.tried(f"{name} {_words(less) or 'as it is'}", {**chosen.layers, name: less})
+            steps += [step] if step is not None else []
+            if step is not None and _as_good(step, chosen, target):
+                chosen = step
+                break
+    return Searched(chosen, tuple(steps), target)
+
+
+def _as_good(step: Step, before: Step, target: float) -> bool:
+    """Whether less will do: the target is still reached, or where that never was, the score hardly moves."""
+    if target < 1.0 and before.share >= target:
+        return step.share >= target
+    return step.score_db > before.score_db - LOSS
+
+
+def _less(transforms: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What a layer could do with instead, the least first: nothing, or copies down to half of what it has."""
+    if not transforms:
+        return
+    yield {}
+    copies = 2
+    while copies < transforms.get("copies", 1):
+        yield {**transforms, "copies": copies}
+        copies *= 2
+
+
+def _named(own: tuple[str, ...], transforms: Mapping[str, Any] | None = None) -> str:
+    """The words for a step, with the procedures it comes on top of."""
+    return ", ".join([*own, *([_words(transforms)] if transforms else [])])
 
 
 def _words(transforms: Mapping[str, Any]) -> str:
@@ -163,20 +221,29 @@ class _Search:
     effects: Physics
     seed: int
     choices: ptq.Choices | None = None
-    own: tuple[str, ...] = ()  # procedures beside those of the chip's file
+    ends: list[float] = field(default_factory=list[float])  # errors of the default on chips and on an ideal one
+
+    own: tuple[str, ...] = field(default=(), init=False)  # procedures beside those of the chip's file
 
     def __post_init__(self) -> None:
         count = len(next(iter(self.calibration.values())))
         enough = count >= 2 * SAMPLES  # then what is scored is kept from the procedures
         self.given = {n: a[:-SAMPLES] for n, a in self.calibration.items()} if enough else self.calibration
-        self.on = with_procedures(self.chip, self.own)
+        self.on = self.chip
         self.adapted = verify(adapt.run(given.run(self.captured, self.chip), self.chip))
         self.plan = ptq.plan(self.adapted, self.chip, data=self.calibration, seed=self.seed, choices=self.choices)
         self.real = float_session(self.captured)(self.few)
 
-    def named(self, words: str) -> str:
-        """The words for a step, with the procedures it comes on top of."""
-        return ", ".join([*self.own, words])
+    def beside(self, *names: str) -> _Search:
+        """The same search on the chip with these procedures beside its own."""
+        other = copy(self)
+        other.own, other.on = names, with_procedures(self.chip, names)
+        return other
+
+    def largest(self, names: list[str]) -> list[str]:
+        """Layers by their cells, the most first."""
+        nodes = {n.name: self.adapted.constants[n.inputs[1]].size for n in weight_nodes(self.adapted)}
+        return sorted(names, key=lambda n: -nodes[n])
 
     def tried(self, what: str, layers: Mapping[str, Mapping[str, Any]]) -> Step | None:
         """A plan's score and cost; none where the chip cannot do it or does not hold it."""
@@ -190,20 +257,33 @@ class _Search:
             return None
         cost = figures.cost(program, self.on)
         energy = cost.metrics["energy_j"].value
-        cells = sum(t.rows * t.cols for s in program.sections for b in s.bindings for t in b.tiles)
-        return Step(what, self._score(program, graph), energy, cells, layers, self.own)
+        spare = self.on.macro.reserved_columns if self.on.calibration.spare_columns else 0
+        cells = sum(t.rows * (t.cols + spare) for s in program.sections for b in s.bindings for t in b.tiles)
+        error = self._error(self._instance(Session(program, graph=graph), i) for i in range(INSTANCES))
+        if not self.ends:  # the first plan is the default, which also says what an ideal chip would leave
+            self.ends += [error, self._error([Session(program, graph=graph)])]
+        first, ideal = self.ends
+        share = (first - error) / (first - ideal) if first > ideal else 1.0
+        return Step(what, error, energy, cells, layers, self.own, self._once(cost, energy), share)
 
-    def _score(self, program: Program, graph: Graph) -> float:
-        """10 log10 of signal over error, errors averaged over instances."""
+    def _once(self, cost: figures.Cost, energy: float | None) -> float | None:
+        """Joules before the chip is used: programming, inputs that are played, and the trial's inferences."""
+        made = cost.metrics.get("setup_energy_j")
+        trial = (
+            len(next(iter(self.given.values()))[:TRIAL]) * (energy or 0.0) if self.on.calibration.last_layer else 0.0
+        )
+        return None if made is None or made.value is None else made.value + trial
+
+    def _error(self, sessions: Iterable[Session]) -> float:
+        """Error over signal of all outputs, averaged over chips."""
         signal, error = 0.0, 0.0
-        for instance in range(INSTANCES):
-            session = self._instance(Session(program, graph=graph), instance)
+        for session in sessions:
             codes = session.run_codes(session.codes(dict(self.few)))
             for name, real in self.real.items():
                 if name in codes:
                     own = session.real(name, codes[name]).reshape(real.shape)
                     signal, error = signal + float((real**2).sum()), error + float(((own - real) ** 2).sum())
-        return 10.0 * float(np.log10(signal / error)) if error > 0 and signal > 0 else float("inf")
+        return error / signal if signal > 0 else 0.0
 
     def _instance(self, session: Session, instance: int) -> Session:
         """A chip, after a trial on samples that are not scored where there is one."""

@@ -10,6 +10,7 @@ from insitu.arch.spec import Chip
 from insitu.base.errors import UsageError
 from insitu.base.units import parse_time
 from insitu.circuit.effects import Physics, chip_effects, missing_effects
+from insitu.circuit.held import ahead_of_drift
 from insitu.circuit.spec import Calibration
 from insitu.report.result import AccuracyPoint
 from insitu.runtime.session import Session
@@ -86,6 +87,8 @@ def describe(effects: Physics, chip: Chip, *, full: bool = False) -> str:
     offsets = "removed" if own.column_offset else "kept"
     when = "as it is used" if own.column_drift else "as programmed"
     offsets += f", columns trimmed {when}" if own.trims else ""
+    if (ahead := ahead_of_drift(chip, effects)) > 0:
+        offsets += f", levels programmed {ahead / 86400:g} days ahead of their drift"
     procedures = f"refine passes {own.refine_passes}, reads averaged {own.reads}, column offsets {offsets}"
     heat = f"; cells at {effects.kelvin(chip):.1f} K"
     left = ", ".join(missing_effects(chip)).replace("_", " ") if full and chip_effects(chip) else ""

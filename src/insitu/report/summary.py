@@ -32,6 +32,7 @@ def _feasible(result: Result) -> list[str]:
         f"Same numbers  {same_numbers(result)}",
         *scales_text(result),
         *_accuracy(result),
+        *plan_text(result),
         *_speed(result),
         *_energy(result),
         *_beside(result),
@@ -60,6 +61,20 @@ def scales_text(result: Result) -> list[str]:
         share = f"{100 * agreed.equal_fraction:.4f} %"
         text += f"; {agreed.operators} operators equal ONNX Runtime's in {share}, at most {agreed.max_difference} apart"
     return [text]
+
+
+def plan_text(result: Result) -> list[str]:
+    """What a searched precision plan closes of the gap to an ideal chip, and what it takes for that."""
+    found = result.extra.get("optimize")
+    if not found:
+        return []
+    chosen, costs = found["chosen"], list[str]()
+    for name, ratio in (("cells", found["cells_ratio"]), ("energy", found["energy_ratio"])):
+        costs += [f"{ratio:.2f} x the {name}"] if ratio is not None else []
+    missed = "" if found["reached"] else f", {100 * found['target']:.0f} % were asked for"
+    what = ", ".join([*found["procedures"], f"{len(found['layers'])} layers changed"]).replace("_", " ")
+    gap = f"closes {100 * chosen['gap_share']:.0f} % of the error's gap{missed}"
+    return [f"Plan          {what}: {gap}, at {' and '.join(costs)}"]
 
 
 def same_numbers(result: Result) -> str:
