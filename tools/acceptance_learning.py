@@ -36,7 +36,7 @@ CHIPS = {  # one cell a weight where the cell holds 8 bits; two where it holds 4
     "reram": ("parametric-reram-adc8", ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", *ANALOG)),
     "pcm-columns": ("pcm", ("calibration.column_drift=true",)),
     "reram-columns": ("reram", ("calibration.column_drift=true",)),
-    "pcm-ahead": ("pcm-columns", ("calibration.drift_ahead=30d",)),
+    "pcm-ahead": ("parametric-pcm-adc8", ()),
     "reram-2b": ("parametric-reram-adc8", ()),
     "digital": ("dcim-28nm", ("chip.tiles=64",)),
 }  # fmt: skip
