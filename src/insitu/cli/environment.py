@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import warnings
 from pathlib import Path
@@ -20,6 +21,9 @@ def settle() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would send model names and hashes to its makers
     if not debugging():
         warnings.simplefilter("ignore")
+    gc.set_threshold(
+        10_000, 10, 10
+    )  # a start makes a hundred thousand objects that stay; the usual 700 walk them often
     _place_for_kernels()
     drop_stale_kernels(Path(insitu.__file__).parent)
 
