@@ -31,7 +31,8 @@ QUICK = ("tc_resnet8", "squeezenet", "mobilenet_v2")
 SLOW = ("resnet18", "googlenet", "unet")
 LONG = ("vgg16", "densenet121", "resnet50")
 KINDS = ("holds", "reload", "chips")
-EVERY = ("tc_resnet8-holds", "tc_resnet8-reload", "tc_resnet8-chips", "squeezenet-reload", "resnet18-chips")
+EVERY = ("tc_resnet8-holds", "tc_resnet8-reload", "tc_resnet8-chips", "squeezenet-reload", "resnet18-chips",
+         "unet-reload")  # fmt: skip
 
 
 def marks(name: str, kind: str) -> tuple[pytest.MarkDecorator, ...]:

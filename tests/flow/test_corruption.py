@@ -172,8 +172,9 @@ def test_one_schedule_edge(chip):
             continue
         assert rules == {"T4"}
         found.append(broken)
-    with pytest.raises(ProgramError, match="without an order between them"):
-        check_program(found[0])
+    for broken in found[:: -(-len(found) // 16)]:  # from all over the program
+        with pytest.raises(ProgramError, match="without an order between them"):
+            check_program(broken)
     assert len(spare) <= len(tokens) // 10
     x = np.random.default_rng(0).integers(-128, 128, (1, 3, 6, 6))
     for broken in spare[:2]:

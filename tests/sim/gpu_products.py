@@ -14,6 +14,7 @@ from insitu.isa.program import Binding, Post, Program, Readout, Section, Tile, w
 from insitu.sim.macro import MacroModel
 
 ROWS, COLUMNS = 40, 10
+PLACE: dict[str, Any] = {"instance": 3, "macro": 0xFFFFFFF1, "time": 0x80000005}  # of draws: high bits matter
 ADC = {"bits": 7, "multiplier": 1, "shift": 3, "slice_bits": (7, 4), "plane_bits": (8, 4)}
 SPLIT = (0, 13, ROWS)
 READOUTS: dict[str, Readout] = {

@@ -24,6 +24,7 @@ from tests.sim.gpu_products import (
     ANALOG,
     BENT,
     BOWED,
+    PLACE,
     READOUTS,
     UNEVEN,
     assert_near,
@@ -39,7 +40,6 @@ from insitu.sim.gpu import draws  # noqa: E402  behind the check for torch
 from insitu.sim.gpu.model import TensorModel  # noqa: E402
 
 BACKEND, DEVICE = ("cuda", "cuda") if torch.cuda.is_available() else ("torch", "cpu")
-PLACE: dict[str, Any] = {"instance": 3, "macro": 0xFFFFFFF1, "time": 0x80000005}
 COMPOSED = TensorModel(device=DEVICE)
 
 

@@ -20,6 +20,7 @@ from tests.flow.test_operators import NETS
 from tests.sim.gpu_products import (
     ANALOG,
     BENT,
+    PLACE,
     READOUTS,
     UNEVEN,
     assert_near,
@@ -45,7 +46,6 @@ from insitu.sim.gpu.model import TensorModel  # noqa: E402
 
 BACKEND, DEVICE = ("cuda", "cuda") if GPU else ("torch", "cpu")
 FUSED = TensorModel(device=DEVICE, fused=True)
-PLACE: dict[str, Any] = {"instance": 3, "macro": 0xFFFFFFF1, "time": 0x80000005}
 COUNT = tl.constexpr(64)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from insitu.sim.kernels import add_part
+from insitu.sim.kernels import noisy_rows
 
 
 @nb.njit(cache=True, nogil=True)
@@ -28,30 +28,9 @@ def to_reals(codes, scale, out):
 
 
 @nb.njit(cache=True, nogil=True)
-def noisy_layer(x, inverse, lo, hi, stream, drive, reads, post, scale, out):
-    """From reals to reals through a noisy product: `to_codes`, insitu.sim.kernels.noisy_rows, `to_reals` in one."""
-    bounds = reads[0]
-    total = np.zeros(out.shape, np.int32)
-    for index in range(bounds.shape[0] - 1):
-        part = np.empty((x.shape[0], bounds[index + 1] - bounds[index]), np.float32)
-        _driven(x[:, bounds[index] : bounds[index + 1]], inverse, lo, hi, drive, part)
-        add_part(part, index, stream.copy(), reads, total)
-    bias, factor, zero, least, most = post
-    for v in range(out.shape[0]):
-        _real(total[v], bias, factor, zero, least, most, scale, out[v])
-
-
-@nb.njit(cache=True, inline="always")
-def _driven(x, inverse, lo, hi, drive, out):
-    factor, add, least, most = drive
-    for v in range(x.shape[0]):
-        for r in range(x.shape[1]):
-            code = min(max(np.rint(x[v, r] * inverse), lo), hi)
-            out[v, r] = min(max(code * factor + add, least), most)
-
-
-@nb.njit(cache=True, inline="always")
-def _real(total, bias, factor, zero, least, most, scale, out):
-    for c in range(total.shape[0]):
-        code = min(max(np.rint((nb.float64(total[c]) + bias[c]) * factor[c]) + zero, least), most)
-        out[c] = nb.float32(code) * scale
+def noisy_layer(x, inverse, lo, hi, codes, stream, drive, reads, post, scale, out):
+    """From reals to reals through a noisy product: `to_codes`, insitu.sim.kernels.noisy_rows, `to_reals`."""
+    to_codes(x, inverse, lo, hi, codes)
+    found = np.empty(out.shape, np.int32)
+    noisy_rows(codes, found, stream, drive, reads, post)
+    to_reals(found, scale, out)

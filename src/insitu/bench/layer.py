@@ -49,12 +49,12 @@ class Layer:
     def _part(self, x: Array, out: Array, first: int) -> None:
         from insitu.bench.kernels import noisy_layer, to_codes, to_reals
 
+        codes = np.empty(x.shape, np.int8)
         source = self.source
-        given = (np.float32(1.0 / source.scale[0]), np.float32(source.lo), np.float32(source.hi))
+        given = (np.float32(1.0 / source.scale[0]), np.float32(source.lo), np.float32(source.hi), codes)
         step = np.float32(self.target.scale[0])
         if self.noisy is None:
-            codes = np.empty(x.shape, np.int8)
-            to_codes(x, *given, codes)
+            to_codes(x, *given)
             to_reals(self.model.read(self.matrix, codes, first_vector=first), step, out)
         else:
             drive, reads, post = self.noisy

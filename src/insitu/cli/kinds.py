@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from insitu.base.errors import UsageError
@@ -40,8 +42,13 @@ def given(context: typer.Context, name: str) -> bool:
 
 
 def refuse_idle(context: typer.Context, model: str, kind: str) -> None:
-    """Raises UsageError for a typed option that a model of this kind has no use for; other kinds are networks."""
+    """Raises UsageError for a typed option that a model of this kind has no use for; other kinds are networks.
+
+    What is not there is of no kind: the reader of networks says so.
+    """
     taken = KINDS.get(kind)
+    if taken is None and not model.startswith("task:") and not Path(model).exists():
+        return
     for option in context.command.params:
         name = str(option.name)
         idle = name in SPOKEN | SHAPED if taken is None else name not in taken

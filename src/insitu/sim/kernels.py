@@ -111,7 +111,7 @@ def noisy_rows(codes, out, stream, drive, reads, post):
             rows = bounds[index + 1] - bounds[index]
             part = scratch[: (end - at) * rows].reshape(end - at, rows)
             drive_rows(codes[at:end, bounds[index] : bounds[index + 1]], drive[0], drive[1], drive[2], drive[3], part)
-            add_part(part, index, own, reads, total)
+            _add_part(part, index, own, reads, total)
         _finish(total, reads, post, out[at:end])
 
 
@@ -121,7 +121,7 @@ def noisy_across(patches, out, stream, reads, post):
     bounds = reads[0]
     total = np.zeros((patches.shape[1], out.shape[1]), np.int32)
     for index in range(bounds.shape[0] - 1):
-        add_part(patches[bounds[index] : bounds[index + 1]].T, index, stream.copy(), reads, total)
+        _add_part(patches[bounds[index] : bounds[index + 1]].T, index, stream.copy(), reads, total)
     _finish(total, reads, post, out)
 
 
@@ -144,7 +144,7 @@ def _flat_compiled(x):
 
 
 @nb.njit(cache=True, nogil=True)
-def add_part(x, index, stream, reads, total):
+def _add_part(x, index, stream, reads, total):
     """Add the codes of one row part, x [vectors, rows] of either layout."""
     bounds, planes, masks, weights, spread, grain, alike, tables, slope, names, shifts, kind, lo, hi, convert = reads
     places = (bounds[index], (bounds[index] + index + 1) // 2)  # as insitu.sim.bound packs them
