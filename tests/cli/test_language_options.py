@@ -15,7 +15,7 @@ import pytest
         ("shape:llama-3-8b", ("--physics", "full"), ("--physics", "a language model")),
         ("task:kws", ("--prompt", "Once"), ("--prompt", "task:kws is a network, no language model")),
         ("task:kws", ("--batch", "4"), ("--batch", "a shape")),
-        ("nowhere/model", ("--prompt", "Once"), ("nowhere/model", "no such file")),
+        ("nowhere/model", ("--prompt", "Once"), ("nowhere/model", "no folder 'nowhere'")),
     ],
 )
 def test_an_option_that_changes_nothing_is_refused(
