@@ -60,16 +60,19 @@ _as_float: Any = intrinsic(_to_float)
 
 @nb.njit(cache=True, inline="always")
 def _philox(c0, c1, c2, c3, k0, k1):
-    """Philox 4x32-10, as insitu.base.random.philox; words in the low halves of 64 bits."""
+    """Philox 4x32-10, as insitu.base.random.philox; words in the low halves of 64 bits, anything in the high ones.
+
+    Only factors are masked: the machine's product of two low halves ignores the high ones, so that costs nothing.
+    """
     mask = nb.uint64(0xFFFFFFFF)
     shift = nb.uint64(32)
     for _ in range(10):
-        p0 = c0 * nb.uint64(0xD2511F53)
-        p1 = c2 * nb.uint64(0xCD9E8D57)
+        p0 = (c0 & mask) * nb.uint64(0xD2511F53)
+        p1 = (c2 & mask) * nb.uint64(0xCD9E8D57)
         c0 = (p1 >> shift) ^ c1 ^ k0
-        c1 = p1 & mask
+        c1 = p1
         c2 = (p0 >> shift) ^ c3 ^ k1
-        c3 = p0 & mask
+        c3 = p0
         k0 = (k0 + nb.uint64(0x9E3779B9)) & mask
         k1 = (k1 + nb.uint64(0xBB67AE85)) & mask
     return c0, c1, c2, c3

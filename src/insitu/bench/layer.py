@@ -26,7 +26,7 @@ from insitu.sim.macro import MacroModel
 from insitu.sim.noisy import Settings, settings, stream
 
 Array = npt.NDArray[Any]
-TOGETHER = 72  # vectors of a block of a thread's work: tiles of six, and short enough to be shared out evenly
+TOGETHER = 132  # vectors of a block of a thread's work: tiles of six, and short enough to be shared out evenly
 ALONE = 1 << 24  # products of weights and inputs that one thread has done before a second one is at work
 
 

@@ -37,10 +37,10 @@ def _tile(vectors: int, *, squares: bool = False) -> Any:
     add = _add_pairs if squares else _add_row
     tiles = [(v, h * LANES) for v in range(vectors) for h in range(WIDE // LANES)]
 
-    def tile(typing_context, x, at, apart, step, panels, panel, rows, out, here, pitch):
+    def tile(typing_context, x, at, apart, step, panels, panel, rows, ahead, out, here, pitch):
         """out[here + v * pitch + i] = sum over r of x[at + v * apart + r * step] * panels[panel + r * WIDE + i].
 
-        In squares x is int32, panels int16: two rows in int16 beside each other.
+        In squares x is int32, panels int16: two rows in int16 beside each other.  The next panel lies `ahead` of this.
         """
 
         def generate(context, builder, signature, args):
@@ -50,9 +50,9 @@ def _tile(vectors: int, *, squares: bool = False) -> Any:
             def vector_at(base, index, kind=vector):
                 return builder.bitcast(builder.gep(base, [index]), kind.as_pointer())
 
-            x, out = memory(0), memory(7)
+            x, out = memory(0), memory(8)
             panels = builder.bitcast(memory(4), lane.as_pointer())
-            at, apart, step, panel, rows, here, pitch = (args[i] for i in (1, 2, 3, 5, 6, 8, 9))
+            at, apart, step, panel, rows, ahead, here, pitch = (args[i] for i in (1, 2, 3, 5, 6, 7, 9, 10))
             if signature.args[0].layout == "C":
                 step = WHOLE(1)
             elif signature.args[0].layout == "F":
@@ -71,7 +71,7 @@ def _tile(vectors: int, *, squares: bool = False) -> Any:
                 row = builder.add(panel, builder.mul(index, WHOLE(WIDE)))
                 halves = range(0, WIDE, LANES)
                 weights = [builder.load(vector_at(panels, builder.add(row, WHOLE(h))), align=4) for h in halves]
-                fetch(builder.add(row, builder.mul(rows, WHOLE(WIDE))))
+                fetch(builder.add(row, ahead))
                 along = builder.mul(index, step)
                 for v, start in enumerate(starts):
                     value = builder.load(builder.gep(x, [builder.add(start, along)]))
@@ -102,7 +102,7 @@ def _tile(vectors: int, *, squares: bool = False) -> Any:
                 builder.store(builder.load(total), vector_at(out, target, floats), align=4)
             return context.get_dummy_value()
 
-        return types.void(x, at, apart, step, panels, panel, rows, out, here, pitch), generate
+        return types.void(x, at, apart, step, panels, panel, rows, ahead, out, here, pitch), generate
 
     return intrinsic(tile)
 
@@ -135,7 +135,7 @@ def product(x, first, panels, begin, out):
     x [vectors, rows] lies together along either axis; out [some vectors, columns] is contiguous.
     """
     vectors, columns = out.shape
-    place = (x.strides[0] // x.itemsize, x.strides[1] // x.itemsize, x.shape[1])
+    place = (x.strides[0] // x.itemsize, x.strides[1] // x.itemsize, x.shape[1], panels.shape[1] * WIDE)
     flat, sums = panels.reshape(panels.size), out.reshape(out.size)
     held = np.empty(MOST * WIDE, np.float32)  # of the last panel, where it is not full
     size = _size(vectors)
@@ -161,14 +161,17 @@ def _size(vectors):
 
 @nb.njit(cache=True)
 def _put(size, x, first, place, panels, panel, out, here, pitch):
-    """A tile of `size` vectors from `first` on with one panel; place = (apart, step, rows) of vectors in memory."""
+    """A tile of `size` vectors from `first` on with one panel.
+
+    place = (apart, step, rows) of the vectors in memory, and how far ahead the next panel lies.
+    """
     at = first * place[0]
     if size == MOST:
-        _most(x, at, place[0], place[1], panels, panel, place[2], out, here, pitch)
+        _most(x, at, place[0], place[1], panels, panel, place[2], place[3], out, here, pitch)
     elif size == SOME:
-        _some(x, at, place[0], place[1], panels, panel, place[2], out, here, pitch)
+        _some(x, at, place[0], place[1], panels, panel, place[2], place[3], out, here, pitch)
     else:
-        _one(x, at, place[0], place[1], panels, panel, place[2], out, here, pitch)
+        _one(x, at, place[0], place[1], panels, panel, place[2], place[3], out, here, pitch)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -178,7 +181,7 @@ def square_product(words, steps, panels, begin, grain, out):
     `words` and `steps` are what `squares_of` gives; `begin` counts pairs of rows.
     """
     vectors, pairs = words.shape
-    place = (words.strides[0] // words.itemsize, words.strides[1] // words.itemsize, pairs)
+    place = (words.strides[0] // words.itemsize, words.strides[1] // words.itemsize, pairs, panels.shape[1] * WIDE)
     flat, held = panels.reshape(panels.size), np.empty(MOST * WIDE, np.float32)
     size = _size(vectors)
     for group in range(panels.shape[0]):
@@ -198,11 +201,11 @@ def square_product(words, steps, panels, begin, grain, out):
 def _put_squares(size, words, first, place, panels, panel, out):
     at = first * place[0]
     if size == MOST:
-        _most_squares(words, at, place[0], place[1], panels, panel, place[2], out, 0, WIDE)
+        _most_squares(words, at, place[0], place[1], panels, panel, place[2], place[3], out, 0, WIDE)
     elif size == SOME:
-        _some_squares(words, at, place[0], place[1], panels, panel, place[2], out, 0, WIDE)
+        _some_squares(words, at, place[0], place[1], panels, panel, place[2], place[3], out, 0, WIDE)
     else:
-        _one_square(words, at, place[0], place[1], panels, panel, place[2], out, 0, WIDE)
+        _one_square(words, at, place[0], place[1], panels, panel, place[2], place[3], out, 0, WIDE)
 
 
 def _squares(x, first, vectors) -> Any:
