@@ -190,10 +190,14 @@ class Session:
         return {name: values[name] for name in self.outputs}
 
     def run(self, inputs: Mapping[str, Array] | Array) -> dict[str, Array]:
-        """Outputs by name: reals for float inputs, codes when every input was given as integers."""
-        given = inputs.values() if isinstance(inputs, Mapping) else [inputs]
-        whole = all(np.issubdtype(np.asarray(a).dtype, np.integer) for a in given)
-        codes = self.run_codes(self.codes(inputs))
+        """Outputs by name: reals, or codes when the inputs were given as codes.
+
+        Inputs that are whole numbers by nature (token ids) say nothing of that.
+        """
+        given = inputs if isinstance(inputs, Mapping) else {self.inputs[0]: inputs}
+        codes = self.run_codes(self.codes(given))
+        quantized = [np.asarray(a) for n, a in given.items() if self.graph.type(n).quant is not None]
+        whole = bool(quantized) and all(np.issubdtype(a.dtype, np.integer) for a in quantized)
         return codes if whole else {n: self.real(n, c) for n, c in codes.items()}
 
     def step(self, inputs: Mapping[str, Array] | Array) -> dict[str, Array]:
