@@ -87,6 +87,29 @@ def test_training_follows_eval(chip: str) -> None:
     assert float((near - exact).square().mean() / exact.var()) < 1e-3
 
 
+@pytest.mark.parametrize("chip", ["dcim-28nm", "parametric-reram-adc8"])
+@pytest.mark.parametrize("factors", ["neutral", "learned"])
+def test_training_follows_eval_behind_norms(factors: str, chip: str) -> None:
+    """Weights take a norm's factors in, which training must see: channels 60 times apart, some of them negative."""
+    torch.manual_seed(6)
+    nn = torch.nn
+    norm = nn.LayerNorm(24)
+    model = nn.Sequential(nn.Linear(12, 24), norm, nn.Linear(24, 20), nn.ReLU(), nn.Linear(20, 6))
+    if factors == "learned":
+        with torch.no_grad():
+            norm.weight.copy_(torch.exp(torch.linspace(-2, 2, 24)) * torch.sign(torch.randn(24)))
+            norm.bias.copy_(torch.randn(24))
+    x = samples(64, 12)
+    made = convert(model, chip, config=Config(data=x))
+    near = made(x)
+    near.square().mean().backward()
+    assert float(made[1].bias.grad.abs().max()) > 0
+    exact = made.eval()(x)
+    wanted = model(x).detach()
+    assert float((near.detach() - exact).square().mean() / exact.var()) < 1e-3
+    assert float((exact - wanted).square().mean() / wanted.var()) < 2e-3
+
+
 def test_a_convolution_that_comes_transposed_and_one_in_a_table() -> None:
     torch.manual_seed(5)
     nn = torch.nn

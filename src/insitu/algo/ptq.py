@@ -120,7 +120,8 @@ def plan(
     choice = replace(choice, plain=plain_values(graph), first=first)
     values, layers = _decided(choice)
     if choice.kind == "wtm2101":
-        rows = affordable(graph, chip, layers)
+        placed = {name: layer for name, layer in layers.items() if name not in first}  # shared weights lie there once
+        rows = affordable(graph, chip, placed)
         if rows < choice.bias_rows:
             values, layers = _decided(replace(choice, bias_rows=rows))
     if given(graph):  # a model's own biases stay what they are

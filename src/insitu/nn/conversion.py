@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy.typing as npt
@@ -102,9 +102,14 @@ class Conversion:
         return next(iter(self.captures.values()))
 
     def canonical(self, module: nn.Module, which: Capture | None = None) -> Graph:
-        """The captured graph with the module's present weights; layers left out are the host's."""
+        """The captured graph with the module's present weights; layers left out are the host's.
+
+        Norms begin with factors of 1 and terms of 0, which a graph leaves out: here they are a hair away, so that the
+        network is the same before and after training.
+        """
         which = which or self.first
-        return self._hosted(which.graph(module.state_dict()), which, module)
+        state = {name: unlike_neutral(value) for name, value in module.state_dict().items()}
+        return self._hosted(which.graph(state), which, module)
 
     def graph(self, module: nn.Module, which: Capture | None = None) -> Graph:
         """The same as this chip computes it."""
@@ -136,28 +141,19 @@ class Conversion:
         self.settle(module)
 
     def _planned(self, module: nn.Module, which: Capture) -> QuantPlan:
-        """A plan for the graph as it is and as training makes it.
-
-        A norm begins with factors of 1 and terms of 0, which a graph leaves out; trained, they are there.
-        """
-        now = module.state_dict()
-        moved = {name: unlike_neutral(value) for name, value in now.items()}
-        graphs = [self.graph(module, which)]
-        if any(moved[name] is not value for name, value in now.items()):
-            graphs.append(self._for_chip(self._hosted(which.graph(moved), which, module)))
+        """The plan of the network with the module's present weights."""
         nearest = ptq.Choices(rounding="nearest")  # weights move in training: steps from their codes would go stale
         given: dict[str, Any] = {"data": self.calibration, "seed": self.config.seed, "choices": nearest}
-        plan, *later = [ptq.plan(g, self.chip, **given) for g in graphs]
-        for other in later:  # whole in itself; the graph as it is has no more than a few values that it lacks
-            plan = replace(other, values={**plan.values, **other.values}, layers={**plan.layers, **other.layers})
-        return plan
+        return ptq.plan(self.graph(module, which), self.chip, **given)
 
     def settle(self, module: nn.Module) -> None:
         """How every layer lies on the chip, from the plan."""
         assert self.plan is not None
         signed, source = marked(self.first, module)
-        graph = self.graph(module)
-        found, unreached = settings_of(graph, signed, source, self.chip, self.plan, module)
+        canonical = self.canonical(module)
+        found, unreached = settings_of(
+            self._for_chip(canonical), canonical, signed, source, self.chip, self.plan, module
+        )  # fmt: skip
         missing = [n for n in unreached if n.rpartition(".")[0] not in self.left_out]
         if missing and not self.physics.ideal:
             got = f"{missing[0]}, whose weights reach the arrays in another form than the module has them"

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from insitu.nn.behind import TINY, Behind
 from insitu.numeric.affine import QuantSpec
 
 Apply = Callable[[Tensor, Tensor], Tensor]  # (inputs, weights in the parameter's shape) -> column sums
@@ -57,6 +58,10 @@ class Codes:
         zero = spec.zero_point
         return cls(max(spec.scale), zero, min(low, zero), max(high, zero), spec.axis, scales)
 
+    def each(self, like: Tensor) -> Tensor:
+        """The step of every channel."""
+        return torch.full_like(like, self.scale) if self.scales is None else self.scales.to(like)
+
     def rounded(self, x: Tensor) -> Tensor:
         """The numbers next to `x` that codes stand for; the gradient passes where nothing is clipped."""
         x = x.float()
@@ -76,6 +81,7 @@ class Setting:
     `source`: the driven code of a real 0; `drive`: driven codes of one input code.  `parts`: rows of separate readings,
     2**`finer` times as fine as `read`.  `shift`: real numbers added to the bias.  `bias_unit`: column-sum steps of a
     bias in the array (0: it joins behind the readout).  `transposed`: inputs stand before outputs in the parameter.
+    `behind`: a norm's factors and terms that the weights have taken in.
     """
 
     name: str
@@ -96,6 +102,14 @@ class Setting:
     bias_unit: int = 0
     groups: int = 1
     transposed: bool = False
+    behind: Behind | None = None
+
+    def under(self, scale: Tensor) -> Setting:
+        """The setting in the module's own numbers, where rows are driven with inputs over `scale` [inputs]."""
+        scale = torch.where(scale == 0, torch.full_like(scale, TINY), scale.detach())
+        x = self.x if self.x is None else replace(self.x, axis=-1, scales=self.x.each(scale) * scale)
+        step = self.step / (scale[:, None] if self.transposed else scale)
+        return replace(self, x=x, step=step, behind=None)
 
     def to(self, device: torch.device) -> Setting:
         """The same on another device."""
@@ -158,6 +172,17 @@ class Programmed(torch.autograd.Function):
 def inputs(setting: Setting, x: Tensor) -> Tensor:
     """A layer's inputs on the codes that its rows take."""
     return x.float() if setting.x is None else setting.x.rounded(x)
+
+
+def before_norm(
+    setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None
+) -> tuple[Setting, Tensor, Tensor | None]:  # fmt: skip
+    """(setting, inputs, bias) of a layer whose weights have taken in a norm's factors, and whose bias its terms."""
+    if setting.behind is None:
+        return setting, x, bias
+    scale, shift = setting.behind.now(x.device)
+    more = shift @ (w.float() if setting.transposed else w.float().T)
+    return setting.under(scale), x.float() - shift, more if bias is None else bias.float() + more
 
 
 def real_bias(setting: Setting, bias: Tensor | None, q: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from insitu.nn.functional import Apply, Setting, codes_of_weights, layer, rounded_weights
+from insitu.nn.functional import Apply, Setting, before_norm, codes_of_weights, layer, rounded_weights
 from insitu.nn.physics import Field, noisy_layer, programmed, straight
 
 
@@ -47,7 +47,8 @@ class ChipLayer(Base):
         self, setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, channel: int = -1
     ) -> Tensor:  # fmt: skip
         """One product, on the chip instance of this step where there is one."""
-        setting, now = setting.to(x.device), self.chip_shared.now
+        setting, x, bias = before_norm(setting.to(x.device), x, w, bias)
+        now = self.chip_shared.now
         if now is None:
             return layer(setting, x, w, bias, apply, channel=channel)
         return noisy_layer(setting, x, w, bias, apply, field=now, channel=channel)
@@ -130,6 +131,8 @@ class Weights(ChipLayer):
 def rounded_parameter(setting: Setting, w: Tensor, shared: Shared) -> Tensor:
     """A parameter as cells hold it."""
     setting = setting.to(w.device)
+    if setting.behind is not None:
+        setting = setting.under(setting.behind.now(w.device)[0])
     if shared.now is None:
         return rounded_weights(setting, w)
     now = shared.now

@@ -16,6 +16,7 @@ from insitu.compiler.draft import activation_codes, is_weight_layer
 from insitu.compiler.plan import LayerPlan, QuantPlan
 from insitu.compiler.quantize_layers import effective_weight, out_axis, weight_limit
 from insitu.graph.graph import Graph, Node
+from insitu.nn.behind import behind_of
 from insitu.nn.functional import Codes, Setting
 from insitu.numeric.affine import QuantSpec
 from insitu.numeric.readout import WTM_BIAS_UNIT
@@ -25,11 +26,12 @@ Source = Callable[[Array], dict[str, Array] | None]
 
 
 def settings_of(
-    graph: Graph, signed: Graph, source: Source, chip: Chip, plan: QuantPlan, module: nn.Module
-) -> tuple[dict[str, Setting], list[str]]:
+    graph: Graph, canonical: Graph, signed: Graph, source: Source, chip: Chip, plan: QuantPlan, module: nn.Module
+) -> tuple[dict[str, Setting], list[str]]:  # fmt: skip
     """(settings by parameter, layers of the network whose weights are no parameter's as it stands).
 
-    `signed` is the same network with weights by which `source` knows where they come from.
+    `canonical` is the network before it was made the chip's, `signed` that with weights by which `source` knows where
+    they come from.
     """
     found: dict[str, Setting] = {}
     unreached: list[str] = []
@@ -45,6 +47,7 @@ def settings_of(
             continue
         for name, places in index.items():
             part = _setting(graph, chip, plan, node, name, places, module, number=len(found))
+            part = replace(part, behind=behind_of(node, canonical, signed, source, module))
             found[name] = part if name not in found else _joined(found[name], part)
     return {n: _complete(s) if s.shape else s for n, s in found.items()}, unreached
 
@@ -145,10 +148,19 @@ def _groups(module: nn.Module, name: str) -> int:
 
 
 def _joined(first: Setting, other: Setting) -> Setting:
-    """One parameter that several nodes have: what the first one has nothing of comes from the other."""
+    """One parameter that several nodes have, as the one with the widest inputs has it.
+
+    What that one has nothing of comes from the other.
+    """
+    if first.x is not None and other.x is not None and other.x.scale > first.x.scale:
+        first, other = replace(other, number=first.number), first
     parts = {n: _filled(getattr(first, n), getattr(other, n)) for n in ("step", "unit", "read")}
     shift = first.shift if first.shift is None or other.shift is None else _filled(first.shift, other.shift)
-    return replace(first, shift=shift, **parts)
+    wider = first.y is not None and other.y is not None and other.y.scale > first.y.scale
+    alike = first.behind is not None and first.behind.same(other.behind)
+    return replace(
+        first, shift=shift, y=other.y if wider else first.y, behind=first.behind if alike else None, **parts
+    )  # fmt: skip
 
 
 def _filled(a: Tensor, b: Tensor) -> Tensor:
