@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from insitu.algo.adc import adc_layer
 from insitu.algo.calibrate import Calibration, Range, calibrate
+from insitu.algo.cells import cell_errors
 from insitu.algo.channels import channel_axis
 from insitu.algo.equalize import behind, channels_of, equalized
 from insitu.algo.gains import CELLS, Columns, affordable, columns_of, free_scales, given_scale, one_scale
@@ -24,6 +25,7 @@ from insitu.algo.ties import bases, carried, sharing
 from insitu.algo.weights import weight_scales
 from insitu.arch.spec import Chip
 from insitu.base.errors import UsageError, did_you_mean
+from insitu.circuit.effects import Physics
 from insitu.compiler.draft import MOVES, follow, is_weight_layer
 from insitu.compiler.given import complete, given, given_weights
 from insitu.compiler.plain import plain_values
@@ -53,6 +55,7 @@ class _Choice:
     bias_rows: int = 0
     plain: frozenset[str] = frozenset()  # values that stay numbers
     first: Mapping[str, str] = field(default_factory=dict[str, str])  # layer: the one whose weights it reads
+    errors: npt.NDArray[np.float64] | None = None  # of cells, by weight code
 
     @property
     def kind(self) -> str:
@@ -88,18 +91,26 @@ def _together(parts: list[Range]) -> Range:
 
 @dataclass(frozen=True)
 class Choices:
-    """How ranges are observed and weights rounded; what each was measured to give is in docs/design/quantization.md."""
+    """How ranges are observed and weights rounded; what each was measured to give is in docs/design/quantization.md.
+
+    With `ranges` cells, those of weights weigh what cells err by under the effects given, at their time (cells.py).
+    """
 
     observer: str = "mse"
     rounding: str = "second-order"
+    ranges: str = "codes"
+    effects: Physics | None = None
 
     def __post_init__(self) -> None:
-        for name, got, known in (("observer", self.observer, OBSERVERS), ("rounding", self.rounding, ROUNDINGS)):
+        chosen = (("observer", OBSERVERS), ("rounding", ROUNDINGS), ("ranges", RANGES))
+        for name, known in chosen:
+            got = getattr(self, name)
             if got not in known:
                 raise UsageError(name, got, f"one of {', '.join(known)}", try_=did_you_mean(got, known))
 
 
 ROUNDINGS = ("nearest", "second-order")
+RANGES = ("codes", "cells")
 
 
 def plan(
@@ -117,7 +128,9 @@ def plan(
     choice = _Choice(graph, chip, seen, bases(graph, seen) if shifts else {})
     choice = replace(choice, real=_real(graph, chip, seen), carried=carried(graph), bias_rows=chip.macro.bias_rows)
     first = {n.name: nodes[0].name for nodes in sharing(graph) for n in nodes[1:]}
-    choice = replace(choice, plain=plain_values(graph), first=first)
+    effects = choices.effects if choices.ranges == "cells" else None
+    errors = None if effects is None else cell_errors(chip, effects)
+    choice = replace(choice, plain=plain_values(graph), first=first, errors=errors)
     values, layers = _decided(choice)
     if choice.kind == "wtm2101":
         placed = {name: layer for name, layer in layers.items() if name not in first}  # shared weights lie there once
@@ -326,7 +339,10 @@ def _layer(choice: _Choice, node: Node) -> LayerPlan:
     """Weight scales, and the converter's range where there is one."""
     source, out = choice.values[node.inputs[0]], choice.values[node.output]
     fixed = given_weights(choice.graph, node)
-    scales = fixed.scale if fixed is not None else weight_scales(choice.graph, choice.chip, node, source, out)
+    if fixed is not None:
+        scales = fixed.scale
+    else:
+        scales = weight_scales(choice.graph, choice.chip, node, source, out, cells=choice.errors)
     real = choice.real.get(node.inputs[0])
     if choice.kind == "exact" or real is None:
         return LayerPlan(weight_scale=scales)

@@ -11,6 +11,7 @@ from insitu.algo import ptq
 from insitu.arch.spec import Chip
 from insitu.base.errors import ModelError, UsageError
 from insitu.base.registry import resolve
+from insitu.circuit.effects import Physics
 from insitu.cli import console
 from insitu.cli.inputs import Loaded, ModelInputs, load
 from insitu.compiler import adapt, given
@@ -73,6 +74,7 @@ def run(
     map_: str | None = None,
     observer: str = "mse",
     rounding: str = "second-order",
+    ranges: str = "codes",
 ) -> int:
     """Compile and write one file; returns the exit code.
 
@@ -82,8 +84,10 @@ def run(
     _check_names(output, stage)
     if inputs.chip is None and stage != "captured":
         raise UsageError("insitu compile: --chip", "not given", "a preset (`insitu chips` lists them) or a YAML file")
-    choices = ptq.Choices(observer, rounding)
+    choices = ptq.Choices(observer, rounding, ranges)
     loaded = load(inputs)
+    if loaded.chip is not None:
+        choices = replace(choices, effects=Physics.parse("full", loaded.chip))
     work = _quantized(_entered(loaded, stage), stage, seed=inputs.seed, choices=choices)
     if stage != "program" and (layers is not None or map_ is not None):
         option = "--layers" if layers is not None else "--map"

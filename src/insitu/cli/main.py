@@ -81,6 +81,10 @@ Observer = Annotated[
         help="how ranges are chosen: mse, minmax, percentile, entropy",
     ),
 ]
+Ranges = Annotated[
+    str,
+    typer.Option("--ranges", metavar="NAME", help="of weights: by what codes err, or cells too"),
+]
 Rounding = Annotated[str, typer.Option("--rounding", metavar="NAME", help="of weights: second-order (GPTQ) or nearest")]
 Objective = Annotated[
     str,
@@ -170,6 +174,7 @@ def run(
     ] = 0.8,
     observer: Observer = "mse",
     rounding: Rounding = "second-order",
+    ranges: Ranges = "codes",
     seed: Seed = 0,
     check: Annotated[
         str | None,
@@ -269,7 +274,7 @@ def run(
     request = command.Request(
         inputs, samples=samples, physics=physics, instances=instances, times=time, max_chips=max_chips,
         objective=objective, search=search, optimize=optimize, target=target, observer=observer, rounding=rounding,
-        check=check, memory=memory, backend=backend, vs=tuple(vs or ()),
+        ranges=ranges, check=check, memory=memory, backend=backend, vs=tuple(vs or ()),
         calibrated=calibration, out=out,
         json=json,
     )  # fmt: skip
@@ -324,6 +329,7 @@ def compile(
     search: Search = 0.0,
     observer: Observer = "mse",
     rounding: Rounding = "second-order",
+    ranges: Ranges = "codes",
     seed: Seed = 0,
     set_: Sets = None,
     shape: Shapes = None,
@@ -348,7 +354,7 @@ def compile(
     )
     return command.run(
         inputs, output, stop_after=stop_after, max_chips=max_chips, objective=objective, search=search, json=json,
-        layers=layers, map_=map_, observer=observer, rounding=rounding,
+        layers=layers, map_=map_, observer=observer, rounding=rounding, ranges=ranges,
     )  # fmt: skip
 
 

@@ -48,6 +48,7 @@ class Request:
     target: float = TARGET
     observer: str = "mse"
     rounding: str = "second-order"
+    ranges: str = "codes"
     check: str | None = None
     memory: str | None = None
     backend: str = "cpu"
@@ -99,6 +100,7 @@ def _options(request: Request) -> Options:
         target=request.target,
         observer=request.observer,
         rounding=request.rounding,
+        ranges=request.ranges,
         memory=parse_memory(request.memory, where="--memory"),
         backend=request.backend,
     )
@@ -193,6 +195,7 @@ def command_text(request: Request) -> str:
         "target",
         "observer",
         "rounding",
+        "ranges",
         "check",
         "memory",
         "backend",

@@ -71,6 +71,7 @@ class Options:
     target: float = TARGET  # share of the gap to an ideal chip that the plan is to close; 1: the best there is
     observer: str = "mse"  # how ranges are chosen: mse, minmax, percentile or entropy
     rounding: str = "second-order"  # of weights: each makes up for those before it, or nearest
+    ranges: str = "codes"  # of weights: by what codes err, or cells too
     note: str = ""  # what the samples are, where that limits what an accuracy means
     backend: str = field(default="cpu", repr=False)  # what computes array products: cpu, torch or cuda
     memory: str | float | None = field(default=None, repr=False)  # most the run may take: "2GiB", bytes; no result's
@@ -237,7 +238,6 @@ def deploy(
     check_backend(options.backend)
     times, memory = physics_.parse_times(options.time), parse_memory(options.memory)
     objective_of(options.objective, where="objective")
-    choices = ptq.Choices(options.observer, options.rounding)
     task = named_task(model) if isinstance(model, str) else None
     if task is not None:
         options = options if data is not None else replace(options, note=options.note or task.note)
@@ -246,6 +246,7 @@ def deploy(
     chip = chip if isinstance(chip, Chip) else load_chip(chip)
     transforms = read_precision(precision) if isinstance(precision, str | Path | Mapping) else precision
     effects = Physics.parse(options.physics, chip, calibrated=options.calibrated)
+    choices = ptq.Choices(options.observer, options.rounding, options.ranges, effects.after(times[-1]))
     if (trained := modules.converted(model, chip)) is not None:
         name = name or type(model).__name__
         model, plan = trained[0], plan or trained[1]
@@ -258,9 +259,9 @@ def deploy(
     if captured.level == "quantized" or given.given(captured):
         prepared = replace(prepared, source="model")
     facts = ModelFacts(name or captured.name, parameters(captured), sum(macs(captured, n) for n in captured.nodes))
-    found = _optimized(captured, chip, prepared, options, effects.after(times[-1]), progress)
+    found = _optimized(captured, chip, prepared, options, choices, progress)
     if found is not None:
-        transforms, chip = found.precision, found.chip(chip)
+        transforms, chip, choices = found.precision, found.chip(chip), found.choices(choices)
     progress("quantize and compile", 0, 1)
     try:
         plan, quantized, program = build(
@@ -292,7 +293,7 @@ def deploy(
 
 
 def _optimized(
-    captured: Graph, chip: Chip, prepared: data_.Prepared, options: Options, effects: Physics, progress: Progress
+    captured: Graph, chip: Chip, prepared: data_.Prepared, options: Options, choices: ptq.Choices, progress: Progress
 ) -> Searched | None:
     """A searched precision plan, where one is asked for; ConfigError for anything but accuracy."""
     if not options.optimize:
@@ -304,8 +305,8 @@ def _optimized(
     if captured.level == "quantized":
         raise ConfigError("optimize", f"{captured.name} came quantized", "a float model")
     return searched(
-        captured, chip, build, calibration=prepared.calibration, effects=effects, seed=options.seed, progress=progress,
-        choices=ptq.Choices(options.observer, options.rounding), target=options.target,
+        captured, chip, build, calibration=prepared.calibration, seed=options.seed, progress=progress,
+        choices=choices, target=options.target,
     )  # fmt: skip
 
 

@@ -2,10 +2,11 @@
 
 Every candidate is compiled and run on chip instances with the run's physics; its score is the signal over the error of
 the outputs against the float network's, over calibration inputs, so that no label and no evaluated sample is looked at.
-First the chip's procedures that its file leaves off are tried (levels ahead of their drift, columns trimmed, a trial
-that the last layer is solved for), then the same transforms on all layers, from few cells to many, until the target is
-reached: a share of the gap between the errors of this chip and of an ideal one.  Then they are taken back layer by
-layer, the largest first, as far as the target stays reached.  Target 1 asks for the best there is, whatever it takes.
+First come ranges of weights that weigh what cells err by, which cost nothing, and the chip's procedures that its file
+leaves off (levels ahead of their drift, columns trimmed, a trial that the last layer is solved for), then the same
+transforms on all layers, from few cells to many, until the target is reached: a share of the gap between the errors of
+this chip and of an ideal one.  Then they are taken back layer by layer, the largest first, as far as the target stays
+reached.  Target 1 asks for the best there is, whatever it takes.
 Scored samples are the last of the calibration inputs, which no procedure is given.  Each step states its energy, the
 cells it takes, and what it costs once before use: programming, known inputs that are played, trials.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ class Step:
     cells: int
     layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     procedures: tuple[str, ...] = ()  # of the chip's calibration, those that are on beside its own
+    ranges: str = "codes"  # of weights
     once_j: float | None = None  # before the chip is used
     share: float = 0.0  # of the gap between the default and an ideal chip that it closes
 
@@ -97,6 +99,10 @@ class Searched:
         """The chip with the procedures that were chosen."""
         return with_procedures(chip, self.chosen.procedures)
 
+    def choices(self, given: ptq.Choices) -> ptq.Choices:
+        """How the network is quantized."""
+        return replace(given, ranges=self.chosen.ranges)
+
     def extra(self) -> dict[str, Any]:
         """What the run's result says of it: the trade in energy and area (cells)."""
         first = self.tried[0]
@@ -105,7 +111,7 @@ class Searched:
                 "target": self.target, "reached": self.chosen.share >= self.target,
                 "chosen": self.chosen.row(), "default": first.row(), "tried": [s.row() for s in self.tried],
                 "layers": {n: dict(t) for n, t in self.chosen.layers.items() if t},
-                "procedures": list(self.chosen.procedures),
+                "procedures": list(self.chosen.procedures), "ranges": self.chosen.ranges,
                 "energy_ratio": _ratio(self.chosen.energy_j, first.energy_j),
                 "cells_ratio": _ratio(self.chosen.cells, first.cells),
             }
@@ -134,20 +140,22 @@ def _ratio(a: float | None, b: float | None) -> float | None:
 
 
 def searched(
-    captured: Graph, chip: Chip, build: Build, *, calibration: Mapping[str, Array], effects: Physics, seed: int = 0,
-    choices: ptq.Choices | None = None, target: float = TARGET,
+    captured: Graph, chip: Chip, build: Build, *, calibration: Mapping[str, Array], choices: ptq.Choices,
+    seed: int = 0, target: float = TARGET,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Searched:  # fmt: skip
     """The cheapest plan found that reaches the target, else the best; `build` is that of the chain.
 
-    UsageError where no physics is on, or for a target that is no share.
+    Chips have the effects of `choices`.  UsageError where none is on, or for a target that is no share.
     """
-    if effects.ideal:
+    effects = choices.effects
+    if effects is None or effects.ideal:
         raise UsageError("--optimize accuracy", "no physics", "effects that a plan can fight, such as --physics full")
     if not 0.0 < target <= 1.0:
         raise UsageError("--target", f"{target:g}", "a share of the gap: above 0, at most 1 (the best there is)")
     few = {n: a[-SAMPLES:] for n, a in calibration.items()}
     work = _Search(captured, chip, build, few, calibration, effects, seed, choices)
+    both = [work, work.weighing("cells")] if choices.ranges == "codes" else [work]
     names = [n.name for n in weight_nodes(work.adapted)]
     default = work.tried("as it is", {})
     if default is None:
@@ -160,6 +168,11 @@ def searched(
     def enough() -> bool:
         return target < 1.0 and best().share >= target
 
+    for other in both[1:]:
+        step = None if enough() else other.tried("ranges for cells", {})
+        if step is not None and step.score_db > best().score_db + LOSS:
+            work = other
+        steps += [step] if step is not None else []
     for name in procedures_off(chip, effects) if effects.calibrated else ():
         step = None if enough() else work.beside(*work.own, name).tried(_named((*work.own, name)), {})
         if step is not None and step.score_db > best().score_db + LOSS:
@@ -170,7 +183,7 @@ def searched(
         step = None if enough() else work.tried(_named(work.own, transforms), dict.fromkeys(names, transforms))
         steps += [step] if step is not None else []
     chosen = best()
-    work = work.beside(*chosen.procedures)
+    work = next(w for w in both if w.choices.ranges == chosen.ranges).beside(*chosen.procedures)
     for number, name in enumerate(work.largest(names)):
         progress("search a precision plan", len(LADDER) + number, len(LADDER) + len(names))
         for less in _less(chosen.layers.get(name, {})):
@@ -220,7 +233,7 @@ class _Search:
     calibration: Mapping[str, Array]
     effects: Physics
     seed: int
-    choices: ptq.Choices | None = None
+    choices: ptq.Choices
     ends: list[float] = field(default_factory=list[float])  # errors of the default on chips and on an ideal one
 
     own: tuple[str, ...] = field(default=(), init=False)  # procedures beside those of the chip's file
@@ -231,7 +244,7 @@ class _Search:
         self.given = {n: a[:-SAMPLES] for n, a in self.calibration.items()} if enough else self.calibration
         self.on = self.chip
         self.adapted = verify(adapt.run(given.run(self.captured, self.chip), self.chip))
-        self.plan = ptq.plan(self.adapted, self.chip, data=self.calibration, seed=self.seed, choices=self.choices)
+        self.plan = self.planned()
         self.real = float_session(self.captured)(self.few)
 
     def beside(self, *names: str) -> _Search:
@@ -239,6 +252,17 @@ class _Search:
         other = copy(self)
         other.own, other.on = names, with_procedures(self.chip, names)
         return other
+
+    def weighing(self, ranges: str) -> _Search:
+        """The same search with weights in other ranges."""
+        other = copy(self)
+        other.choices = replace(self.choices, ranges=ranges)
+        other.plan = other.planned()
+        return other
+
+    def planned(self) -> QuantPlan:
+        """How the network is quantized."""
+        return ptq.plan(self.adapted, self.chip, data=self.calibration, seed=self.seed, choices=self.choices)
 
     def largest(self, names: list[str]) -> list[str]:
         """Layers by their cells, the most first."""
@@ -264,7 +288,7 @@ class _Search:
             self.ends += [error, self._error([Session(program, graph=graph)])]
         first, ideal = self.ends
         share = (first - error) / (first - ideal) if first > ideal else 1.0
-        return Step(what, error, energy, cells, layers, self.own, self._once(cost, energy), share)
+        return Step(what, error, energy, cells, layers, self.own, self.choices.ranges, self._once(cost, energy), share)
 
     def _once(self, cost: figures.Cost, energy: float | None) -> float | None:
         """Joules before the chip is used: programming, inputs that are played, and the trial's inferences."""

@@ -142,7 +142,9 @@ class Conversion:
 
     def _planned(self, module: nn.Module, which: Capture) -> QuantPlan:
         """The plan of the network with the module's present weights."""
-        nearest = ptq.Choices(rounding="nearest")  # weights move in training: steps from their codes would go stale
+        # weights move in training: steps from their codes would go stale
+        effects = self.physics.after(math.sqrt(self.times[0] * self.times[1]))
+        nearest = ptq.Choices(rounding="nearest", ranges="cells", effects=effects)
         given: dict[str, Any] = {"data": self.calibration, "seed": self.config.seed, "choices": nearest}
         return ptq.plan(self.graph(module, which), self.chip, **given)
 

@@ -1,0 +1,80 @@
+"""Ranges of weights that weigh what cells err by: the errors are those of the simulator's cells, and outputs gain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import insitu
+from insitu.algo.cells import cell_errors
+from insitu.arch.load import load_chip
+from insitu.arch.spec import Chip
+from insitu.base.errors import UsageError
+from insitu.circuit.effects import Physics
+from insitu.circuit.tile import tile_cells
+from insitu.flow.chain import Options
+from tests.flow.test_optimize import network
+
+RERAM = ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", "macro.input.bits_per_pass=8")
+PCM = ("cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", "macro.input.bits_per_pass=8")
+
+
+def chip_of(overrides: tuple[str, ...]) -> Chip:
+    return load_chip("parametric-reram-adc8", overrides=[*overrides, "calibration.drift_compensation=true"])
+
+
+@pytest.mark.parametrize("code", [0, 5, 15])
+@pytest.mark.parametrize("encoding", ["differential_pair", "offset_column"])
+def test_errors_are_those_of_the_cells_that_are_simulated(encoding: str, code: int) -> None:
+    """Small codes: what the low slice holds is the code, and high cells hold nothing (or the middle)."""
+    chip = chip_of((*RERAM, f"macro.weights.encoding={encoding}"))
+    physics = Physics.parse("programming_noise,read_noise", chip)
+    found = cell_errors(chip, physics)
+    assert found is not None
+    asked = np.full((64, 64), code)
+    pairs = [(0, asked, None), (4, 0 * asked, None)]
+    if encoding == "offset_column":
+        pairs = [(0, asked, (asked.astype(float), 0)), (4, 0 * asked, (8.0 + 0 * asked, 8))]
+    wanted = 0.0
+    for number, (shift, digits, levels) in enumerate(pairs):
+        cells = tile_cells(
+            digits, chip=chip, physics=physics, seed=3, instance=1, macro=0, y0=0, x0=0, slice_index=number,
+            levels=levels,
+        )  # fmt: skip
+        noise = 0.0 if cells.variance is None else float(cells.variance.mean())
+        wanted += 4.0**shift * (float(((cells.weights - digits) ** 2).mean()) + noise)
+    assert found[code] == pytest.approx(wanted, rel=0.25)
+
+
+def test_cells_without_errors_weigh_nothing() -> None:
+    for name in ("dcim-28nm", "parametric-reram-adc8"):
+        chip = load_chip(name)
+        assert cell_errors(chip, Physics.parse("ideal", chip)) is None
+    digital = load_chip("dcim-28nm")
+    assert cell_errors(digital, Physics.parse("full", digital)) is None
+
+
+@pytest.mark.parametrize("cells", [RERAM, PCM])
+def test_outputs_gain_where_cells_err(cells: tuple[str, ...]) -> None:
+    graph, x = network(), {"x": np.random.default_rng(1).normal(size=(96, 40))}
+    y = np.maximum(x["x"] @ graph.constants["w1"], 0) @ graph.constants["w2"]
+    error = {}
+    for ranges in ("codes", "cells"):
+        asked = Options(instances=6, time="1d", ranges=ranges)
+        found = insitu.deploy(graph, chip_of(cells), data={**x, "y": y.astype(np.float32)}, options=asked)
+        error[ranges] = found.metrics["sqnr_chip_mean_db"].value
+        assert found.result.bit_exact is not None
+        assert found.result.bit_exact.mismatches == 0
+    print(error)
+    assert error["cells"] > error["codes"] + 0.5
+
+
+def test_ideal_chips_keep_their_plans_and_odd_names_are_refused() -> None:
+    graph, x = network(), {"x": np.random.default_rng(1).normal(size=(64, 40))}
+    plans = [
+        insitu.deploy(graph, chip_of(RERAM), data=x, options=Options(physics="ideal", ranges=r)).plan
+        for r in ("codes", "cells")
+    ]
+    assert plans[0] == plans[1]
+    with pytest.raises(UsageError, match="codes, cells"):
+        insitu.deploy(graph, chip_of(RERAM), data=x, options=Options(ranges="wide"))
