@@ -301,6 +301,13 @@ def test_points_beside_the_fields_of_a_table(tmp_path: Path) -> None:
     assert modelled(row)["peak"] > modelled(row)["low"]
 
 
+def test_a_chip_beyond_the_models_is_listed(tmp_path: Path) -> None:
+    """It neither stops the others of a table nor is it priced as something else."""
+    (row,) = rows(tmp_path, variant(**ANALOG | {"kind": "reram", "cell": "16-bit ReRAM", "weight_bits": 16}))
+    assert not row.figures
+    assert row.missing == ("array.bits_per_cell = 16 (needs an integer from 1 to 12)",)
+
+
 def test_the_shipped_table_goes_through_the_users_door(shared_data: Path) -> None:
     """Every entry of silicon.yaml, words and ranges and all, is compared or lists what it lacks."""
     found = compare(read_published(str(shared_data.parent / "reference" / "silicon.yaml")))

@@ -13,6 +13,7 @@ from typing import Any
 from insitu.arch.cost import area, peak_efficiency, peak_power
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
+from insitu.base.errors import ConfigError
 from insitu.base.schema import load_yaml, validate
 from insitu.base.yaml import Document
 from insitu.circuit.model import Operands
@@ -46,7 +47,10 @@ def point_of(entry: Entry, name: str) -> Point | tuple[str, ...]:
     notes = tuple(map(str, given.pop("notes", ())))
     if absent:
         return absent
-    point = _point(given, entry.name)
+    try:
+        point = _point(given, entry.name)
+    except ConfigError as fault:  # one chip beyond the models does not hide the others of a table
+        return tuple(f"{one.got} (needs {one.need})" for one in fault.faults)
     return replace(point, defaults=(*notes, *point.defaults))
 
 
