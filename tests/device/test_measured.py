@@ -80,6 +80,8 @@ def test_what_was_left_out_is_said() -> None:
         (table("target,measured", np.full(100, 5.0), levels(100)[1]), "at least two levels"),
         (PLAIN + "\n5,fast\n", "m.csv:1002: measured"),
         (PLAIN + "\n5,4.9,7\n", "m.csv:1002: 3 values"),
+        (table("target,measured", levels()[0], levels()[1] * 1e-6), "both in one unit"),
+        (table("target,measured", levels()[0], levels()[1] * 1e300), "both in one unit"),
         (table("target,measured,time", *levels(), np.full(1000, -3.0)), "time"),
         (table("target,measured,target", *levels(), levels()[0]), "target twice"),
     ],

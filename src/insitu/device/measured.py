@@ -20,6 +20,7 @@ from insitu.base.units import parse_quantity
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 LEAST = 30
+APART = 30.0  # medians of targets and levels that are further apart are of two units
 NAMES: Mapping[str, str] = {
     "target": "target", "set": "target", "setpoint": "target", "asked": "target", "g_target": "target",
     "measured": "measured", "read": "measured", "g_measured": "measured", "g_read": "measured", "g_meas": "measured",
@@ -193,6 +194,10 @@ def _level_scale(unit: str, where: str) -> tuple[str, float]:
 
 
 def _check(rows: Floats, where: str) -> None:
+    asked, got = float(np.median(rows[:, 0])), float(np.median(np.abs(rows[:, 1])))
+    if not asked / APART < got < asked * APART and asked > 0:
+        raise ConfigError(where, f"targets about {asked:g}, measured about {got:g}", "both in one unit",
+                          try_=["units in the header: target (uS), measured (nS)"])  # fmt: skip
     if np.any(rows[:, 2] < 0):
         raise ConfigError(where, f"time {rows[:, 2].min():g}", "seconds after programming, from 0 on")
     if (values := len(np.unique(rows[:, 3]))) > 1:
