@@ -179,3 +179,9 @@ def test_chips_are_frozen() -> None:
     assert isinstance(chip, Chip)
     with pytest.raises(ValueError, match="frozen"):
         chip.name = "other"  # type: ignore[misc]
+
+
+def test_a_name_in_capitals_is_told_what_names_look_like(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: wtm2101\nname: My Chip\n")
+    with pytest.raises(ConfigError, match=r"name = My Chip; needs small letters, digits and \. _ -, such as my-chip"):
+        load_chip(str(tmp_path / "mine.yaml"))

@@ -118,7 +118,7 @@ def test_a_list_of_entries_names_what_each_lacks(tmp_path: Path) -> None:
     file = tmp_path / "many.yaml"
     file.write_text("chips:\n- {name: a, throughput_tops: {x: 1, y: null}}\n- {name: b, node_nm: 28}\n")
     first, second = compare(read_published(str(file)))
-    assert first.missing[:3] == ("x: node_nm", "x: array_rows", "x: array_cols")
+    assert [gap.split(" (")[0] for gap in first.missing[:3]] == ["x: node_nm", "x: array_rows", "x: array_cols"]
     assert second.missing == ("an energy, throughput or latency",)
 
 

@@ -106,9 +106,9 @@ def test_the_fields_describe_the_shipped_chips_alike(tmp_path: Path) -> None:
     [
         ("name: z\ntops_per_w: 0\n", r"yaml:2: .*tops_per_w = 0; needs a number above zero"),
         ("name: z\ntops_per_w: -3\n", r"= -3; needs a number above zero"),
-        ("name: z\ntops_per_w: {8b: 0}\n", r"8b: 0 is not"),
-        ("name: z\ntops_per_w: {8b: fast}\n", r"8b: fast is not"),
-        ("name: z\npower_w: 65 mW\n", r"65 mW; needs a number above zero"),
+        ("name: z\ntops_per_w: {8b: 0}\n", r"tops_per_w.8b = 0; needs a number above zero"),
+        ("name: z\ntops_per_w: {8b: fast}\n", r"tops_per_w.8b = \"fast\" \(text\); needs a number above zero"),
+        ("name: z\npower_w: 65 mA\n", r"65 mA\" \(text\); needs a number above zero"),
         ("name: z\ntops_per_w: true\n", r"needs a number above zero"),
         ("name: z\ntops_per_w: .nan\n", r"finite"),
         ("name: z\ntops_per_w: [1, 2]\n", r"a list is no figure"),

@@ -125,7 +125,7 @@ class Component(Config):
 class Chip(Config):
     """A chip description, complete: the single source of what the compiler may use and the simulators cost."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="small letters, digits and . _ -, such as my-chip")
     origin: Literal["vendor", "paper", "parametric"]
     technology: Technology
     cell: Cell

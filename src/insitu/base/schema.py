@@ -262,6 +262,8 @@ def _need(item: Any, field: FieldInfo | None) -> str:
         return bounded
     if kind in _PLAIN_NEEDS:
         return _PLAIN_NEEDS[kind]
+    if kind == "string_pattern_mismatch" and field is not None and field.description:
+        return field.description
     if kind.endswith("_type") or kind.startswith("is_instance"):
         return re.sub(r"^Input should be ", "", item["msg"])
     return re.sub(r"^Input should be |^Value error, ", "", item["msg"])

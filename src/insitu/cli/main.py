@@ -466,6 +466,24 @@ def chips(
 
 
 @app.command()
+def fit(
+    table: Annotated[
+        str, typer.Argument(metavar="F.csv", help="measurements: target, measured and, if known, time and cell")
+    ],
+    like: Annotated[
+        str, typer.Option("--like", metavar="CELL", help="a cell of the library whose area, voltages and the rest stay")
+    ] = "reram-1t1r-2b",
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="of the cell; else the file's")] = None,
+    out: Annotated[str | None, typer.Option("-o", "--out", metavar="F.yaml", help="where the cell is written")] = None,
+    json: AsJson = False,
+) -> int:
+    """Turn a table of measured levels into a cell, and say how good the fit is."""
+    from insitu.cli import fit as command
+
+    return command.run(table, like=like, name=name, out=out, json=json)
+
+
+@app.command()
 def validate(
     chip: Annotated[str | None, typer.Option("--chip", metavar="F.yaml", help="a chip of yours")] = None,
     published: Annotated[

@@ -1,73 +1,76 @@
-"""A cell from a user's measurements: a CSV of target, measured level and, if known, seconds after programming."""
+"""A cell from a user's measurements: spread of levels, noise of a read and drift, and how good each fit is."""
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from insitu.base.errors import ConfigError
 from insitu.device.cell import CellSpec, Drift, Programming
+from insitu.device.drift_fit import DriftFit, fit_drift
+from insitu.device.measured import Floats, Measurements, read, read_csv
 
-Floats = npt.NDArray[np.float64]
-NEEDED = ("target", "measured")
-LEAST, MOST_TERMS, AT_LEVEL = 30, 5, 8
+__all__ = ["CellFit", "cell_yaml", "fit_cell", "read_csv"]
+MOST_TERMS, AT_LEVEL = 5, 8
+ENOUGH_REPEATS = 30
 
 
 @dataclass(frozen=True)
 class CellFit:
-    """A fitted cell and how good it is: r2 of the spread over levels, and what it leaves unexplained."""
+    """A fitted cell and how good it is.
+
+    r2: of the spread over levels; rms_residual: what it leaves unexplained; sampling: what spreads of so few samples
+    scatter by themselves; bias: the mean error, which is not modelled.  All but r2 are shares of full scale.
+    """
 
     cell: CellSpec
     samples: int
     levels: int
     r2: float
     rms_residual: float
+    sampling: float
     bias: float
     drift_samples: int
+    notes: tuple[str, ...] = ()
 
     def text(self) -> str:
         """What a person wants to know of the fit, as comment lines."""
+        more = ": more than sampling explains" if self.rms_residual > 2 * self.sampling else ""
         lines = [
             f"{self.samples} measurements of {self.levels} levels",
-            f"spread: r2 {self.r2:.3f}, residual {self.rms_residual:.2e} of full scale",
+            f"spread: r2 {self.r2:.3f}, residual {self.rms_residual:.2e} of full scale where sampling alone leaves "
+            f"{self.sampling:.2e}{more}",
             f"mean error {self.bias:+.2e} of full scale (not modelled)",
             f"drift from {self.drift_samples} cells measured more than once" if self.drift_samples else "no drift data",
+            *self.notes,
         ]
         return "".join(f"# {line}\n" for line in lines)
 
 
 def fit_cell(text: str, *, base: CellSpec, name: str, where: str = "csv") -> CellFit:
-    """A cell like `base` with the programming error, and drift if there is any, that the measurements show.
+    """A cell like `base` with the programming error, noise of a read and drift that the measurements show.
 
-    Columns: target and measured in the same unit; optional time (seconds, the earliest is the programmed level) and
-    cell (an identifier, so that a cell's later readings are known to be its own).
+    Columns: target and measured; optional time (after programming, a cell's earliest is its programmed level) and cell
+    (so that a cell's later and repeated readings are known to be its own).  measured.py says how they may be written.
     """
-    rows = _read(text, where)
-    full = float(np.max(np.abs(rows["target"])))
-    first = rows["time"] <= rows["time"].min()
-    target, error = rows["target"][first] / full, (rows["measured"] - rows["target"])[first] / full
+    rows = read(text, where)
+    full = float(np.max(rows.target))
+    target, error, read_variance, repeats = _programmed(rows)
+    target, error = target / full, error / full
+    noise = read_variance / full**2
     levels, spreads, counts = _spreads(target, error, where)
-    coefficients, r2, residual = _polynomial(levels, spreads, counts)
-    exponents, t0 = _exponents(rows)
-    update: dict[str, Any] = {
-        "name": name,
-        "programming": Programming(sd=tuple(float(f"{c:.6g}") for c in coefficients)),
-        "drift": _drift(exponents, t0),
-        "law": None,
-        "sources": {
-            **base.sources,
-            "programming": f"measured: fitted to {where}",
-            "drift": f"measured: fitted to {where}",
-        },
-    }
-    cell = base.model_copy(update=update)
-    return CellFit(cell, int(first.sum()), len(levels), r2, residual, float(error.mean()), len(exponents))
+    if repeats:
+        spreads = np.sqrt(np.maximum(spreads**2 - noise / repeats, 0.0))
+    coefficients, r2, residual, sampling = _polynomial(levels, spreads, counts)
+    moved = fit_drift(rows)
+    update = _update(base, where, coefficients, noise**0.5 if repeats else None, moved)
+    notes = (*rows.notes, *_notes(base, repeats, noise**0.5, levels, error), *moved.notes)
+    cell = base.model_copy(update={"name": name, **update})
+    return CellFit(
+        cell, len(target), len(levels), r2, residual, sampling, float(error.mean()), moved.cells, tuple(notes)
+    )
 
 
 def cell_yaml(fit: CellFit) -> str:
@@ -77,31 +80,51 @@ def cell_yaml(fit: CellFit) -> str:
     return fit.text() + dump_yaml(fit.cell)
 
 
-def read_csv(path: str | Path) -> str:
-    """A measurement file as text."""
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(str(path), "cannot be read", "a CSV with columns target, measured[, time, cell]") from None
+def _update(base: CellSpec, where: str, sd: Floats, read_sd: float | None, moved: DriftFit) -> dict[str, Any]:
+    measured = f"measured: fitted to {where}"
+    sources = {**base.sources, "programming": measured, "drift": measured + moved.assumption}
+    update: dict[str, Any] = {
+        "programming": Programming(sd=tuple(float(f"{c:.6g}") for c in sd)),
+        "drift": Drift(nu=moved.nu, nu_sd=moved.nu_sd, t0=moved.t0) if moved.nu > 0 else None,
+        "law": None,
+    }
+    if read_sd is not None:
+        update["read_sd"] = float(f"{read_sd:.6g}")
+        sources["read_sd"] = measured
+    return update | {"sources": sources}
 
 
-def _read(text: str, where: str) -> dict[str, Floats]:
-    table = csv.DictReader(io.StringIO(text))
-    names = [name.strip() for name in table.fieldnames or ()]
-    absent = [name for name in NEEDED if name not in names]
-    if absent:
-        raise ConfigError(where, f"columns {', '.join(names) or 'none'}", f"a column called {absent[0]}")
-    rows: dict[str, list[float]] = {name: [] for name in ("target", "measured", "time", "cell")}
-    for line, record in enumerate(table, start=2):
-        clean = {(key or "").strip(): (value or "").strip() for key, value in record.items() if isinstance(value, str)}
-        for name in rows:
-            try:
-                rows[name].append(float(clean[name]) if name in names else (0.0 if name == "time" else float(line)))
-            except ValueError:
-                raise ConfigError(f"{where}:{line}: {name}", repr(clean.get(name)), "a number") from None
-    if len(rows["target"]) < LEAST or not any(rows["target"]):
-        raise ConfigError(where, f"{len(rows['target'])} measurements", f"at least {LEAST}, of levels above zero")
-    return {name: np.array(values) for name, values in rows.items()}
+def _programmed(rows: Measurements) -> tuple[Floats, Floats, float, float]:
+    """(target, error) of every cell at its earliest time, repeated reads averaged; variance of a read and repeats."""
+    if rows.timed and not rows.followed:
+        first = rows.time <= rows.time.min()
+        return rows.target[first], (rows.measured - rows.target)[first], 0.0, 0.0
+    order = np.lexsort((rows.time, rows.cell))
+    cell, time, target, measured = (v[order] for v in (rows.cell, rows.time, rows.target, rows.measured))
+    starts = np.r_[True, cell[1:] != cell[:-1]]
+    earliest = time == time[starts][np.cumsum(starts) - 1]
+    place = np.unique(cell[earliest], return_inverse=True)[1]
+    count = np.bincount(place)
+    mean, asked = (np.bincount(place, v[earliest]) / count for v in (measured, target))
+    degrees = int((count - 1).sum())
+    variance = float(((measured[earliest] - mean[place]) ** 2).sum()) / degrees if degrees >= ENOUGH_REPEATS else 0.0
+    return asked, mean - asked, variance, float(count.mean()) if variance > 0 else 0.0
+
+
+def _notes(base: CellSpec, repeats: float, read_sd: float, levels: Floats, error: Floats) -> list[str]:
+    notes: list[str] = []
+    if repeats:
+        notes.append(
+            f"noise of a read {read_sd:.2e} of full scale, from {repeats:.3g} readings a cell; taken off the spread"
+        )
+    elif base.read_sd:
+        notes.append(f"the spread holds the noise of one read; read_sd {base.read_sd:g} is that of {base.name}")
+    if levels.min() > 0.25:
+        notes.append(f"levels from {levels.min():.2g} of full scale on; below, the spread is extrapolated")
+    spread = float(error.std())
+    if abs(float(error.mean())) > spread:
+        notes.append("the mean error is larger than the spread: calibrate the targets first")
+    return notes
 
 
 def _spreads(target: Floats, error: Floats, where: str) -> tuple[Floats, Floats, Floats]:
@@ -111,7 +134,7 @@ def _spreads(target: Floats, error: Floats, where: str) -> tuple[Floats, Floats,
         order = np.argsort(target)
         groups = np.array_split(order, max(3, len(target) // (2 * AT_LEVEL)))
     else:
-        groups = [np.flatnonzero(place == i) for i in range(len(levels))]
+        groups = np.split(np.argsort(place, kind="stable"), np.cumsum(np.bincount(place))[:-1])
     groups = [g for g in groups if len(g) > 2]
     if len(groups) < 2:
         raise ConfigError(where, f"{len(groups)} levels", "at least two levels, each measured on several cells")
@@ -119,39 +142,26 @@ def _spreads(target: Floats, error: Floats, where: str) -> tuple[Floats, Floats,
     return middles, np.array([error[g].std(ddof=1) for g in groups]), np.array([len(g) for g in groups], float)
 
 
-def _polynomial(levels: Floats, spreads: Floats, counts: Floats) -> tuple[Floats, float, float]:
-    """Coefficients, r2 and residual of the polynomial that the Bayesian criterion prefers."""
+def _polynomial(levels: Floats, spreads: Floats, counts: Floats) -> tuple[Floats, float, float, float]:
+    """Coefficients, r2, residual and expected residual of the polynomial that the Bayesian criterion prefers.
+
+    A standard deviation of n samples scatters by itself, s / sqrt(2 (n - 1)): misses are counted in that, so that a
+    term has to explain more than chance.
+    """
+    around = float(np.sqrt(np.average(spreads**2, weights=counts))) or 1e-12
+    scatter = np.maximum(np.maximum(spreads, 0.5 * around), 1e-12) / np.sqrt(2.0 * (counts - 1.0))
     best: tuple[float, Floats, Floats] | None = None
     for terms in range(1, min(MOST_TERMS, len(levels) - 1 or 1) + 1):
         powers = levels[:, None] ** np.arange(terms)
-        weight = np.sqrt(counts)[:, None]
-        found: Floats = np.asarray(np.linalg.lstsq(powers * weight, spreads * weight[:, 0], rcond=None)[0], np.float64)
+        found = np.asarray(np.linalg.lstsq(powers / scatter[:, None], spreads / scatter, rcond=None)[0], np.float64)
         left = spreads - powers @ found
-        score = len(levels) * np.log(np.average(left**2, weights=counts) + 1e-30) + terms * np.log(len(levels))
+        score = float(((left / scatter) ** 2).sum()) + terms * np.log(len(levels))
         if best is None or score < best[0]:
-            best = (float(score), found, left)
+            best = (score, found, left)
     assert best is not None
     _, found, left = best
-    around = np.average((spreads - np.average(spreads, weights=counts)) ** 2, weights=counts)
+    total = np.average((spreads - np.average(spreads, weights=counts)) ** 2, weights=counts)
     unexplained = np.average(left**2, weights=counts)
-    r2 = 1.0 - unexplained / around if around > 0 else 1.0
-    return found, float(max(r2, 0.0)), float(np.sqrt(unexplained))
-
-
-def _exponents(rows: dict[str, Floats]) -> tuple[Floats, float]:
-    """Drift exponent of every cell with readings at several times, and the first of those times."""
-    exponents: list[float] = []
-    start = max(float(rows["time"].min()), 1e-9)
-    for cell in np.unique(rows["cell"]):
-        mine = (rows["cell"] == cell) & (rows["measured"] > 0)
-        times = np.maximum(rows["time"][mine], start)
-        if len(np.unique(times)) > 1:
-            exponents.append(-float(np.polyfit(np.log(times), np.log(rows["measured"][mine]), 1)[0]))
-    return np.array(exponents), start
-
-
-def _drift(exponents: Floats, t0: float) -> Drift | None:
-    if not len(exponents):
-        return None
-    sd = float(exponents.std(ddof=1)) if len(exponents) > 1 else 0.0
-    return Drift(nu=max(float(f"{exponents.mean():.6g}"), 0.0), nu_sd=float(f"{sd:.6g}"), t0=t0)
+    r2 = 1.0 - unexplained / total if total > 0 else 1.0
+    expected = np.sqrt(np.average(scatter**2, weights=counts) * (1.0 - len(found) / len(levels)))
+    return found, float(max(r2, 0.0)), float(np.sqrt(unexplained)), float(expected)

@@ -155,13 +155,14 @@ def _unfitted(entry: Entry, chip: Chip | None) -> bool:
 def _row(entry: Entry, chip: Chip | None) -> Row:
     entry = described(entry) if chip is None and entry.fields else entry
     figures: dict[str, Figure] = {}
-    missing, defaults = list(entry.missing), list[str]()
+    defaults, gaps = list[str](), dict[str, dict[str, None]]()
     for name, points in entry.published.items():
         values, clocked = dict[str, float](), list[bool]()
         for label in points:
             point = point_of(entry, label) if chip is None else given_point(entry, label, chip)
             if not isinstance(point, Point):
-                missing += [f"{label}: {part}" if label else part for part in point]
+                for part in point:
+                    gaps.setdefault(part, {})[label] = None
                 continue
             value = modelled(point, name)
             if value is not None and value > 0:
@@ -171,7 +172,8 @@ def _row(entry: Entry, chip: Chip | None) -> Row:
         if values:
             prediction = not (name in CLOCKED and all(clocked))
             figures[name] = Figure({p: points[p] for p in values}, values, prediction)
-    filled, absent = tuple(dict.fromkeys(defaults)), tuple(dict.fromkeys(missing))
+    lacking = (f"{', '.join(filter(None, labels))}: {part}".removeprefix(": ") for part, labels in gaps.items())
+    filled, absent = tuple(dict.fromkeys(defaults)), tuple(dict.fromkeys([*entry.missing, *lacking]))
     return Row(entry, figures, absent, filled, _unfitted(entry, chip))
 
 

@@ -20,6 +20,13 @@ ALIASES: Mapping[str, tuple[str, float]] = {
     "throughput_tops": ("tops", 1.0),
     "latency_ns_per_mvm": ("latency_s", 1e-9),
     "compute_density_tops_per_mm2": ("tops_per_mm2", 1.0),
+    "energy_efficiency_gops_per_w": ("tops_per_w", 1e-3),
+    "throughput_gops": ("tops", 1e-3),
+    "latency_ns": ("latency_s", 1e-9),
+    "latency_us": ("latency_s", 1e-6),
+    "area_um2": ("area_mm2", 1e-6),
+    "power_mw": ("power_w", 1e-3),
+    "power_uw": ("power_w", 1e-6),
 }
 
 BANK_KINDS = {

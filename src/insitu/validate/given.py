@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +9,9 @@ from insitu.arch.spec import MODELLED_TIME, Chip
 from insitu.circuit.model import Operands
 from insitu.circuit.times import pass_seconds
 from insitu.validate.entries import Entry, quantity
+from insitu.validate.labels import bits_of, refusal, speaks_of_sparsity, supply_of
 from insitu.validate.model import Point
 
-SUPPLY = re.compile(r"(?:^|_)(\d+(?:\.\d+)?)v(?:_|$)", re.IGNORECASE)
-BITS = re.compile(r"(?:^|_)(?:int(\d+)|(\d+)b)(?:_|$)", re.IGNORECASE)
 KNOWN = ("supply", "input_bits", "weight_bits", "input_density", "weight_density")
 
 
@@ -27,8 +25,14 @@ def given_point(entry: Entry, label: str, chip: Chip) -> Point | tuple[str, ...]
         return ("supply (0 V in the point's name)",)
     if strange := [key for key in given if key not in KNOWN]:
         return (f"{strange[0]} is not known of a point; one of {', '.join(KNOWN)}",)
-    bits = BITS.search(SUPPLY.sub("_", label))
-    if bits and int(bits[1] or bits[2]) != chip.macro.input.bits and "input_bits" not in given:
+    if reason := refusal(label):
+        return (reason,)
+    if speaks_of_sparsity(label) and "input_density" not in given:
+        return (f"points.{label}.input_density: its name speaks of sparsity",)
+    bits = bits_of(label)
+    if bits and bits[1] is not None:
+        given = {"input_bits": bits[0], "weight_bits": bits[1], **given}
+    elif bits and bits[0] != chip.macro.input.bits and "input_bits" not in given:
         return (f"points.{label}.input_bits and weight_bits: the chip file has {chip.macro.input.bits}-bit inputs",)
     moved = _at(chip, given)
     operands = Operands(given.get("input_density"), given.get("weight_density"))
@@ -36,8 +40,8 @@ def given_point(entry: Entry, label: str, chip: Chip) -> Point | tuple[str, ...]
 
 
 def _named_supply(label: str) -> dict[str, Any]:
-    named = SUPPLY.search(label)
-    return {"supply": f"{float(named[1]):g} V"} if named else {}
+    named = supply_of(label)
+    return {} if named is None else {"supply": f"{named:g} V"}
 
 
 def _at(chip: Chip, given: Mapping[str, Any]) -> Chip:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from insitu.arch.cost import area, peak_efficiency, peak_power
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
+from insitu.base.errors import ConfigError
 from insitu.base.schema import load_yaml, validate
 from insitu.base.yaml import Document
 from insitu.circuit.model import Operands
@@ -42,7 +44,14 @@ def point_of(entry: Entry, name: str) -> Point | tuple[str, ...]:
         return ("description of the point",)
     given = {**entry.chip, **entry.points[name]}
     absent = tuple(map(str, given.pop("missing", ()))) or tuple(key for key in REQUIRED if key not in given)
-    return absent or _point(given, entry.name)
+    notes = tuple(map(str, given.pop("notes", ())))
+    if absent:
+        return absent
+    try:
+        point = _point(given, entry.name)
+    except ConfigError as fault:  # one chip beyond the models does not hide the others of a table
+        return tuple(f"{one.got} (needs {one.need})" for one in fault.faults)
+    return replace(point, defaults=(*notes, *point.defaults))
 
 
 def modelled(point: Point, name: str) -> float | None:
@@ -118,7 +127,7 @@ def _chip(given: Mapping[str, Any], name: str) -> Chip:
     exact = bool(given["digital"])
     data = {
         **_neutral(),
-        "name": name.replace("_", "-"),
+        "name": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "published",
         "technology": {"node": given["node"], "supply": given["supply"]},
         "cell": cell.name,
         "array": {"rows": given["rows"], "cols": given["cols"], "bits_per_cell": per_cell, "cell_range": [low, high]},

@@ -21,12 +21,12 @@ def table(rows: Sequence[Row]) -> str:
 
 def missing(rows: Sequence[Row]) -> list[str]:
     """Chips with a figure that cannot be modelled, and the fields that this takes."""
-    return [f"{row.entry.name}: not enough data: {', '.join(row.missing)}" for row in rows if row.missing]
+    return [f"{row.entry.name}: not enough data: {'; '.join(row.missing)}" for row in rows if row.missing]
 
 
 def filled_in(rows: Sequence[Row]) -> list[str]:
     """Chips with fields that came from technology defaults."""
-    return [f"{row.entry.name}: filled in: {', '.join(row.defaults)}" for row in rows if row.defaults]
+    return [f"{row.entry.name}: filled in: {'; '.join(row.defaults)}" for row in rows if row.defaults]
 
 
 def closing(rows: Sequence[Row]) -> list[str]:

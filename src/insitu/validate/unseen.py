@@ -6,35 +6,30 @@ Every fault of the file comes in one error, with its line.  An entry that says w
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from insitu.base.errors import ChipError, ConfigError, did_you_mean
 from insitu.base.schema import Config, Document, Metres, Seconds, Volts, load_yaml, validate
+from insitu.base.units import parse_quantity
 from insitu.device.cell import load_cell
 from insitu.validate.entries import ALIASES, QUANTITIES, Entry, entry_of
+from insitu.validate.fields import FORMS, faults_of, shown
 
 KNOWN = (*QUANTITIES, *ALIASES)
+UNITS = {"latency_s": ("s", 1.0), "power_w": ("W", 1.0), "area_mm2": ("m2", 1e6)}  # of text, and to the figure's unit
+NEED = "a number above zero"
+LIST = "a list is no figure: a number, or a number for each point"
 Bits = Annotated[int, Field(ge=1, le=16)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=1 << 20)]
-
-
-def _figures(value: object) -> object:
-    """A number above zero, or one a point; a list, which is a range or a table, is kept and listed as no figure."""
-    points = value if isinstance(value, dict) else {"it": value}
-    for label, number in points.items():
-        if number is None or (isinstance(number, list) and not isinstance(value, dict)):
-            continue
-        if not isinstance(number, int | float) or isinstance(number, bool) or not number > 0:
-            got = "" if label == "it" else f", which {label}: {number} is not"
-            raise ValueError(f"a number above zero, or {{point: number}}{got}")
-    return value
 
 
 def _known_cell(name: str) -> str:
@@ -44,7 +39,18 @@ def _known_cell(name: str) -> str:
         raise ValueError(fault.need + "".join(f"\t{way}" for way in fault.try_)) from None
 
 
-Figures = Annotated[Any, BeforeValidator(_figures)]
+def _number(key: str, value: Any) -> float | None:
+    """A figure in its quantity's unit; text is one where it has a unit that the quantity takes ("65 mW"); else None."""
+    name, scale = ALIASES.get(key, (key, 1.0))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) * scale
+    if name not in UNITS or not isinstance(value, str) or not re.search(r"[A-Za-z]2?\s*$", value):
+        return None
+    unit, size = UNITS[name]
+    try:
+        return parse_quantity(value, unit) * size
+    except ConfigError:
+        return None
 
 
 class Described(Config):
@@ -90,17 +96,7 @@ class _Given(Config):
     chip: Described | None = None
     points: dict[str, Described] | None = None
     missing: tuple[str, ...] | None = None
-    published: dict[str, Figures] | None = None
-    tops_per_w: Figures = None
-    tops: Figures = None
-    latency_s: Figures = None
-    tops_per_mm2: Figures = None
-    area_mm2: Figures = None
-    power_w: Figures = None
-    energy_efficiency_tops_per_w: Figures = None
-    throughput_tops: Figures = None
-    latency_ns_per_mvm: Figures = None
-    compute_density_tops_per_mm2: Figures = None
+    published: dict[str, Any] | None = None
 
 
 class _File(Config):
@@ -127,8 +123,7 @@ def read_published(path: str) -> tuple[Entry, ...]:
     for i, row in enumerate(rows):
         figures, missing = _scaled(document.place(("chips", i)), row, alone=len(rows) == 1)
         entry = entry_of({**row, "published": figures, "missing": missing}, "unseen")
-        own = any(row.get(key) for key in ("chip", "points", "preset"))
-        found.append(entry if own else replace(entry, fields=row))
+        found.append(entry if _own(row) else replace(entry, fields=row))
     return tuple(found)
 
 
@@ -163,6 +158,10 @@ def _faults(document: Document, index: int, row: Mapping[str, Any]) -> list[Conf
         near = get_close_matches(str(name), KNOWN, n=1, cutoff=0.88)
         if near and name not in KNOWN:
             faults.append(ConfigError(document.place((*at, name)), f"{name}: unknown quantity", near[0]))
+    faults += _figure_faults(document, at, row)
+    if not _own(row):
+        slips = faults_of(row, KNOWN)
+        faults += [ConfigError(document.place((*at, key)), got, need) for key, got, need in slips]
     labels = {str(p) for figures in _quantities(row).values() if isinstance(figures, dict) for p in figures}
     for label in row.get("points") or {}:
         if label not in labels and labels:
@@ -170,6 +169,27 @@ def _faults(document: Document, index: int, row: Mapping[str, Any]) -> list[Conf
             where = document.place((*at, "points", label))
             faults.append(ConfigError(where, f"points.{label}: no such point", need, try_=did_you_mean(label, labels)))
     return faults
+
+
+def _figure_faults(document: Document, at: tuple[str, int], row: Mapping[str, Any]) -> list[ConfigError]:
+    """Figures that are no numbers above zero; a list, which is a range or a table, is kept and listed as no figure."""
+    faults: list[ConfigError] = []
+    for inside, figures in (((), row), (("published",), row.get("published") or {})):
+        for key in (key for key in figures if key in KNOWN):
+            points = figures[key] if isinstance(figures[key], dict) else {None: figures[key]}
+            for label, value in points.items():
+                number = _number(key, value)
+                if value is None or isinstance(value, list) or (number is not None and number > 0):
+                    continue
+                path = (*inside, key) if label is None else (*inside, key, label)
+                given = f"{json.dumps(value)} (text)" if number is None and isinstance(value, str) else shown(value)
+                faults.append(ConfigError(document.place((*at, *path)), f"{'.'.join(map(str, path))} = {given}", NEED))
+    return faults
+
+
+def _own(row: Mapping[str, Any]) -> bool:
+    """Whether an entry describes its chip in the words of published.yaml, not in the fields of a table."""
+    return bool(row.get("chip") or row.get("preset") or (row.get("points") and not any(key in FORMS for key in row)))
 
 
 def _quantities(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,14 +201,13 @@ def _scaled(where: str, row: Mapping[str, Any], *, alone: bool) -> tuple[dict[st
     figures = dict[str, dict[str, float]]()
     missing, lists = list[str](row.get("missing") or ()), list[str]()
     for key, value in _quantities(row).items():
-        name, scale = ALIASES.get(key, (key, 1.0))
-        lists += (
-            [f"{key} (a list is no figure: a number, or a number for each point)"] if isinstance(value, list) else []
-        )
-        points = value if isinstance(value, dict) else {"": value} if isinstance(value, int | float) else {}
-        known = {str(label): number * scale for label, number in points.items() if number is not None}
-        if known:
-            figures[name] = figures.get(name, {}) | known
+        name = ALIASES.get(key, (key, 1.0))[0]
+        points = value if isinstance(value, dict) else {"": value}
+        for label, given in points.items():
+            if isinstance(given, list):
+                lists.append(f"{key}{f'.{label}' if label else ''} ({LIST})")
+            elif (number := _number(key, given)) is not None:
+                figures.setdefault(name, {})[str(label)] = number
     if not figures and not alone:  # one of many: listed, not refused
         missing.append("an energy, throughput or latency")
     elif not figures:
