@@ -2,39 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from insitu.algo.replay import driven
+from insitu.algo.vectors import in_groups, vectors_of
 from insitu.arch.spec import Chip
+from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.plan import LayerPlan
 from insitu.compiler.quantize_layers import effective_weight, slice_bits, weight_magnitude_bits, weight_rows
 from insitu.compiler.tile import balanced
 from insitu.graph.graph import Graph, Node
-from insitu.numeric.affine import Ints, QuantSpec
+from insitu.graph.passes import Passes
+from insitu.numeric.affine import Ints, QuantSpec, quantize
 from insitu.numeric.readout import adc_range
 from insitu.numeric.slicing import input_planes, slice_weights
 
 Array = npt.NDArray[Any]
 SHRINK = tuple(2.0 ** (-i / 4) for i in range(13))  # ranges tried, of the largest sum
+SAMPLES = 8  # calibration samples whose column sums set a range
 VECTORS = 256  # input vectors looked at
 KEPT = 4096  # sums kept of each plane, slice and part
+
+
+def seen_vectors(graph: Graph, data: Mapping[str, Array]) -> dict[str, Array]:
+    """Some real vectors [vectors, channels, *kernel] that every weight layer multiplies, on a few samples of `data`."""
+    few = {k: v[:SAMPLES] for k, v in data.items()}
+    readers: dict[str, list[Node]] = {}
+    for node in (n for n in graph.nodes if is_weight_layer(graph, n)):
+        readers.setdefault(node.inputs[0], []).append(node)
+    passes = Passes(graph, [v for v in readers if v not in graph.inputs])
+    samples, found = len(next(iter(few.values()))), dict[str, list[Array]]()
+    for piece in passes.pieces(samples):
+        block = {k: v[piece] for k, v in few.items()}
+        for name, value in (*block.items(), *passes.values(block)):
+            for node in readers.get(name, ()):
+                found.setdefault(node.name, []).append(_some(graph, node, value, samples, piece.start))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _some(graph: Graph, node: Node, value: Array, samples: int, first: int) -> Array:
+    """Vectors of some samples, every so many of those of all, so that VECTORS or a few more are kept in the end."""
+    vectors = vectors_of(value, node, kernel=np.shape(graph.constants[node.inputs[1]])[2:], pad=0.0)
+    each = len(vectors) // len(value)
+    step = max(1, each * samples // VECTORS)
+    return vectors.at(np.arange(-(first * each) % step, len(vectors), step))
 
 
 def adc_layer(
     graph: Graph, chip: Chip, node: Node, *, source: QuantSpec, real: Array, scales: tuple[float, ...]
 ) -> LayerPlan:
-    """The converter's settings for a layer with real inputs `real` on calibration samples."""
+    """The converter's settings for a layer that multiplies real vectors `real` [vectors, channels, *kernel]."""
     w = np.asarray(graph.constants[node.inputs[1]], np.float64)
     rows = weight_rows(effective_weight(w, source, node)[0], node)
     limit = (1 << weight_magnitude_bits(chip)) - 1
     q = np.clip(np.rint(rows / np.asarray(scales)[:, None]), -limit, limit).astype(np.int64)
-    x = driven(real, node, source, kernel=w.shape[2:])
+    x = in_groups(quantize(real, source), 1, 1 if node.op == "MatMul" else int(node.attr("group", 1)))
     bounds = balanced(x.shape[2], chip.array.rows)
-    sums = _sums(x[:: max(1, len(x) // VECTORS)], q, bounds, chip)
+    sums = _sums(x, q, bounds, chip)
     parts = bounds if len(bounds) > 2 else ()
     return LayerPlan(weight_scale=scales, parts=parts, adc=_settings(sums, chip))
 

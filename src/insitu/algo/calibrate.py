@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from insitu.algo.channels import channel_axis
+from insitu.algo.moments import Moments, joined, moments
 from insitu.base.errors import DataError
-from insitu.graph.export import float_session
 from insitu.graph.graph import Graph
+from insitu.graph.passes import Passes
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 KEPT = 1 << 18  # elements kept of each value
-BLOCK = 32
+BLOCK = 32  # samples whose positions are drawn together
 FAINT = 12.0  # exp(-12) is far below a step of a softmax's codes
 BIG = 1e30  # what is infinite counts as
 STEPS = 4  # steps a network with state runs on each sample
@@ -69,27 +71,84 @@ class Calibration:
 
 
 def calibrate(graph: Graph, data: Mapping[str, Array], *, seed: int = 0) -> Calibration:
-    """Run the float network on `data` (samples, *shape) and note what every value does."""
+    """Run the float network on `data` (samples, *shape), a few samples at once, and note what every value does."""
     data = {k: _finite(k, v) if graph.type(k).dtype == "f32" else np.asarray(v) for k, v in data.items()}
     made = [v for n in graph.nodes for v in n.outputs if v and graph.type(v).dtype == "f32"]
-    session, floors = float_session(graph, expose=made), _softmax_inputs(graph)
-    rng = np.random.default_rng(seed)
-    samples = len(next(iter(data.values())))
+    samples, steps = len(next(iter(data.values()))), STEPS if graph.states else 1
     given = [v for v in (*graph.inputs, *graph.state_inputs) if graph.type(v).dtype == "f32"]
-    axes = {v: channel_axis(graph, v) for v in (*given, *made)}
-    seen: dict[str, list[Range]] = {}
-    steps = STEPS if graph.states else 1
-    share = max(64, KEPT * BLOCK // max(samples * steps, 1))
+    notes = _Notes(graph, (*given, *made), max(64, KEPT * BLOCK // max(samples * steps, 1)), seed)
+    passes = Passes(graph, made)
     for start in range(0, samples, BLOCK):
         block = {k: v[start : start + BLOCK] for k, v in data.items()}
-        block |= {s: _zeros(graph, s, block) for s in graph.state_inputs if s not in block}
-        for _ in range(steps):
-            values = {**block, **session(block)}
-            for name in axes:
-                value = _raised(values[name], floors[name]) if name in floors else values[name]
-                seen.setdefault(name, []).append(_range(value, axes[name], rng, share))
-            block |= {s.input: values[s.output] for s in graph.states}
-    return Calibration({name: _joined(parts) for name, parts in seen.items()}, data)
+        notes.begin(len(next(iter(block.values()))))
+        for piece in passes.pieces(notes.samples):
+            few = {k: v[piece] for k, v in block.items()}
+            few |= {s: _zeros(graph, s, few) for s in graph.state_inputs if s not in few}
+            for step in range(steps):
+                for name in given:
+                    notes.add(name, few[name], piece, step)
+                ends = _noted(passes.values(few), notes, piece, step)
+                few |= {s.input: ends[s.output] for s in graph.states}
+    return Calibration(notes.ranges(), data)
+
+
+def _noted(values: Iterable[tuple[str, Array]], notes: _Notes, piece: slice, step: int) -> dict[str, Array]:
+    """What a state becomes, after all values are noted."""
+    ends = {s.output for s in notes.graph.states}
+    kept: dict[str, Array] = {}
+    for name, value in values:
+        if name in notes.axes:
+            notes.add(name, value, piece, step)
+        if name in ends:
+            kept[name] = value
+    return kept
+
+
+class _Notes:
+    """What was seen of every value so far.
+
+    Positions to keep are drawn for BLOCK samples together, whether these come at once or piece by piece.
+    """
+
+    def __init__(self, graph: Graph, names: Sequence[str], share: int, seed: int) -> None:
+        self.graph, self.share, self.samples = graph, share, 0
+        self.axes = {v: channel_axis(graph, v) for v in names}
+        self._floors, self._rng = _softmax_inputs(graph), np.random.default_rng(seed)
+        self._seen: dict[str, list[Moments]] = {}
+        self._rows: dict[str, list[Array]] = {}
+        self._drawn: dict[tuple[str, int], npt.NDArray[np.int64] | None] = {}
+
+    def begin(self, samples: int) -> None:
+        """A block of so many samples comes next."""
+        self.samples, self._drawn = samples, {}
+
+    def add(self, name: str, value: Array, piece: slice, step: int) -> None:
+        """Note a value of some samples of the block (samples, *shape)."""
+        value, axis = _real(_raised(value, self._floors[name]) if name in self._floors else value), self.axes[name]
+        self._seen.setdefault(name, []).append(moments(value, axis))
+        rows = np.moveaxis(value, axis, -1) if axis is not None else value[..., None]
+        each = prod(rows.shape[1:-1])
+        if (name, step) not in self._drawn:
+            self._drawn[name, step] = self._positions(each * self.samples, rows.shape[-1])
+        picked = self._drawn[name, step]
+        if picked is not None:
+            a, b = np.searchsorted(picked, (each * piece.start, each * piece.stop))
+            rows = rows[np.unravel_index(picked[a:b] - each * piece.start, rows.shape[:-1])]
+        self._rows.setdefault(name, []).append(np.asarray(rows, np.float32).reshape(-1, rows.shape[-1]).copy())
+
+    def _positions(self, total: int, channels: int) -> npt.NDArray[np.int64] | None:
+        """Which of a block's positions are kept, in order; none where all are."""
+        keep = max(8, self.share // channels)
+        return None if total <= keep else np.sort(self._rng.integers(0, total, keep))
+
+    def ranges(self) -> dict[str, Range]:
+        """All that was seen, by value."""
+        return {name: self._range(name, parts) for name, parts in self._seen.items()}
+
+    def _range(self, name: str, parts: list[Moments]) -> Range:
+        whole = joined(parts)
+        rows = np.concatenate(self._rows[name])
+        return Range(whole.low, whole.high, whole.mean, whole.var, rows, whole.count)
 
 
 def _finite(name: str, array: Array) -> Array:
@@ -122,22 +181,8 @@ def _zeros(graph: Graph, name: str, block: Mapping[str, Array]) -> Array:
     return np.zeros((len(next(iter(block.values()))), *graph.type(name).sizes()), np.float32)
 
 
-def _range(value: Array, axis: int | None, rng: np.random.Generator, share: int) -> Range:
-    value = np.nan_to_num(value, nan=0.0, posinf=BIG, neginf=-BIG)
-    rows = value.reshape(-1, 1) if axis is None else np.moveaxis(value, axis, -1).reshape(-1, value.shape[axis])
-    keep = max(8, share // rows.shape[1])
-    sample = rows if len(rows) <= keep else rows[np.sort(rng.integers(0, len(rows), keep))]
-    mean, var = rows.mean(axis=0, dtype=np.float64), rows.var(axis=0, dtype=np.float64)
-    low, high = (np.asarray(v, np.float64) for v in (rows.min(axis=0), rows.max(axis=0)))
-    return Range(low, high, mean, var, np.asarray(sample, np.float32), len(rows))
-
-
-def _joined(parts: list[Range]) -> Range:
-    """Several blocks as one: extremes, mean and variance over all of them."""
-    count = np.array([p.positions for p in parts], np.float64)
-    weight = (count / count.sum())[:, None]
-    means = np.stack([p.mean_of for p in parts])
-    mean = (weight * means).sum(axis=0)
-    var = (weight * (np.stack([p.var_of for p in parts]) + (means - mean) ** 2)).sum(axis=0)
-    low, high = np.min([p.low_of for p in parts], axis=0), np.max([p.high_of for p in parts], axis=0)
-    return Range(low, high, mean, var, np.concatenate([p.rows for p in parts]), int(count.sum()))
+def _real(value: Array) -> Array:
+    """Finite numbers."""
+    with np.errstate(invalid="ignore"):
+        finite = np.isfinite(value.min(initial=0.0)) and np.isfinite(value.max(initial=0.0))
+    return value if finite else np.nan_to_num(value, nan=0.0, posinf=BIG, neginf=-BIG)

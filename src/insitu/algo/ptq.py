@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.algo.adc import adc_layer
+from insitu.algo.adc import adc_layer, seen_vectors
 from insitu.algo.calibrate import Calibration, Range, calibrate
 from insitu.algo.cells import cell_errors
 from insitu.algo.channels import channel_axis
@@ -32,12 +32,10 @@ from insitu.compiler.plain import plain_values
 from insitu.compiler.plan import LayerPlan, QuantPlan
 from insitu.compiler.quantize import SOFTMAX_SPEC, softmax_spec, window_counts
 from insitu.compiler.quantize_layers import weight_limit
-from insitu.graph.export import float_session
 from insitu.graph.graph import Graph, Node
 from insitu.numeric.affine import QuantSpec
 
 Array = npt.NDArray[Any]
-ADC_SAMPLES = 8  # samples whose column sums set an ADC's range
 
 
 @dataclass
@@ -155,12 +153,9 @@ def _decided(start: _Choice) -> tuple[dict[str, QuantSpec], dict[str, LayerPlan]
 
 
 def _real(graph: Graph, chip: Chip, seen: Calibration) -> Mapping[str, Array]:
-    """Inputs of all layers on a few samples, where an ADC's range needs them."""
-    layers = [n for n in graph.nodes if is_weight_layer(graph, n)]
-    if chip.macro.readout.kind != "adc" or graph.states or not layers:
-        return {}
-    few = {k: v[:ADC_SAMPLES] for k, v in seen.data.items()}
-    return {**few, **float_session(graph, expose=[n.inputs[0] for n in layers])(few)}
+    """Some vectors that each layer multiplies, where an ADC's range needs them."""
+    needed = chip.macro.readout.kind == "adc" and not graph.states
+    return seen_vectors(graph, seen.data) if needed else {}
 
 
 def _input(choice: _Choice, name: str) -> QuantSpec:
@@ -343,7 +338,7 @@ def _layer(choice: _Choice, node: Node) -> LayerPlan:
         scales = fixed.scale
     else:
         scales = weight_scales(choice.graph, choice.chip, node, source, out, cells=choice.errors)
-    real = choice.real.get(node.inputs[0])
+    real = choice.real.get(node.name)
     if choice.kind == "exact" or real is None:
         return LayerPlan(weight_scale=scales)
     return adc_layer(choice.graph, choice.chip, node, source=source, real=real, scales=scales)

@@ -5,7 +5,7 @@ Layer by layer in order, each on what the quantized layers before it really prod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -13,18 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.algo.replay import (
-    at_once,
-    codes_of_sums,
-    driven_rows,
-    grouped,
-    layer_codes,
-    layer_sums,
-    rows_of,
-    vectors_back,
-)
-from insitu.algo.rounding import rounded
+from insitu.algo.replay import KEPT, ByCut, Replay, codes_of_sums, grouped, vectors_back
+from insitu.algo.rounding import looked_at, rounded
 from insitu.algo.ties import sharing
+from insitu.algo.vectors import in_groups, vectors_of
 from insitu.arch.spec import Chip
 from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.plan import LayerPlan, QuantPlan, packed
@@ -72,7 +64,8 @@ def refined(
         elif node.name in first:  # weights for several layers stay what they are
             if first[node.name] == node.name and len(layers[node.name].parts) > 2 and layers[node.name].gain:
                 work = _Layer(graph, chip, coded, original[node.name], plan)
-                shifted = work.shifted(layers[node.name], values[node.inputs[0]])
+                replay = Replay(*work.coded_as(layers[node.name]), values[node.inputs[0]])
+                shifted = work.shifted(layers[node.name], replay)
                 layers.update((k, shifted) for k, v in first.items() if v == node.name)
             values.update(node_results(coded, node, values))
         else:
@@ -114,18 +107,17 @@ class _Layer:
 
     def refined(self, layer: LayerPlan, x: Ints, real: Array) -> tuple[LayerPlan, Ints]:
         """(plan of this layer, its output codes [vectors, columns]) for input codes x and real inputs."""
-        if len(layer.parts) > 2 and layer.gain:
-            layer = self.shifted(layer, x)
-        wanted, read = self.wanted(real), self.reader(layer, x)
-        codes, delta = read(layer, True), self.missing(read(layer, False), wanted)
+        replay = Replay(*self.coded_as(layer), x)
+        layer = self.shifted(layer, replay)
+        wanted = self.wanted(real)
+        delta = self.missing(self.coded_as(layer), replay, wanted)
         better = replace(layer, bias=tuple(float(d) for d in delta))
-        other = read(better, True)
-        target = np.clip(wanted, float(self.node.attr("act_lo", -np.inf)), float(self.node.attr("act_hi", np.inf)))
-        gained = self.gained(codes, other, target)
+        gained, codes, other = self.compared((self.coded_as(layer), self.coded_as(better)), replay, wanted)
         if not gained.any():
             return layer, codes
         kept = replace(layer, bias=tuple(float(d) for d in np.where(gained, delta, 0.0)))
-        return kept, np.where(gained, other, codes)
+        np.copyto(codes, other, where=gained)
+        return kept, codes
 
     def rounded(self, layer: LayerPlan, x: Ints) -> LayerPlan:
         """The layer's plan with weights rounded against each other for input codes x."""
@@ -140,16 +132,18 @@ class _Layer:
         nearest, steps = weight_rows(np.asarray(constant, np.int64), node), np.asarray(spec.scale, np.float64)
         v = weight_rows(real, self.node) / np.broadcast_to(steps, (len(nearest),))[:, None]
         zero, wtm = self.source.zero_point, self.chip.macro.readout.kind == "wtm2101"
-        rows = rows_of(x, self.node, kernel=real.shape[2:], pad=zero) - zero
+        vectors = vectors_of(x, self.node, kernel=real.shape[2:], pad=zero)
+        rows = in_groups(vectors.at(looked_at(v, vectors.groups, len(vectors))), 1, vectors.groups) - zero
         limit = weight_limit(self.chip)
         lo, hi = self.chip.array.cell_range if wtm else (-limit, limit)
         return replace(layer, rounding=packed(rounded(v, nearest, rows, lo=lo, hi=hi) - nearest))
 
-    def wanted(self, real: Array) -> Floats:
-        """The float layer before its activation, [vectors, columns]."""
+    def wanted(self, real: Array) -> ByCut:
+        """The float layer before its activation, [vectors, columns] of a cut."""
         w = np.asarray(self.graph.constants[self.node.inputs[1]], np.float64)
         bias = np.asarray(self.graph.constants[self.node.inputs[2]], np.float64)
-        return grouped(rows_of(real, self.node, kernel=w.shape[2:], pad=0), weight_rows(w, self.node)) + bias
+        vectors, rows = vectors_of(real, self.node, kernel=w.shape[2:], pad=0), weight_rows(w, self.node)
+        return ByCut(lambda cut: grouped(vectors.take(cut), rows) + bias, kept=len(vectors) * len(rows) <= KEPT)
 
     def coded_as(self, layer: LayerPlan) -> tuple[Graph, Node]:
         """The quantized graph with this layer's constants under another plan, and its node."""
@@ -157,62 +151,61 @@ class _Layer:
         draft = quantize_layer(self.graph, self.chip, self.node, plan=plan, source=self.source)
         return replace(self.coded, constants={**self.coded.constants, **draft.constants}), draft.nodes[0]
 
-    def reader(self, layer: LayerPlan, x: Ints) -> Callable[[LayerPlan, bool], Ints]:
-        """(plan that differs in its bias, clip) -> codes; products are made once where one sum decides a code."""
-        graph, node = self.coded_as(layer)
-        sums = layer_sums(graph, node, x) if at_once(node) else None
-
-        def read(other: LayerPlan, clip: bool) -> Ints:
-            graph, node = self.coded_as(other)
-            return (
-                layer_codes(graph, node, x, clip=clip) if sums is None else codes_of_sums(graph, node, sums, clip=clip)
-            )
-
-        return read
-
     def real(self, codes: Ints) -> Floats:
         """The numbers that output codes stand for."""
         return (codes - self.out.zero_point) * np.asarray(self.out.scale, np.float64)
 
-    def gained(self, codes: Ints, other: Ints, target: Floats) -> npt.NDArray[np.bool_]:
-        """Columns whose other codes err less, in the mean square and for most of the vectors that they differ on.
+    def compared(
+        self, layers: tuple[tuple[Graph, Node], tuple[Graph, Node]], replay: Replay, wanted: ByCut
+    ) -> tuple[npt.NDArray[np.bool_], Ints, Ints]:
+        """Columns whose codes of the second of two layers err less, and the codes [vectors, columns] of both.
 
-        The mean alone would let a few vectors far off (a token that carries huge activations, say) move all others.
+        Less in the mean square and for most of the vectors that they differ on: the mean alone would let a few vectors
+        far off (a token that carries huge activations, say) move all others.
         """
-        before, after = (np.abs(self.real(c) - target) for c in (codes, other))
-        better, worse = (after < before).sum(axis=0), (after > before).sum(axis=0)
-        return ((after**2).mean(axis=0) < (before**2).mean(axis=0)) & (better >= worse)
+        low, high = float(self.node.attr("act_lo", -np.inf)), float(self.node.attr("act_hi", np.inf))
+        both = [np.empty((len(replay.vectors), len(replay.weights)), np.int64) for _ in layers]
+        squares, votes, start = np.zeros((2, len(replay.weights))), 0, 0
+        for cut in replay.cuts:
+            sums, target = replay.sums(cut), np.clip(wanted(cut), low, high)
+            errors: list[Floats] = []
+            for codes, layer in zip(both, layers, strict=True):
+                own = codes[start : start + len(target)] = codes_of_sums(*layer, sums)
+                errors.append(np.abs(self.real(own) - target))
+            start += len(target)
+            squares += [(e**2).sum(axis=0) for e in errors]
+            votes = votes + (errors[1] < errors[0]).sum(axis=0) - (errors[1] > errors[0]).sum(axis=0)
+        return (squares[1] < squares[0]) & (votes >= 0), both[0], both[1]
 
-    def missing(self, codes: Ints, wanted: Floats) -> Floats:
+    def missing(self, layer: tuple[Graph, Node], replay: Replay, wanted: ByCut) -> Floats:
         """Mean error per column of codes without clip, where a clip would not hide it, as far as it stands out."""
-        got = self.real(codes)
         top = max(self.out.scale)
         low = max(float(self.node.attr("act_lo", -np.inf)), (self.out.lo - self.out.zero_point) * top)
         high = min(float(self.node.attr("act_hi", np.inf)), (self.out.hi - self.out.zero_point) * top)
-        inside = ((wanted > low) | (got > low)) & (wanted < high)
-        count = np.maximum(inside.sum(axis=0), 1)
-        error = np.where(inside, wanted - got, 0.0)
-        mean = error.sum(axis=0) / count
-        spread = np.maximum((error**2).sum(axis=0) / count - mean**2, 0)
+        total = np.zeros((3, len(replay.weights)))  # counts, errors, their squares
+        for cut in replay.cuts:
+            aim, got = wanted(cut), self.real(codes_of_sums(*layer, replay.sums(cut), clip=False))
+            inside = ((aim > low) | (got > low)) & (aim < high)
+            error = np.where(inside, aim - got, 0.0)
+            total += [inside.sum(axis=0), error.sum(axis=0), (error**2).sum(axis=0)]
+        count = np.maximum(total[0], 1)
+        mean = total[1] / count
+        spread = np.maximum(total[2] / count - mean**2, 0)
         doubt = spread / count / np.maximum(mean**2, 1e-300)
         return mean * np.maximum(1 - doubt, 0)
 
-    def shifted(self, layer: LayerPlan, x: Ints) -> LayerPlan:
+    def shifted(self, layer: LayerPlan, replay: Replay) -> LayerPlan:
         """The largest k of 3..0 with G / 2**k >= 256 at which fewer than 0.01 % of the partial codes clip."""
+        if len(layer.parts) <= 2 or not layer.gain:
+            return layer
         least = (self.chip.macro.readout.gain or (256, 8192))[0]
-        sums = self.partial_sums(layer, x)
-        for k in (3, 2, 1):
-            gain = np.asarray(layer.gain) >> k
-            codes = sums / gain
-            outside = ((codes < -128.25) | (codes >= 127.5)).mean()
-            if gain.min() >= least and outside < CLIPPED:
-                return replace(layer, k=k)
-        return replace(layer, k=0)
-
-    def partial_sums(self, layer: LayerPlan, x: Ints) -> Floats:
-        """Column sums of every row part, [parts, vectors, columns]; the bias is in the first."""
-        graph, node = self.coded_as(layer)
-        w, bias = (np.asarray(graph.constants[v], np.int64) for v in node.inputs[1:3])
-        rows, flat = driven_rows(graph, node, x), weight_rows(w, node)
-        pairs = list(zip(layer.parts, layer.parts[1:], strict=False))
-        return np.stack([grouped(rows[..., a:b], flat[:, a:b]) + (bias if a == 0 else 0) for a, b in pairs])
+        shifts = [k for k in (3, 2, 1) if min(layer.gain) >> k >= least]
+        bias, outside = np.asarray(replay.graph.constants[replay.node.inputs[2]], np.int64), dict.fromkeys(shifts, 0)
+        for cut in replay.cuts:
+            sums = replay.sums(cut).astype(np.float64)
+            sums[0] += bias
+            for k in shifts:
+                codes = sums / (np.asarray(layer.gain) >> k)
+                outside[k] += int(((codes < -128.25) | (codes >= 127.5)).sum())
+        total = len(replay.vectors) * len(replay.weights) * len(replay.parts)
+        return replace(layer, k=next((k for k in shifts if outside[k] / total < CLIPPED), 0))

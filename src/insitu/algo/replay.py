@@ -1,38 +1,99 @@
 """Weight layers replayed on calibration samples in exact integers, fast: what a plan makes of real inputs.
 
-Products run in float64, exact below 2^53; the readouts are those of `numeric`.
+Products run in float64, exact below 2^53; the readouts are those of `numeric`.  Vectors go a cut at a time, which
+follows from the layer alone; column sums are kept where they are few, else made again.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from insitu.algo.vectors import Cut, Vectors, vectors_of
 from insitu.compiler.quantize_layers import weight_rows
 from insitu.graph.graph import Graph, Node
 from insitu.graph.ops import mvm
-from insitu.numeric.affine import Floats, Ints, QuantSpec, quantize, requantize
-from insitu.numeric.readout import wtm2101_code
+from insitu.numeric.affine import Floats, Ints, QuantSpec, requantize
 
 Array = npt.NDArray[Any]
 WIDE = 1 << 40  # no clip
+AT_ONCE = 1 << 19  # numbers of the vectors of a cut, or of their sums
+KEPT = 1 << 22  # sums that are kept
 
 
-def rows_of(x: Array, node: Node, *, kernel: tuple[int, ...], pad: int) -> Array:
-    """Vectors a layer multiplies [vectors, groups, rows] of inputs (samples, *shape)."""
-    if node.op == "MatMul":
-        return x.reshape(-1, 1, x.shape[-1])
-    windows = mvm.patches(x, node, kernel=kernel, pad_value=pad)
-    lead = windows.ndim - len(kernel) - 1
-    return windows.reshape(int(np.prod(windows.shape[:lead])), int(node.attr("group", 1)), -1)
+class ByCut:
+    """A function of a cut, with what it gave kept where that is little."""
+
+    def __init__(self, make: Callable[[Cut], Array], *, kept: bool) -> None:
+        self._make, self._kept = make, kept
+        self._found: dict[str, Array] = {}
+
+    def __call__(self, cut: Cut) -> Array:
+        if not self._kept:
+            return self._make(cut)
+        if (key := str(cut)) not in self._found:
+            self._found[key] = self._make(cut)
+        return self._found[key]
 
 
-def driven(real: Array, node: Node, source: QuantSpec, *, kernel: tuple[int, ...]) -> Ints:
-    """Input codes of a layer's vectors before the chip's own input transform."""
-    return rows_of(quantize(real, source), node, kernel=kernel, pad=source.zero_point)
+class Replay:
+    """A quantized layer on input codes (samples, *shape): its column sums, which its bias and k do not change."""
+
+    def __init__(self, graph: Graph, node: Node, x: Ints) -> None:
+        self.graph, self.node = graph, node
+        w = np.asarray(graph.constants[node.inputs[1]])
+        self.weights, self.vectors = weight_rows(w, node), self._driven(x, w.shape[2:])
+        self.cuts = list(self.vectors.cuts(at_once(self.vectors, len(self.weights))))
+        size = len(self.vectors) * len(self.weights) * len(self.parts)
+        self.sums = ByCut(self._sums, kept=size <= KEPT)
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Rows that are read together and joined with others by their codes."""
+        bounds = tuple(self.node.attr("parts", ())) if self.node.attr("readout") == "wtm2101" else ()
+        return list(pairwise(bounds or (0, self.weights.shape[1])))
+
+    def _driven(self, x: Ints, kernel: tuple[int, ...]) -> Vectors:
+        zero = mvm.input_codes(np.asarray(_quant(self.graph, self.node.inputs[0]).zero_point), self.node)
+        return vectors_of(mvm.input_codes(x, self.node), self.node, kernel=kernel, pad=int(zero))
+
+    def _sums(self, cut: Cut) -> Ints:
+        """Sums before bias and readout, [parts, vectors, columns]; behind a converter those of its codes."""
+        rows = self.vectors.take(cut)
+        if self.node.attr("readout") == "adc":
+            return self._converted(rows)[None]
+        return np.stack([grouped(rows[..., a:b], self.weights[:, a:b]).astype(np.int64) for a, b in self.parts])
+
+    def _converted(self, rows: Ints) -> Ints:
+        each = len(self.weights) // rows.shape[1]
+        owns = [slice(g * each, (g + 1) * each) for g in range(rows.shape[1])]
+        fine = _table(self.graph, self.node, 5, len(self.weights))
+        sums = [
+            mvm.adc_sum(rows[:, g], self.weights[own].T.astype(np.int64), self.node, None if fine is None else fine[own])
+            for g, own in enumerate(owns)
+        ]
+        return np.concatenate(sums, axis=-1)
+
+
+def at_once(vectors: Vectors, columns: int) -> int:
+    """How many vectors go together."""
+    return max(1, AT_ONCE // max(vectors.rows, columns))
+
+
+def codes_of_sums(graph: Graph, node: Node, sums: Ints, *, clip: bool = True) -> Ints:
+    """Output codes [vectors, columns] of `Replay.sums`; without `clip` those beyond the node's bounds stay."""
+    bias = np.asarray(graph.constants[node.inputs[2]], np.int64)
+    lo, hi = (int(node.attr("lo")), int(node.attr("hi"))) if clip else (-WIDE, WIDE)
+    if node.attr("readout") == "wtm2101":
+        gain, rows = np.asarray(graph.constants[node.inputs[5]], np.int64), len(_rows(graph, node))
+        return mvm.wtm2101_codes(list(sums), node, rows=rows, bias=bias, gain=gain, lo=lo, hi=hi)
+    m, r = (graph.constants[v] for v in node.inputs[3:5])
+    zero = _quant(graph, node.output).zero_point
+    return requantize(sums[0] + bias, m, r, zero_point=zero, lo=lo, hi=hi, rounding=node.attr("rounding", "half_even"))
 
 
 def grouped(x: Array, w: Array) -> Floats:
@@ -51,65 +112,16 @@ def vectors_back(y: Array, shape: tuple[int, ...], op: str) -> Array:
     return np.moveaxis(y.reshape(-1, *space), -1, 2)
 
 
-def layer_sums(graph: Graph, node: Node, x: Ints) -> Ints:
-    """Column sums without bias [vectors, columns], for readouts that read all rows at once."""
-    w = np.asarray(graph.constants[node.inputs[1]])
-    return grouped(driven_rows(graph, node, x), weight_rows(w, node)).astype(np.int64)
+def _rows(graph: Graph, node: Node) -> Array:
+    return weight_rows(np.asarray(graph.constants[node.inputs[1]]), node).T
 
 
-def at_once(node: Node) -> bool:
-    """True for a layer whose code follows from one column sum."""
-    return node.attr("readout") != "adc" and len(tuple(node.attr("parts", ()))) <= 2
-
-
-def codes_of_sums(graph: Graph, node: Node, sums: Ints, *, clip: bool = True) -> Ints:
-    """Output codes of column sums; without `clip` those beyond the node's bounds stay."""
-    acc = sums + np.asarray(graph.constants[node.inputs[2]], np.int64)
-    lo, hi = (int(node.attr("lo")), int(node.attr("hi"))) if clip else (-WIDE, WIDE)
-    if node.attr("readout") == "wtm2101":
-        return wtm2101_code(acc, graph.constants[node.inputs[5]], lo=lo, hi=hi)
-    m, r = (graph.constants[v] for v in node.inputs[3:5])
-    zero = _quant(graph, node.output).zero_point
-    return requantize(acc, m, r, zero_point=zero, lo=lo, hi=hi, rounding=node.attr("rounding"))
-
-
-def layer_codes(graph: Graph, node: Node, x: Ints, *, clip: bool = True) -> Ints:
-    """Output codes [vectors, columns] of a quantized layer for its input codes, through converters and row parts."""
-    rows, w = driven_rows(graph, node, x), weight_rows(np.asarray(graph.constants[node.inputs[1]]), node)
-    bounds = {} if clip else {"lo": -WIDE, "hi": WIDE}
-    wide = replace(node, attrs={**node.attrs, **bounds})
-    exact = rows.astype(np.float64) if node.attr("readout") == "wtm2101" else rows
-    groups, each = rows.shape[1], len(w) // rows.shape[1]
-    parts = [_columns(graph, wide, exact[:, g], w, slice(g * each, (g + 1) * each)) for g in range(groups)]
-    return np.concatenate(parts, axis=-1)
-
-
-def _columns(graph: Graph, node: Node, x: Array, w: Array, own: slice) -> Ints:
-    """Codes of some columns for their inputs [vectors, rows]."""
-    bias, m, r, gain = (_table(graph, node, i, len(w), own) for i in (2, 3, 4, 5))
-    assert bias is not None
-    post = None if m is None or r is None else (m, r)
-    zero = _quant(graph, node.output).zero_point
-    return mvm.column_codes(x, w[own].T.astype(x.dtype), node, bias=bias, gain=gain, post=post, zero_point=zero)
-
-
-def _table(graph: Graph, node: Node, index: int, columns: int, own: slice) -> Ints | None:
+def _table(graph: Graph, node: Node, index: int, columns: int) -> Ints | None:
     name = node.inputs[index] if index < len(node.inputs) else ""
-    return np.broadcast_to(np.asarray(graph.constants[name], np.int64), (columns,))[own] if name else None
+    return np.broadcast_to(np.asarray(graph.constants[name], np.int64), (columns,)) if name else None
 
 
 def _quant(graph: Graph, value: str) -> QuantSpec:
     quant = graph.type(value).quant
     assert quant is not None
     return quant
-
-
-def driven_rows(graph: Graph, node: Node, x: Ints) -> Ints:
-    """Driven codes of a layer's vectors [vectors, groups, rows]."""
-    kernel = np.shape(graph.constants[node.inputs[1]])[2:]
-    return rows_of(mvm.input_codes(x, node), node, kernel=kernel, pad=_driven_zero(graph, node))
-
-
-def _driven_zero(graph: Graph, node: Node) -> int:
-    """The driven code of the zero point, which padding holds."""
-    return int(mvm.input_codes(np.asarray(_quant(graph, node.inputs[0]).zero_point), node))

@@ -41,6 +41,13 @@ def second_order(v: Floats, x: Floats, *, lo: int, hi: int) -> Ints:
     return back
 
 
+def looked_at(v: Floats, groups: int, vectors: int) -> Ints:
+    """Which of so many vectors weights v [columns, rows] are rounded for; none where that is too much work."""
+    if vectors < 8 or v.shape[1] ** 2 * (len(v) + groups * v.shape[1]) > MOST_WORK:
+        return np.zeros(0, np.int64)
+    return np.arange(0, vectors, max(1, vectors // MOST_VECTORS))
+
+
 def rounded(v: Floats, nearest: Ints, x: npt.NDArray[Any], *, lo: int, hi: int) -> Ints:
     """Codes [columns, rows] for inputs [vectors, groups, rows]: second-order where that errs less on inputs left out.
 
@@ -48,9 +55,10 @@ def rounded(v: Floats, nearest: Ints, x: npt.NDArray[Any], *, lo: int, hi: int) 
     """
     groups = x.shape[1]
     each, found = len(v) // groups, nearest.copy()
-    if len(x) < 8 or v.shape[1] ** 2 * (len(v) + groups * v.shape[1]) > MOST_WORK:
+    at = looked_at(v, groups, len(x))
+    if not at.size:
         return found
-    x = x[:: max(1, len(x) // MOST_VECTORS)].astype(np.float64)
+    x = x[at].astype(np.float64)
     for group in range(groups):
         own, rows = slice(group * each, (group + 1) * each), x[:, group]
         test = np.arange(len(rows)) % 4 == 0

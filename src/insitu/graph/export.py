@@ -328,21 +328,25 @@ def _input_ratio(x: QuantSpec, node: Node, shape: Sequence[int]) -> Array:
 # the float reference
 
 
-def float_session(graph: Graph, expose: Sequence[str] = (), *, threads: int = 1, block: int = BLOCK) -> Run:
+def float_session(
+    graph: Graph, expose: Sequence[str] = (), *, threads: int = 1, block: int = BLOCK, arena: bool = True
+) -> Run:
     """A function from inputs (S, *shape) to all outputs and exposed values (S, *shape), by ONNX Runtime.
 
     Samples run `block` at a time where the batch can grow, else one by one; the first two samples are run both ways
-    once, and one by one it stays if they differ.
+    once, and one by one it stays if they differ.  With `arena` ONNX Runtime keeps the memory of one call for the next.
     """
     names = tuple(dict.fromkeys((*graph.outputs, *(s.output for s in graph.states), *expose)))
-    return _Reference(graph, names, batch_axes(graph), threads, block)
+    return _Reference(graph, names, batch_axes(graph), threads, block, arena)
 
 
 class _Reference:
     """ONNX Runtime sessions of one graph, made when first needed."""
 
-    def __init__(self, graph: Graph, names: Sequence[str], axes: Mapping[str, int] | None, threads: int, block: int):
-        self.graph, self.names, self.threads, self.block = graph, tuple(names), threads, block
+    def __init__(
+        self, graph: Graph, names: Sequence[str], axes: Mapping[str, int] | None, threads: int, block: int, arena: bool
+    ):
+        self.graph, self.names, self.threads, self.block, self.arena = graph, tuple(names), threads, block, arena
         self.axes = axes if axes is not None and all(n in axes for n in names) else None
         self._checked = False
         self._sessions: dict[bool, Any] = {}
@@ -352,12 +356,12 @@ class _Reference:
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         data = {v: _checked_input(self.graph, v, inputs) for v in (*self.graph.inputs, *self.graph.state_inputs)}
         samples = len(next(iter(data.values())))
-        if self.axes is not None and samples > 1 and not self._checked:
+        if self.axes is not None and samples > 1 and self.block > 1 and not self._checked:
             self._check({v: a[:2] for v, a in data.items()})
-        if self.axes is None:
+        if self.axes is None or self.block == 1:
             return self._one_by_one(data, samples)
         parts = [self._many({v: a[i : i + self.block] for v, a in data.items()}) for i in range(0, samples, self.block)]
-        return {n: np.concatenate([p[n] for p in parts]) for n in self.names}
+        return parts[0] if len(parts) == 1 else {n: np.concatenate([p[n] for p in parts]) for n in self.names}
 
     def _session(self, *, batched: bool) -> Any:
         if batched not in self._sessions:
@@ -372,7 +376,7 @@ class _Reference:
 
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
-        options.log_severity_level = 3
+        options.log_severity_level, options.enable_cpu_mem_arena = 3, self.arena
         options.add_session_config_entry("session.disable_quant_qdq", "1")  # real numbers, not integer kernels
         model = _export(graph, axes, expose).SerializeToString()
         return ort.InferenceSession(
@@ -393,14 +397,14 @@ class _Reference:
         for i in range(samples):
             found = run_parts(self.graph, self.parts, {v: np.asarray(a[i]) for v, a in data.items()}, self._part)
             rows.append({n: found[n] for n in self.names})
-        return {n: np.stack([np.asarray(row[n]) for row in rows]) for n in self.names}
+        return {n: _stacked([np.asarray(row[n]) for row in rows]) for n in self.names}
 
     def _one_by_one(self, data: Mapping[str, Array], samples: int) -> dict[str, Array]:
         if self.parts:
             return self._in_parts(data, samples)
         session = self._session(batched=False)
         rows = [session.run(list(self.names), {v: np.asarray(a[i]) for v, a in data.items()}) for i in range(samples)]
-        return {n: np.stack([row[k] for row in rows]) for k, n in enumerate(self.names)}
+        return {n: _stacked([row[k] for row in rows]) for k, n in enumerate(self.names)}
 
     def _many(self, data: Mapping[str, Array]) -> dict[str, Array]:
         assert self.axes is not None
@@ -419,6 +423,11 @@ class _Reference:
             same = alone[name].shape == together[name].shape
             if not same or not np.allclose(alone[name], together[name], rtol=0, atol=1e-3 * peak, equal_nan=True):
                 self.axes = None
+
+
+def _stacked(rows: list[Array]) -> Array:
+    """Arrays of one shape as one, the first axis counts them; a single one is not copied."""
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
 
 
 def _checked_input(graph: Graph, name: str, inputs: Mapping[str, Array]) -> Array:

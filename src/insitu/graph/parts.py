@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,9 +33,15 @@ class Part:
 
 def parts_of(graph: Graph, wanted: Sequence[str]) -> list[Part]:
     """The graph's nodes in execution order, cut at Host nodes."""
+    hosted = {i for i, n in enumerate(graph.nodes) if n.op == "Host"}
+    return cut_parts(graph, wanted, frozenset({*hosted, *(i + 1 for i in hosted)}))
+
+
+def cut_parts(graph: Graph, wanted: Sequence[str], starts: Container[int]) -> list[Part]:
+    """The graph's nodes in execution order, cut before the nodes of these indices."""
     stretches: list[list[Node]] = []
-    for node in graph.nodes:
-        if node.op == "Host" or not stretches or stretches[-1][0].op == "Host":
+    for index, node in enumerate(graph.nodes):
+        if index in starts or not stretches:
             stretches.append([])
         stretches[-1].append(node)
     needed = set(wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +24,7 @@ def spatial_pads(pads: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(pads[i], pads[i + half]) for i in range(half)]
 
 
-def patches(x: Ints, node: Node, *, kernel: tuple[int, ...], pad_value: int) -> Ints:
+def patches(x: Array, node: Node, *, kernel: tuple[int, ...], pad_value: float) -> Array:
     """Windows of x [S, N, C, *space] as [S, N, *out, C, *kernel], padded with `pad_value`."""
     rank = len(kernel)
     pads = spatial_pads(tuple(node.attr("pads", (0,) * (2 * rank))))
@@ -94,7 +95,7 @@ def column_codes(
         assert gain is not None
         return _wtm2101(x, w, node, bias=bias, gain=gain, lo=lo, hi=hi)
     assert post is not None
-    acc = (product(x, w) if kind == "exact" else _adc_sum(x, w, node, gain)) + bias
+    acc = (product(x, w) if kind == "exact" else adc_sum(x, w, node, gain)) + bias
     return requantize(
         acc, post[0], post[1], zero_point=zero_point, lo=lo, hi=hi, rounding=node.attr("rounding", "half_even")
     )
@@ -118,22 +119,29 @@ def parts_of(node: Node, rows: int) -> list[slice]:
 
 
 def _wtm2101(x: Ints, w: Ints, node: Node, *, bias: Ints, gain: Ints, lo: int, hi: int) -> Ints:
-    rows = parts_of(node, w.shape[0])
-    if len(rows) == 1:
-        return wtm2101_code(product(x, w) + bias, gain, lo=lo, hi=hi)
-    k, held, steps = int(node.attr("k", 0)), bias_parts(node, w.shape[0]), finer(node, len(rows))
-    sums = [product(x[..., part], w[part]) + (bias if i in held else 0) for i, part in enumerate(rows)]
-    partials = np.stack([wtm2101_code(s, gain >> (k + up)) for s, up in zip(sums, steps, strict=True)])
+    sums = [product(x[..., part], w[part]) for part in parts_of(node, w.shape[0])]
+    return wtm2101_codes(sums, node, rows=w.shape[0], bias=bias, gain=gain, lo=lo, hi=hi)
+
+
+def wtm2101_codes(
+    sums: Sequence[Ints], node: Node, *, rows: int, bias: Ints, gain: Ints, lo: int, hi: int
+) -> Ints:  # fmt: skip
+    """Codes of the column sums of every row part, without bias, of a layer of `rows` rows."""
+    if len(sums) == 1:
+        return wtm2101_code(sums[0] + bias, gain, lo=lo, hi=hi)
+    k, held, steps = int(node.attr("k", 0)), bias_parts(node, rows), finer(node, len(sums))
+    whole = [s + (bias if i in held else 0) for i, s in enumerate(sums)]
+    partials = np.stack([wtm2101_code(s, gain >> (k + up)) for s, up in zip(whole, steps, strict=True)])
     return wtm2101_join(partials, k, lo=lo, hi=hi, finer=steps)
 
 
-def _adc_sum(x: Ints, w: Ints, node: Node, finer_columns: Ints | None) -> Ints:
+def adc_sum(x: Ints, w: Ints, node: Node, finer_columns: Ints | None) -> Ints:
     """Sum of the converter's codes over row parts, input planes and weight slices."""
     if finer_columns is not None and np.unique(finer_columns).size > 1:
         total = np.zeros((*x.shape[:-1], w.shape[1]), np.int64)
         for up in np.unique(finer_columns):
             own = np.flatnonzero(finer_columns == up)
-            total[..., own] = _adc_sum(x, w[:, own], node, np.full(1, up))
+            total[..., own] = adc_sum(x, w[:, own], node, np.full(1, up))
         return total
     more = 0 if finer_columns is None else int(finer_columns.flat[0])
     total = np.zeros((*x.shape[:-1], w.shape[1]), np.int64)
