@@ -6,13 +6,14 @@ read (perhaps behind operators that move or average codes) can give every channe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from insitu.compiler.draft import follow, is_weight_layer
+from insitu.compiler.draft import MOVES, follow, is_weight_layer
 from insitu.graph.graph import Graph, Node
 from insitu.numeric.affine import QuantSpec
 
@@ -39,7 +40,33 @@ def channel_axis(graph: Graph, value: str) -> int | None:
     found = {1 - rank if n.op == "Conv" else -1 for n in layers}
     if len(found) > 1 or rank < 2:
         return None
-    return found.pop() if found else 1 - rank
+    return found.pop() if found else _axis_behind(graph, value)
+
+
+def _axis_behind(graph: Graph, value: str) -> int:
+    """The axis that counts channels for layers behind operators that move codes; the one of images where none do."""
+    rank = graph.type(value).rank
+    for axis in dict.fromkeys((1 - rank, -1)):
+        size = graph.type(value).shape[axis]
+        if isinstance(size, int) and any(n.op in MOVES for n in graph.consumers().get(value, [])):
+            reached = list(_reached(graph, value, _numbered(size, axis)))
+            if reached and all(reached):
+                return axis
+    return 1 - rank
+
+
+def _numbered(size: int, axis: int) -> QuantSpec:
+    """A spec that carries each channel's number as its scale."""
+    return QuantSpec(8, signed=False, scale=tuple(float(i + 1) for i in range(size)), axis=axis)
+
+
+def _reached(graph: Graph, value: str, spec: QuantSpec) -> Iterator[bool]:
+    """For each weight layer behind, whether it counts its inputs along the channels of `spec`."""
+    for node in graph.consumers().get(value, []):
+        if is_weight_layer(graph, node):
+            yield spec.axis == (1 - graph.type(value).rank if node.op == "Conv" else -1)
+        elif (onward := follow(graph, node, spec)) is not None:
+            yield from _reached(graph, node.output, onward)
 
 
 def readers(graph: Graph, value: str) -> list[Reader] | None:
@@ -50,13 +77,12 @@ def readers(graph: Graph, value: str) -> list[Reader] | None:
         return None
     if value in graph.inputs and axis != -1:
         return None
-    numbered = QuantSpec(8, signed=False, scale=tuple(float(i + 1) for i in range(size)), axis=axis)
     found: list[Reader] = []
-    return found if _collect(graph, value, numbered, size, found) and found else None
+    return found if _collect(graph, value, _numbered(size, axis), size, found) and found else None
 
 
 def _collect(graph: Graph, value: str, numbered: QuantSpec, channels: int, found: list[Reader]) -> bool:
-    """Adds the layers that read `value`; `numbered` carries each channel's number as its scale."""
+    """Adds the layers that read `value`."""
     if value in graph.outputs or any(value in (s.input, s.output) for s in graph.states):
         return False
     for node in graph.consumers().get(value, []):

@@ -18,7 +18,9 @@ from insitu.algo.search import Steps, channel_steps
 from insitu.graph.graph import Graph
 
 Floats = npt.NDArray[np.float64]
-OWN = (0.0, 0.25, 0.5, 0.75, 1.0)
+OWN = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of each channel's own range in its step
+WEAK = (0.0, 0.25, 0.5)  # powers of how little a channel counts behind, by which its step is coarser
+FAINT = 1e-3  # of the channel that counts most: others count no less here
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,14 @@ def behind(channels: Channels, steps: Any, *, limit: int) -> float:
 
 def equalized(channels: Channels, *, limit: int) -> tuple[float, Floats]:
     """(error, steps per channel) of least error between nearly common steps and each channel's own."""
-    options = [channels.blend(share) for share in OWN]
+    options = [channels.blend(share) * weak for share in OWN for weak in _weak(channels)]
     costs = [channels.cost(s) + behind(channels, s, limit=limit) for s in options]
     at = int(np.argmin(costs))
     return costs[at], options[at]
+
+
+def _weak(channels: Channels) -> list[Floats]:
+    """Factors of steps, 1 for the channel that counts most behind: with coarser ones in front weights keep finer steps."""
+    strength = np.sqrt(channels.worth)
+    share = np.maximum(strength / max(float(strength.max()), 1e-30), FAINT)
+    return [share**-power for power in WEAK]

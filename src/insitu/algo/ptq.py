@@ -36,6 +36,7 @@ from insitu.graph.graph import Graph, Node
 from insitu.numeric.affine import QuantSpec
 
 Array = npt.NDArray[Any]
+ELEMENTWISE = ("Mul", "Add", "Sub")  # operators whose results may have a multiplier for each channel
 
 
 @dataclass
@@ -185,7 +186,7 @@ def _decide(choice: _Choice, node: Node) -> None:
     graph, out = choice.graph, node.output
     if node.op == "Host" or out in choice.plain:
         for value in (v for v in node.outputs if v and v not in choice.plain):
-            choice.values[value] = choice.known(value) or _free_value(choice, node, value, choice.default(node))
+            choice.values[value] = choice.known(value) or _hosted(choice, node, value)
         return
     layer = is_weight_layer(graph, node)
     known = choice.known(out)
@@ -232,8 +233,14 @@ def _spec(choice: _Choice, node: Node) -> QuantSpec:
     common = _free_value(choice, node, name, default)
     if choice.kind == "wtm2101":
         return common
-    free = is_weight_layer(choice.graph, node) and name not in choice.carried
+    free = (is_weight_layer(choice.graph, node) or node.op in ELEMENTWISE) and name not in choice.carried
     return _equalized(choice, name, common) if free else common
+
+
+def _hosted(choice: _Choice, node: Node, value: str) -> QuantSpec:
+    """What the host writes: per channel where that is better, for the host divides by any scales."""
+    common = _free_value(choice, node, value, choice.default(node))
+    return common if value in choice.bases or value in choice.carried else _equalized(choice, value, common)
 
 
 def _free_value(choice: _Choice, node: Node, name: str, default: float) -> QuantSpec:

@@ -17,6 +17,8 @@ SHRINK = tuple(2.0 ** (-i / 8) for i in range(49))  # ranges tried, of the large
 PATIENCE = 3  # ranges tried past the best one
 LOOKED_AT = 1 << 15  # elements an error is measured on
 TINY = 1e-30  # below this a value counts as always 0
+ROOMS = (1.0, 1.25, 1.5, 2.0, 3.0)  # times the range that a normal variable would need
+LEAST_ROWS = 16  # positions that say something of tails
 SHARES = (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.5)  # steps tried per channel, of the step without clipping
 REACH = 4.5  # standard deviations that values reach in use
 UNSEEN = 2.0  # as many values at the extremes are expected beside those seen
@@ -199,13 +201,31 @@ def channel_steps(seen: Range, *, below: int, above: int, bound: float = np.inf)
         reach = np.maximum(reach, -seen.low_of / below)
     whole = float(reach.max()) * headroom(seen.positions * len(reach))
     whole = min(whole, max(float(reach.max()), bound / above)) if above else whole
-    own = np.minimum(reach * headroom(seen.positions), whole)
+    own = np.minimum(reach * headroom(seen.positions) * _tails(seen.rows, below=below, above=above), whole)
     natural = (seen.positions * own + DOUBT * whole) / (seen.positions + DOUBT)
     natural = np.maximum(natural, max(whole, TINY) * np.where(reach > 0, 2.0**-10, 2.0**-6))
     rows = seen.rows
     far = UNSEEN / seen.positions * (natural * above) ** 2
     table = [_squared(rows, natural * s, below, above) + far * (1 - s) ** 2 for s in SHARES]
     return Steps(natural, np.stack(table))
+
+
+def _tails(rows: npt.NDArray[np.float32], *, below: int, above: int) -> float:
+    """How much wider channels' ranges must be than a normal variable's: what serves the half they were not taken from.
+
+    Tails of products are long: a number far out, clipped, costs more than all rounding of its channel.
+    """
+    half, power = len(rows) // 2, rows.var(axis=0, dtype=np.float64)
+    live = power > 0
+    if half < LEAST_ROWS or not live.any():
+        return 1.0
+    costs = np.zeros(len(ROOMS))
+    for seen, other in ((rows[:half], rows[half:]), (rows[half:], rows[:half])):
+        reach = np.maximum(seen.max(axis=0), 0) / above if above else np.zeros(rows.shape[1])
+        reach = np.maximum(reach, -seen.min(axis=0) / below) if below else reach
+        base = np.maximum(reach, reach.max() * 2.0**-10) * headroom(half)
+        costs += [float((_squared(other, base * room, below, above)[live] / power[live]).mean()) for room in ROOMS]
+    return ROOMS[int(np.argmin(costs))]
 
 
 def _squared(rows: npt.NDArray[np.float32], steps: Floats, below: int, above: int) -> Floats:

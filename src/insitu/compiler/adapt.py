@@ -38,8 +38,8 @@ def run(graph: Graph, chip: Chip) -> Graph:
     if graph.meta.get("adapted") == chip.name or graph.level != "captured":
         return graph
     wide = chip.core.vector.format != "int8" and chip.capabilities.scales == "any"
-    graph = _masks(graph)
-    graph = _norms(_folded(graph)) if wide else _hosted(graph, [n for n in graph.nodes if n.op == "Norm"])
+    graph = _folded(_masks(graph))
+    graph = _parted(_norms(graph)) if wide else _hosted(graph, [n for n in graph.nodes if n.op == "Norm"])
     if not chip.capabilities.mma:
         graph = _hosted(graph, [n for n in graph.nodes if n.op == "MatMul" and not is_weight_layer(graph, n)])
     graph = _tables(graph, chip)
@@ -174,6 +174,39 @@ def elements(builder: Builder, node: Node) -> int:
     """Elements that a norm takes together."""
     shape = builder.types[node.inputs[0]].shape
     return prod(d for d in (shape[a] for a in node.attr("axes")) if isinstance(d, int))
+
+
+def _parted(graph: Graph) -> Graph:
+    """What a norm writes for weight layers and for sums, once for either: the ones read bytes, the others wide codes.
+
+    Weight layers then have a scale for every channel (algo/equalize.py), which no sum could take.
+    """
+    readers, normed, nodes = graph.consumers(), _normed(graph), list[Node]()
+    types, moved = dict(graph.types), dict[str, str]()  # reader: what it reads instead
+    ends = {*graph.outputs, *(v for s in graph.states for v in (s.input, s.output))}
+    for node in graph.nodes:
+        value = node.output if node.outputs else ""
+        if node.name in moved:
+            node = replace(node, inputs=(moved[node.name], *node.inputs[1:]))
+        nodes.append(node)
+        mine = readers.get(value, [])
+        layers = [r for r in mine if _feeds_layers(graph, r, value)]
+        sums = [r for r in mine if r.op in WIDE]
+        if value in normed - ends and layers and sums and len(mine) == len(layers) + len(sums):
+            if types[value].quant is None:
+                own = f"{value}.bytes"
+                nodes.append(replace(node, name=f"{node.name}.bytes", outputs=(own,)))
+                types[own] = types[value]
+                moved |= {r.name: own for r in layers}
+    return graph.with_nodes(nodes, types=types) if moved else graph
+
+
+def _feeds_layers(graph: Graph, reader: Node, value: str) -> bool:
+    """Whether a reader is a weight layer, or only moves codes to such."""
+    if reader.op in MOVES:
+        behind = graph.consumers().get(reader.output, [])
+        return bool(behind) and all(_feeds_layers(graph, r, reader.output) for r in behind)
+    return is_weight_layer(graph, reader) and reader.inputs[0] == value
 
 
 # widths

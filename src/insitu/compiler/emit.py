@@ -77,7 +77,15 @@ def _binary(emitter: Emitter, node: Node) -> None:
         label=node.name,
     )
     operands = [operand_at(y, 0), *(operand_at(emitter.at(v), i + 1) for i, v in enumerate(names))]
-    with_halo(emitter, node, [vector_op(node.op.upper(), axes_of(y.shape, y.strides, *strides), operands, settings)])
+    axes = axes_of(y.shape, y.strides, *strides)
+    if len(node.inputs) == 2:
+        return with_halo(emitter, node, [vector_op(node.op.upper(), axes, operands, settings)])
+    table = emitter.at(in_memory(emitter, node.inputs[2]))
+    own = [Axis(a.size, (*a.strides, s)) for a, s in zip(axes, _broadcast(table, rank, y.shape), strict=True)]
+    loops, dims = split_loops(merge(own), inner=0)
+    *read, factors = [descriptor(o, loops, dims) for o in (*operands, operand_at(table, 3))]
+    op = Op(node.op.upper(), (*read, TableVector(settings, factors)), tuple(a.size for a in loops))
+    return with_halo(emitter, node, [op])
 
 
 def _lut(emitter: Emitter, node: Node) -> None:

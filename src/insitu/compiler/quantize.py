@@ -34,6 +34,7 @@ def softmax_spec(node: Node) -> QuantSpec:
 
 CONSTANT_BITS = 16  # constants of elementwise operators
 FACTOR_BITS = 15  # integer factors of an Add
+TABLE_BITS = 20  # of the largest multiplier where every channel of an elementwise result has its own
 GIVEN_CONSTANT = 20  # the first where the scales are a model's, whose float arithmetic has 24 bits
 GIVEN_BITS = 30  # the second, likewise
 SOFTMAX_FINE = 22  # bits of the exponentials and of the factor of a Softmax with a model's scale
@@ -102,12 +103,30 @@ def _add(draft: Draft, node: Node) -> None:
     names = [_operand(draft, node, i) for i in (0, 1)]
     spec = draft.plan.values[node.output]
     draft.value(node.output, spec)
-    ratios = np.array([draft.specs[n].scale[0] / spec.scale[0] for n in names])
+    ratios = np.array([draft.specs[n].scale[0] / min(spec.scale) for n in names])
     bits = GIVEN_BITS if _given(draft, node) else FACTOR_BITS
     scales, shift = add_scales(ratios, power_of_two=draft.power_of_two, bits=bits)
     second = -scales[1] if node.op == "Sub" else scales[1]
     attrs = activation_codes(node, spec) | {"scale_a": scales[0], "scale_b": second, "multiplier": 1, "shift": shift}
+    if spec.axis is not None:
+        table, more = _per_channel(draft, node, spec, 2.0**-shift)
+        names, attrs = [*names, table], attrs | more
     draft.add(node, inputs=names, attrs=attrs, op="Add")
+
+
+def _per_channel(draft: Draft, node: Node, spec: QuantSpec, ratio: float) -> tuple[str, dict[str, Attr]]:
+    """(table of multipliers shaped against the output, their largest and the shift) for scales per channel.
+
+    `ratio` is that of the finest scale; the largest multiplier has TABLE_BITS, with which float64 holds any product.
+    """
+    assert spec.axis is not None
+    rank = draft.graph.type(node.output).rank
+    shares = min(spec.scale) / spec.scales(rank)
+    shares = shares.reshape(shares.shape[spec.axis % rank :])
+    shift = int(np.clip(TABLE_BITS - 1 - np.floor(np.log2(ratio)), 0, 62))
+    table = np.rint(np.clip(shares * ratio * 2.0**shift, 0, (1 << 31) - 1)).astype(np.int64)
+    name = draft.constant(f"{node.name}.multiplier", table)
+    return name, {"multiplier": int(table.max()), "shift": shift}
 
 
 def _given(draft: Draft, node: Node) -> bool:
@@ -136,8 +155,12 @@ def _mul(draft: Draft, node: Node) -> None:
     names = [_operand(draft, node, i) for i in (0, 1)]
     spec = draft.plan.values[node.output]
     draft.value(node.output, spec)
-    ratio = draft.specs[names[0]].scale[0] * draft.specs[names[1]].scale[0] / spec.scale[0]
-    draft.add(node, inputs=names, attrs=activation_codes(node, spec) | draft.scaling(ratio))
+    ratio = draft.specs[names[0]].scale[0] * draft.specs[names[1]].scale[0] / min(spec.scale)
+    attrs = activation_codes(node, spec)
+    if spec.axis is None:
+        return draft.add(node, inputs=names, attrs=attrs | draft.scaling(ratio))
+    table, more = _per_channel(draft, node, spec, ratio)
+    return draft.add(node, inputs=[*names, table], attrs=attrs | more)
 
 
 def _rescale(draft: Draft, node: Node) -> None:

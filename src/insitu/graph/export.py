@@ -186,7 +186,7 @@ class _Writer:
         if node.op in ("Conv", "MatMul") and len(node.inputs) > 3:
             return self.coded_layer(node, output)
         one = ("AveragePool", "ReduceMean", "MaxPool", "Softmax", "Lut")
-        count = 1 if node.op in one else len(node.inputs)
+        count = 1 if node.op in one else 2 if node.op in ("Add", "Mul") else len(node.inputs)
         names = [self.real(v) for v in node.inputs[:count]]  # tables of integers are left behind
         if node.op == "MatMul" and len(names) == 3:
             return self.product(names[0], names[1], names[2], output)

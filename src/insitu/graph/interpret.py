@@ -140,12 +140,13 @@ def _matmul(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
 
 def _add(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     a, b = _operands(graph, node, values)
-    return _narrow(a * node.attr("scale_a", 1) + b * node.attr("scale_b", 1), graph, node)
+    acc = a * node.attr("scale_a", 1) + b * node.attr("scale_b", 1)
+    return _narrow(acc, graph, node, multiplier=_const(graph, node, 2))
 
 
 def _mul(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     a, b = _operands(graph, node, values)
-    return _narrow(a * b, graph, node)
+    return _narrow(a * b, graph, node, multiplier=_const(graph, node, 2))
 
 
 def _operands(graph: Graph, node: Node, values: Mapping[str, Ints]) -> list[Ints]:

@@ -351,8 +351,17 @@ def _sums(graph: Graph, node: Node) -> Iterator[str]:
     elif node.op == "Add":
         scales = abs(int(node.attr("scale_a"))), abs(int(node.attr("scale_b")))
         peak, limit = sum(r * s for r, s in zip(reach, scales, strict=False)), 1 << 62
+    if node.op in ("Add", "Mul") and len(node.inputs) > 2:
+        yield from _factors(graph, node)
     if peak >= limit:
         yield f"{_label(node)}: sums up to {peak:,}; needs sums below 2^{limit.bit_length() - 1}"
+
+
+def _factors(graph: Graph, node: Node) -> Iterator[str]:
+    """Multipliers per channel of an elementwise operator."""
+    table = graph.constants.get(node.inputs[2])
+    if table is None or table.dtype.kind not in "iu" or table.min() < 0 or table.max() >= LIMIT:
+        yield f"{_label(node)}: {node.inputs[2]!r} as its multipliers; needs a constant of integers from 0 to 2^31 - 1"
 
 
 def _reach(quant: QuantSpec | None) -> int:

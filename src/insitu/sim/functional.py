@@ -506,7 +506,19 @@ def _done_in_lines(machine: Machine, section: Section, command: Command, frame: 
         return False
     if command.op == "REQ":
         settings = replace(settings, zero_b=0, scale_b=0)
-    return elementwise(command.op, settings, a, b, out, machine.samples)
+    table = multipliers(machine, section, command, frame)
+    return elementwise(command.op, settings, a, b, out, machine.samples, table=table)
+
+
+def multipliers(machine: Machine, section: Section, command: Command, frame: Frame) -> Array | None:
+    """Multipliers of one sample's elements, (*trips, *sizes), where a vector command reads a table of them alone."""
+    settings = section.vectors[int(command.args[-1])]
+    index = settings.multiplier
+    if index is None or settings.shift is not None:
+        return None
+    sizes = tuple(int(n) for n in section.descriptors[int(command.args[0])].sizes)
+    table = _table(machine, _placed(machine, section, index), frame, rank=1 + len(frame.trips) + len(sizes))[0]
+    return np.broadcast_to(table, (*frame.trips, *sizes))
 
 
 def _rescale(machine: Machine, section: Section, command: Command, frame: Frame) -> None:

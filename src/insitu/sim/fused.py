@@ -177,33 +177,39 @@ def _exact_post(post: Post, bound: int, multiplier: int) -> bool:
     return post.rounding == "half_even" and bound * multiplier < FLOAT64_EXACT
 
 
-def elementwise(op: str, settings: Vector, a: Lines, b: Lines, out: Lines, samples: int) -> bool:
-    """ADD, MUL or (b of no weight) REQ of codes, from lines to lines."""
-    ready = combined(op, settings, a, b, out, samples)
+def elementwise(
+    op: str, settings: Vector, a: Lines, b: Lines, out: Lines, samples: int, *, table: Array | None = None
+) -> bool:
+    """ADD, MUL or (b of no weight) REQ of codes, from lines to lines.
+
+    `table` holds the multipliers of one sample's elements where the settings have a descriptor of them.
+    """
+    ready = combined(op, settings, a, b, out, samples, table=table)
     if ready is not None:
         ready()
     return ready is not None
 
 
 def combined(
-    op: str, settings: Vector, a: Lines, b: Lines, out: Lines, samples: int
+    op: str, settings: Vector, a: Lines, b: Lines, out: Lines, samples: int, *, table: Array | None = None
 ) -> Callable[[], None] | None:  # fmt: skip
     """`elementwise` as a function to be called again and again; none where it cannot do the command."""
-    from insitu.sim.kernels import combine, combine_whole
+    from insitu.sim.kernels import combine, combine_each, combine_whole
 
     post = settings.post
     if not all(disjoint(line, out) or same(line, out) for line in (a, b)):
         return None
-    if settings.multiplier is not None or settings.shift is not None or not isinstance(post.multiplier, int):
+    if (settings.multiplier is None) != (table is None) or settings.shift is not None:
         return None
-    if not isinstance(post.shift, int):
+    if not isinstance(post.multiplier, int) or not isinstance(post.shift, int):
         return None
+    largest = post.multiplier if table is None else int(table.max(initial=0))
     reach = [(2 if line.flip == 0 else 1) * (line.flip or 1 << (8 * line.memory.itemsize - 1)) for line in (a, b)]
     reach = [r + abs(z) for r, z in zip(reach, (settings.zero_a, settings.zero_b), strict=True)]
     product = op == "MUL"
     most = reach[0] * reach[1] if product else reach[0] * abs(settings.scale_a) + reach[1] * abs(settings.scale_b)
-    if not _exact_post(post, most, post.multiplier):
-        if post.rounding != "half_even" or most * post.multiplier >= WHOLE:
+    if not _exact_post(post, most, largest):
+        if table is not None or post.rounding != "half_even" or most * post.multiplier >= WHOLE:
             return None
         whole = (
             a.memory, a.flip, a.start, a.pitch, a.runs, a.step, settings.zero_a, int(settings.scale_a),
@@ -212,10 +218,11 @@ def combined(
             out.memory, out.start, out.pitch, out.runs, out.step, out.length, samples,
         )  # fmt: skip
         return lambda: combine_whole(*whole)
+    scale = 2.0**-post.shift * (post.multiplier if table is None else table.reshape(len(out.runs), out.length))
     given = (
         a.memory, a.flip, a.start, a.pitch, a.runs, a.step, settings.zero_a, float(settings.scale_a),
         b.memory, b.flip, b.start, b.pitch, b.runs, b.step, settings.zero_b, float(settings.scale_b),
-        product, float(post.multiplier) * 2.0**-post.shift, float(post.zero_point), float(post.lo), float(post.hi),
+        product, scale, float(post.zero_point), float(post.lo), float(post.hi),
         out.memory, out.start, out.pitch, out.runs, out.step, out.length, samples,
     )  # fmt: skip
-    return lambda: combine(*given)
+    return (lambda: combine(*given)) if table is None else (lambda: combine_each(*given))

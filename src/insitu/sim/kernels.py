@@ -364,6 +364,27 @@ def combine(
 
 
 @nb.njit(cache=True, nogil=True)
+def combine_each(
+    a, flip_a, start_a, pitch_a, runs_a, step_a, zero_a, scale_a,
+    b, flip_b, start_b, pitch_b, runs_b, step_b, zero_b, scale_b,
+    product, scales, zero, lo, hi, out, start, pitch, runs, step, length, samples,
+):  # fmt: skip
+    """As `combine`, with a scale of its own for each element of a sample: scales[run, element]."""
+    for s in range(samples):
+        for j in range(runs.shape[0]):
+            at_a, at_b = start_a + s * pitch_a + runs_a[j], start_b + s * pitch_b + runs_b[j]
+            here = start + s * pitch + runs[j]
+            for i in range(length):
+                left = (nb.int32(a[at_a + i * step_a]) ^ flip_a) - flip_a - zero_a
+                right = (nb.int32(b[at_b + i * step_b]) ^ flip_b) - flip_b - zero_b
+                if product:
+                    x = nb.float64(left) * nb.float64(right)
+                else:
+                    x = nb.float64(left) * scale_a + nb.float64(right) * scale_b
+                out[here + i * step] = nb.int32(min(max(np.rint(x * scales[j, i]) + zero, lo), hi))
+
+
+@nb.njit(cache=True, nogil=True)
 def combine_whole(
     a, flip_a, start_a, pitch_a, runs_a, step_a, zero_a, scale_a,
     b, flip_b, start_b, pitch_b, runs_b, step_b, zero_b, scale_b,

@@ -167,7 +167,8 @@ def _elementwise(machine: base.Machine, section: Section, command: Command, fram
         assert a
         assert b
         assert out
-        ready = combined(command.op, settings, a, b, out, machine.samples)
+        table = base.multipliers(machine, section, command, frame)
+        ready = combined(command.op, settings, a, b, out, machine.samples, table=table)
         if ready is not None:
             return ready
     if not _simple(settings) or command.op == "REQ":
