@@ -95,7 +95,8 @@ def read_normals(vector, column, columns, together, time, name, instance, seed, 
     none = c0 & 0
     c3 = ((block >> 32) | (instance.to(tl.int64) << 16)).to(tl.uint32)
     k0, k1 = none + seed.to(tl.uint32), none + effect.to(tl.uint32)
-    w0, w1, w2, w3 = philox(c0, none + time.to(tl.uint32), none + name.to(tl.uint32), c3, k0, k1)
+    words = philox(c0, none + time.to(tl.uint32), none + name.to(tl.uint32), c3, k0, k1)
+    w0, w1, w2, w3 = words  # pyright: ignore
     return normal(w0, w1, w2, w3, word)
 
 
