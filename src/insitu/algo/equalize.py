@@ -96,7 +96,7 @@ def equalized(channels: Channels, *, limit: int) -> tuple[float, Floats]:
 
 
 def _weak(channels: Channels) -> list[Floats]:
-    """Factors of steps, 1 for the channel that counts most: those of little weight, coarser, spare the weights' step."""
+    """Factors of steps, 1 for the channel that counts most: coarse steps of light channels spare those of weights."""
     strength = np.sqrt(channels.worth)
     share = np.maximum(strength / max(float(strength.max()), 1e-30), FAINT)
     return [share**-power for power in WEAK]
