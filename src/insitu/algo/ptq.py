@@ -287,7 +287,9 @@ def _average(choice: _Choice, node: Node, source: QuantSpec) -> QuantSpec:
 
 def _equalized(choice: _Choice, name: str, common: QuantSpec, *, worth: float = 1.0) -> QuantSpec:
     """One scale per channel instead of `common` where that lowers the error behind to less than `worth` of it."""
-    if choice.chip.capabilities.scales == "power_of_two" and choice.kind != "wtm2101":
+    made = choice.graph.producer(name)
+    shifts = choice.chip.capabilities.scales == "power_of_two" and choice.kind != "wtm2101"
+    if shifts and (made is None or made.op != "Host"):
         return common
     seen = choice.seen.ranges[name]
     limit = CELLS if choice.kind == "wtm2101" else weight_limit(choice.chip)
