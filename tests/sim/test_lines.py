@@ -116,6 +116,24 @@ def test_elementwise(op: str, a: Any, b: Any) -> None:
     np.testing.assert_array_equal(elements(out, np.int8, 1, sizes, (6, 1)), wanted)
 
 
+@pytest.mark.parametrize("op", ["ADD", "MUL", "REQ"])
+def test_elementwise_with_a_multiplier_for_each_channel(op: str) -> None:
+    sizes, rng = (2, 5, 6), np.random.default_rng(0)
+    one, two, out = memory(1), memory(2), np.zeros((SAMPLES, PITCH), np.uint8)
+    settings = Vector(4, 0, 11, 0 if op == "REQ" else -3, Post(shift=24, zero_point=-2, lo=-100, hi=99), multiplier=0)
+    x, y = operand(one, np.int16, 4, sizes, (40, 7, 1)), operand(two, np.int8, 6, sizes, (120, 1, 20))
+    z, table = operand(out, np.int8, 1, sizes, (30, 6, 1)), rng.integers(0, 1 << 20, (5, 1))
+    assert elementwise(op, settings, x, y, z, SAMPLES, table=np.broadcast_to(table, sizes))
+    p = elements(one, np.int16, 4, sizes, (40, 7, 1)).astype(np.int64) - 4
+    q = elements(two, np.int8, 6, sizes, (120, 1, 20)).astype(np.int64)
+    wide = p * q if op == "MUL" else 11 * p + settings.scale_b * q
+    wanted = requantize(wide, table, 24, zero_point=-2, lo=-100, hi=99)
+    np.testing.assert_array_equal(elements(out, np.int8, 1, sizes, (30, 6, 1)), wanted)
+    assert not elementwise(op, settings, x, y, z, SAMPLES)  # a table that is not given
+    huge = np.full(sizes, (1 << 31) - 1)
+    assert elementwise(op, settings, x, y, z, SAMPLES, table=huge) == (op != "MUL")  # beyond what float64 holds
+
+
 def test_what_overlaps_takes_the_general_way() -> None:
     held = memory()
     x = operand(held, np.int8, 0, (4, 5), (5, 1))

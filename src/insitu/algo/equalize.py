@@ -15,11 +15,12 @@ import numpy.typing as npt
 from insitu.algo.calibrate import Calibration
 from insitu.algo.channels import Reader, readers
 from insitu.algo.search import Steps, channel_steps
+from insitu.compiler.draft import is_weight_layer
 from insitu.graph.graph import Graph
 
 Floats = npt.NDArray[np.float64]
 OWN = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of each channel's own range in its step
-WEAK = (0.0, 0.25, 0.5)  # powers of how little a channel counts behind, by which its step is coarser
+WEAK = (0.0, 0.25, 0.5)
 FAINT = 1e-3  # of the channel that counts most: others count no less here
 
 
@@ -64,7 +65,8 @@ def channels_of(graph: Graph, seen: Calibration, value: str, *, below: int, abov
     worth = np.sum([r.energy * live * w for r, w in behind], axis=0)
     made = graph.producer(value)
     bound = float(made.attr("act_hi", np.inf)) if made is not None else np.inf
-    steps = channel_steps(stats, below=below, above=above, bound=bound)
+    summed = made is None or is_weight_layer(graph, made)
+    steps = channel_steps(stats, below=below, above=above, bound=bound, tails=not summed)
     bounded = (stats.rows >= bound).mean(axis=0)
     return Channels(steps, stats.var_of, worth, behind, bound, bounded, above)
 
@@ -94,7 +96,7 @@ def equalized(channels: Channels, *, limit: int) -> tuple[float, Floats]:
 
 
 def _weak(channels: Channels) -> list[Floats]:
-    """Factors of steps, 1 for the channel that counts most behind: with coarser ones in front weights keep finer steps."""
+    """Factors of steps, 1 for the channel that counts most: coarse steps of light channels spare those of weights."""
     strength = np.sqrt(channels.worth)
     share = np.maximum(strength / max(float(strength.max()), 1e-30), FAINT)
     return [share**-power for power in WEAK]

@@ -37,6 +37,7 @@ from insitu.numeric.affine import QuantSpec
 
 Array = npt.NDArray[Any]
 ELEMENTWISE = ("Mul", "Add", "Sub")  # operators whose results may have a multiplier for each channel
+WORTH = 0.7  # of an error, at most, that is left for a table of multipliers, which has to be read, to be worth it
 
 
 @dataclass
@@ -233,8 +234,10 @@ def _spec(choice: _Choice, node: Node) -> QuantSpec:
     common = _free_value(choice, node, name, default)
     if choice.kind == "wtm2101":
         return common
-    free = (is_weight_layer(choice.graph, node) or node.op in ELEMENTWISE) and name not in choice.carried
-    return _equalized(choice, name, common) if free else common
+    layer = is_weight_layer(choice.graph, node)
+    if name in choice.carried or not (layer or node.op in ELEMENTWISE):
+        return common
+    return _equalized(choice, name, common, worth=1.0 if layer else WORTH)
 
 
 def _hosted(choice: _Choice, node: Node, value: str) -> QuantSpec:
@@ -282,9 +285,11 @@ def _average(choice: _Choice, node: Node, source: QuantSpec) -> QuantSpec:
     return QuantSpec(choice.bits, signed=signed, scale=chosen, axis=spec.axis)
 
 
-def _equalized(choice: _Choice, name: str, common: QuantSpec) -> QuantSpec:
-    """One scale per channel instead of `common` where that lowers the error behind."""
-    if choice.chip.capabilities.scales == "power_of_two" and choice.kind != "wtm2101":
+def _equalized(choice: _Choice, name: str, common: QuantSpec, *, worth: float = 1.0) -> QuantSpec:
+    """One scale per channel instead of `common` where that lowers the error behind to less than `worth` of it."""
+    made = choice.graph.producer(name)
+    shifts = choice.chip.capabilities.scales == "power_of_two" and choice.kind != "wtm2101"
+    if shifts and (made is None or made.op != "Host"):
         return common
     seen = choice.seen.ranges[name]
     limit = CELLS if choice.kind == "wtm2101" else weight_limit(choice.chip)
@@ -301,7 +306,7 @@ def _equalized(choice: _Choice, name: str, common: QuantSpec) -> QuantSpec:
             channels, np.full(len(flat), common.scale[0]), limit=limit
         )
         cost, steps = equalized(channels, limit=limit)
-        if cost < min(least, whole):
+        if cost < min(least, whole * worth):
             axis, scale = channel_axis(choice.graph, name), tuple(float(s) for s in steps)
             least, chosen = cost, replace(common, scale=scale, zero_point=zero, axis=axis)
     return chosen

@@ -190,18 +190,20 @@ def headroom(count: int) -> float:
     return max(1.0, REACH / float(np.sqrt(2 * np.log(max(count, 2)))))
 
 
-def channel_steps(seen: Range, *, below: int, above: int, bound: float = np.inf) -> Steps:
+def channel_steps(seen: Range, *, below: int, above: int, bound: float = np.inf, tails: bool = False) -> Steps:
     """Costs of steps for codes from -below to above.
 
     A channel's extremes are trusted as far as it was seen often; a seldom seen one leans on the whole value's.
-    `bound` is the largest number an activation lets through.
+    `bound` is the largest number an activation lets through; with `tails` ranges are as wide as halves of what was
+    seen ask for (products; sums over many rows are nearly normal).
     """
     reach = np.maximum(seen.high_of, 0) / above if above else np.zeros_like(seen.high_of)
     if below:
         reach = np.maximum(reach, -seen.low_of / below)
     whole = float(reach.max()) * headroom(seen.positions * len(reach))
     whole = min(whole, max(float(reach.max()), bound / above)) if above else whole
-    own = np.minimum(reach * headroom(seen.positions) * _tails(seen.rows, below=below, above=above), whole)
+    room = _tails(seen.rows, below=below, above=above) if tails else 1.0
+    own = np.minimum(reach * headroom(seen.positions) * room, whole)
     natural = (seen.positions * own + DOUBT * whole) / (seen.positions + DOUBT)
     natural = np.maximum(natural, max(whole, TINY) * np.where(reach > 0, 2.0**-10, 2.0**-6))
     rows = seen.rows

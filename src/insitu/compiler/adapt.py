@@ -23,11 +23,12 @@ from insitu.arch.spec import Chip
 from insitu.compiler.draft import MOVES, is_weight_layer
 from insitu.compiler.offload import offloaded
 from insitu.graph.graph import Attr, Graph, Node, const_type
-from insitu.graph.rewrite import Builder
+from insitu.graph.rewrite import Builder, Names
 
 SPREAD_BITS, TABLE_BITS, WIDE_BITS, SOFTMAX_BITS = 14, 14, 16, 12
 CURVE_BITS = 12  # of what a table is looked up with
 SUM_BITS = 30  # of a sum over codes, sign aside
+BYTES = ".bytes"  # behind the name of a value: the same numbers in narrow codes
 MASKED = -128.0  # a number that no softmax sees beside others: exp(-128)
 WIDE = ("Add", "Sub", "Mul", "Relu", "Clip")
 GROWING = (*WIDE, "MatMul", "Curve", "ReduceMean", "ReduceSum", "Softmax", "Concat")
@@ -39,7 +40,7 @@ def run(graph: Graph, chip: Chip) -> Graph:
         return graph
     wide = chip.core.vector.format != "int8" and chip.capabilities.scales == "any"
     graph = _folded(_masks(graph))
-    graph = _parted(_norms(graph)) if wide else _hosted(graph, [n for n in graph.nodes if n.op == "Norm"])
+    graph = _parted(_norms(graph)) if wide else _hosted_norms(graph)
     if not chip.capabilities.mma:
         graph = _hosted(graph, [n for n in graph.nodes if n.op == "MatMul" and not is_weight_layer(graph, n)])
     graph = _tables(graph, chip)
@@ -53,6 +54,16 @@ def _hosted(graph: Graph, nodes: Sequence[Node]) -> Graph:
     if not names:
         return graph
     return graph.with_nodes(offloaded(graph, n) if n.name in names else n for n in graph.nodes)
+
+
+def _hosted_norms(graph: Graph) -> Graph:
+    """Norms, with the scale and shift behind them, as operators of the host."""
+    chains = {n.name: [n, *_affine(graph, n)] for n in graph.nodes if n.op == "Norm"}
+    gone = {n.name for chain in chains.values() for n in chain[1:]}
+    if any(graph.types[n.output].quant is not None for chain in chains.values() for n in chain[:-1]):
+        return _hosted(graph, [chain[0] for chain in chains.values()])
+    nodes = [offloaded(graph, *chains[n.name]) if n.name in chains else n for n in graph.nodes if n.name not in gone]
+    return graph.with_nodes(nodes) if chains else graph
 
 
 TABLE_SHARE = 8  # a table that rows are picked from may take this part of the memory
@@ -104,19 +115,29 @@ def _folded(graph: Graph) -> Graph:
     return graph
 
 
+def _affine(graph: Graph, norm: Node) -> list[Node]:
+    """Products with and sums of constants behind a norm, each the only reader of what is before it."""
+    readers, found, value = graph.consumers(), list[Node](), norm.output
+    while len(mine := readers.get(value, [])) == 1 and mine[0].op in ("Mul", "Add") and value not in graph.outputs:
+        if mine[0].inputs[1] not in graph.constants or mine[0].attrs.keys() & {"act_lo", "act_hi"}:
+            break
+        found.append(mine[0])
+        value = mine[0].output
+    return found
+
+
 def _fold_one(graph: Graph, norm: Node) -> Graph:
     readers, value, gone = graph.consumers(), norm.output, list[Node]()
     size = graph.type(norm.output).shape[-1]
     scale, shift = np.ones(()), np.zeros(())
-    while len(mine := readers.get(value, [])) == 1 and mine[0].op in ("Mul", "Add") and value not in graph.outputs:
-        constant = graph.constants.get(mine[0].inputs[1])
-        fits = constant is not None and constant.shape[-1:] in ((size,), (1,), ()) and constant.size in (1, size)
-        if constant is None or not fits or mine[0].attrs.keys() & {"act_lo", "act_hi"}:
+    for node in _affine(graph, norm):
+        constant = graph.constants[node.inputs[1]]
+        if constant.shape[-1:] not in ((size,), (1,), ()) or constant.size not in (1, size):
             break
         row = constant.astype(np.float64).reshape(-1)
-        scale, shift = (scale * row, shift * row) if mine[0].op == "Mul" else (scale, shift + row)
-        gone.append(mine[0])
-        value = mine[0].output
+        scale, shift = (scale * row, shift * row) if node.op == "Mul" else (scale, shift + row)
+        gone.append(node)
+        value = node.output
     layers = readers.get(value, [])
     whole = all(n.op == "MatMul" and is_weight_layer(graph, n) and n.inputs[0] == value for n in layers)
     if not gone or not layers or not whole or value in graph.outputs:
@@ -181,24 +202,30 @@ def _parted(graph: Graph) -> Graph:
 
     Weight layers then have a scale for every channel (algo/equalize.py), which no sum could take.
     """
-    readers, normed, nodes = graph.consumers(), _normed(graph), list[Node]()
-    types, moved = dict(graph.types), dict[str, str]()  # reader: what it reads instead
-    ends = {*graph.outputs, *(v for s in graph.states for v in (s.input, s.output))}
+    normed, nodes, types = _normed(graph), list[Node](), dict(graph.types)
+    names, values = Names(n.name for n in graph.nodes), Names(graph.types)
+    moved: dict[str, str] = {}  # reader: what it reads instead
     for node in graph.nodes:
-        value = node.output if node.outputs else ""
         if node.name in moved:
             node = replace(node, inputs=(moved[node.name], *node.inputs[1:]))
         nodes.append(node)
-        mine = readers.get(value, [])
-        layers = [r for r in mine if _feeds_layers(graph, r, value)]
-        sums = [r for r in mine if r.op in WIDE]
-        if value in normed - ends and layers and sums and len(mine) == len(layers) + len(sums):
-            if types[value].quant is None:
-                own = f"{value}.bytes"
-                nodes.append(replace(node, name=f"{node.name}.bytes", outputs=(own,)))
-                types[own] = types[value]
-                moved |= {r.name: own for r in layers}
+        layers = _apart(graph, node.output) if normed.intersection(node.outputs) else []
+        if layers:
+            own = values.fresh(f"{node.output}{BYTES}")
+            nodes.append(replace(node, name=names.fresh(f"{node.name}{BYTES}"), outputs=(own,)))
+            types[own] = types[node.output]
+            moved |= {r.name: own for r in layers}
     return graph.with_nodes(nodes, types=types) if moved else graph
+
+
+def _apart(graph: Graph, value: str) -> list[Node]:
+    """The readers that lead to weight layers, where all others are sums and the like; none where nothing is to part."""
+    readers = graph.consumers().get(value, [])
+    ends = {*graph.outputs, *(v for s in graph.states for v in (s.input, s.output))}
+    layers = [r for r in readers if _feeds_layers(graph, r, value)]
+    wide = [r for r in readers if r.op in WIDE]
+    free = value not in ends and graph.types[value].quant is None
+    return layers if free and wide and len(layers) + len(wide) == len(readers) else []
 
 
 def _feeds_layers(graph: Graph, reader: Node, value: str) -> bool:

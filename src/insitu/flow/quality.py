@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.compiler.adapt import BYTES
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph, Node
 from insitu.graph.interpret import node_results
@@ -78,6 +79,8 @@ def layer_quality(
     few = {n: a[:LAYER_SAMPLES] for n, a in inputs.items()}
     made = [v for n in captured.nodes for v in n.outputs if v and captured.type(v).dtype == "f32"]
     floats = {**few, **float_session(captured, expose=made)(few)}
+    copies = [v for n in graph.nodes for v in n.outputs if v.endswith(BYTES) and v not in floats]
+    floats |= {v: floats[own] for v in copies if (own := v.removesuffix(BYTES)) in floats}
     cumulative: dict[str, Closeness] = {}
 
     def observe(name: str, value: Array) -> None:
