@@ -13,7 +13,7 @@ from small import CHIPS, Net, chip_of, networks, quality
 from insitu.algo import ptq
 from insitu.algo.calibrate import Range, calibrate
 from insitu.algo.gains import _blocks, _segments
-from insitu.algo.search import asymmetric, channel_steps, error, headroom, power_of_two, symmetric
+from insitu.algo.search import _tails, asymmetric, channel_steps, error, headroom, power_of_two, symmetric
 from insitu.algo.ties import bases, groups
 from insitu.base.errors import ConfigError
 from insitu.compiler.plan import plan_from_json, plan_to_json
@@ -123,3 +123,10 @@ def test_codes_are_no_wider_than_the_rows_take(bits: int) -> None:
     for spec in (asymmetric(stats, signed=True, bits=bits), symmetric(stats, relu=False, bits=bits)):
         assert spec.bits == bits
     assert power_of_two(stats, base=1.0, signed=True, bits=bits).bits == bits
+
+
+def test_steps_of_channels_that_are_zero_in_half_of_what_was_seen() -> None:
+    """Tails are judged half against half; a half of zeros has no steps of its own."""
+    rows = np.zeros((400, 3), np.float32)
+    rows[200:] = np.random.default_rng(0).standard_normal((200, 3))
+    assert _tails(rows, below=128, above=127) >= 1.0

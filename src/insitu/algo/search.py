@@ -225,7 +225,7 @@ def _tails(rows: npt.NDArray[np.float32], *, below: int, above: int) -> float:
     for seen, other in ((rows[:half], rows[half:]), (rows[half:], rows[:half])):
         reach = np.maximum(seen.max(axis=0), 0) / above if above else np.zeros(rows.shape[1])
         reach = np.maximum(reach, -seen.min(axis=0) / below) if below else reach
-        base = np.maximum(reach, reach.max() * 2.0**-10) * headroom(half)
+        base = np.maximum(np.maximum(reach, reach.max() * 2.0**-10), TINY) * headroom(half)
         costs += [float((_squared(other, base * room, below, above)[live] / power[live]).mean()) for room in ROOMS]
     return ROOMS[int(np.argmin(costs))]
 
