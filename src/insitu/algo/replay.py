@@ -73,7 +73,9 @@ class Replay:
         owns = [slice(g * each, (g + 1) * each) for g in range(rows.shape[1])]
         fine = _table(self.graph, self.node, 5, len(self.weights))
         sums = [
-            mvm.adc_sum(rows[:, g], self.weights[own].T.astype(np.int64), self.node, None if fine is None else fine[own])
+            mvm.adc_sum(
+                rows[:, g], self.weights[own].T.astype(np.int64), self.node, None if fine is None else fine[own]
+            )
             for g, own in enumerate(owns)
         ]
         return np.concatenate(sums, axis=-1)
