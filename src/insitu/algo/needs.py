@@ -16,21 +16,21 @@ import numpy.typing as npt
 from insitu.algo.calibrate import KEPT
 from insitu.algo.refine import SAMPLES, replayed_samples
 from insitu.algo.replay import AT_ONCE
-from insitu.algo.replay import KEPT as KEPT_SUMS
 from insitu.algo.rounding import MOST_VECTORS, MOST_WORK
 from insitu.arch.spec import Chip
 from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.quantize_layers import out_axis
 from insitu.graph.graph import Graph, Node
-from insitu.graph.passes import Passes, value_bytes
+from insitu.graph.passes import Passes, made_bytes, value_bytes
 
 Array = npt.NDArray[Any]
 RUN = 4  # of a value: ONNX Runtime's own, its copy in another order of channels, ours, one more at work
 PLAYED = 6  # of a value one sample: as codes, driven, with borders
 WEIGHT = 24  # bytes of every weight: in ONNX's form twice, as codes, in the plan
 LAYER = 80  # of a weight of the largest layer: float64 and errors of trials
-WORKED = 80  # of an element of a node that is replayed: int64 in, out and between
-BASE = 48 << 20  # libraries that are loaded on the way, and what is small
+WORKED = 80  # of an element that an operator writes in a replay: int64 between, before it is narrow again
+DRIVEN, SUMMED = 32, 48  # of an input and output of a layer that is: codes, their copies; sums, reals and codes twice
+BASE = 96 << 20  # libraries that are loaded on the way, placing and emitting, and what is small
 
 
 def needed(graph: Graph, chip: Chip, data: Mapping[str, Array]) -> int:
@@ -67,9 +67,19 @@ def _replay(graph: Graph, chip: Chip, layers: list[Node], samples: int) -> int:
     if graph.states or graph.symbols() or not count or not layers:
         return 0
     held = max(_alive(graph)) * count * 12  # codes and real numbers
-    largest = count * max(value_bytes(graph, v) // 4 for n in graph.nodes for v in n.outputs if v)
     cut = 12 * 8 * min(AT_ONCE, count * max(_multiplied(graph, n) for n in layers))
-    return held + largest * WORKED + cut + 3 * 8 * min(KEPT_SUMS, largest) + max(_rounding(graph, n) for n in layers)
+    worked = count * max(_worked(graph, n) for n in graph.nodes)
+    return held + worked + cut + max(_rounding(graph, n) for n in layers)
+
+
+def _worked(graph: Graph, node: Node) -> int:
+    """Bytes of a sample while a node is replayed."""
+    read = max((value_bytes(graph, v) // 4 for v in node.inputs if v and v not in graph.constants), default=0)
+    made = made_bytes(graph, node) // 4
+    if is_weight_layer(graph, node):
+        return DRIVEN * read + SUMMED * made
+    window = prod(node.attr("kernel_shape", ())) if node.op == "AveragePool" else 0
+    return 24 * read + (WORKED + 8 * window) * made
 
 
 def _alive(graph: Graph) -> list[int]:

@@ -28,7 +28,7 @@ class Passes:
 
     def __init__(self, graph: Graph, names: Sequence[str]) -> None:
         self.graph, self.names = graph, tuple(dict.fromkeys(names))
-        fits = PIECE // max(1, sum(value_bytes(graph, v) for v in self.names))
+        fits = PIECE // max(1, sum(made_bytes(graph, n) for n in graph.nodes))
         self.rows = min(BLOCK, 1 << max(0, fits.bit_length() - 1))  # a power of two: pieces fill blocks
         self.cut = fits < 1 and not graph.states and not any(n.op == "Host" for n in graph.nodes)
 
@@ -56,6 +56,8 @@ class Passes:
         Of a network that is cut, a value is dropped once the last operator that reads it has run, so the caller keeps
         what it needs longer.  The names are those asked for, and state outputs.
         """
+        if not self.names and not self.graph.states:
+            return
         if not self.cut:
             found = self._whole(inputs)
             wanted = dict.fromkeys((*self.names, *(s.output for s in self.graph.states)))
