@@ -78,9 +78,9 @@ def _feed(session: Session, inputs: dict[str, Any], room: int) -> Feed:
         return feed_of(session, inputs, slices=1, memory=None)
 
 
-def test_too_little_says_how_much_is_needed(line: dict[str, Any]) -> None:
-    with pytest.raises(UsageError) as caught, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("insitu.flow.chain.build", lambda *args, **options: pytest.fail("quantized before it was said"))
+def test_too_little_says_how_much_is_needed(line: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insitu.flow.chain.build", lambda *args, **options: pytest.fail("quantized before it was said"))
+    with pytest.raises(UsageError) as caught:
         insitu.deploy(line["graph"], "dcim-28nm", data={"x": line["x"]}, memory="1MiB")
     assert "1 MiB" in str(caught.value)
     assert "or more" in str(caught.value)
