@@ -1,6 +1,7 @@
 """What of acceptance/04 is no row of `insitu bench`: many instances in one call, how time grows with size; JSON out.
 
 python tools/acceptance_engine.py instances     100 chip instances in one call against one: times and peak memory
+python tools/acceptance_engine.py quantize      peak memory of quantization over what was said beforehand
 python tools/acceptance_engine.py slopes [NAME] slope of log time over log batch, layers and instances, or one of them
 """
 
@@ -67,6 +68,60 @@ def instances() -> dict[str, float]:
     }  # fmt: skip
 
 
+def unet(size: int) -> Any:
+    """An image network with a skip over what is pooled."""
+    net = Network("unet", (1, 3, size, size))
+    first = net.conv(net.conv("x", 16, 3), 16, 3)
+    deep = net.conv(net.conv(net.pool(first, 2, stride=2), 32, 3), 64, 1)
+    up = net.node("DepthToSpace", [deep], (1, 16, size, size), blocksize=2)
+    return net.model(net.conv(net.conv(net.concat([up, first]), 16, 3), 4, 1, act=""))
+
+
+def resolution(size: int) -> Any:
+    """Super-resolution to twice the size, of values of 64 channels."""
+    net = Network("resolution", (1, 1, size, size))
+    x = net.conv(net.conv(net.conv("x", 64, 5), 32, 3), 4, 3, act="")
+    return net.model(net.node("DepthToSpace", [x], (1, 1, 2 * size, 2 * size), blocksize=2))
+
+
+QUANTIZED = {
+    "unet-wtm2101": (unet, 320, "wtm2101", 8), "unet-adc": (unet, 320, "parametric-reram-adc8", 8),
+    "resolution-wtm2101": (resolution, 400, "wtm2101", 4), "small-exact": (unet, 32, "dcim-28nm", 128),
+}  # fmt: skip
+
+
+def quantized(case: str) -> dict[str, float]:
+    """MiB that quantization takes at most beside what is loaded, and what was said beforehand."""
+    from insitu.algo import ptq
+    from insitu.algo.expected import expected_inputs
+    from insitu.algo.needs import needed
+    from insitu.arch.load import load_chip
+    from insitu.compiler import adapt
+    from insitu.compiler.precision import apply_plan
+    from insitu.flow.chain import capture
+    from insitu.flow.data import random_inputs
+    from insitu.flow.trial import played
+    from insitu.frontend.onnx import import_model
+    from insitu.runtime.memory import resident
+
+    make, size, name, samples = QUANTIZED[case]
+    chip, captured = load_chip(name), capture(import_model(make(size)))
+    graph, data = adapt.run(captured, chip), random_inputs(captured, samples, seed=0)
+    before, need = resident() / 2**20, needed(captured, chip, data) / 2**20
+    played(chip, expected_inputs, graph, apply_plan(graph, chip, plan=ptq.plan(graph, chip, data=data)), data)
+    return {"mib": peak_memory() - before, "said": need}
+
+
+def quantize() -> dict[str, float]:
+    """The peak of every case over what was said, and the largest."""
+    found: dict[str, float] = {}
+    for case in QUANTIZED:
+        command = [sys.executable, __file__, "quantized", case]
+        one = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        found |= {case: one["mib"] / one["said"], f"{case}-mib": one["mib"]}
+    return {**found, "most": max(found[case] for case in QUANTIZED)}
+
+
 def slopes(name: str = "") -> dict[str, float]:
     """Least-squares slopes over four doublings, all or one.
 
@@ -118,5 +173,7 @@ if __name__ == "__main__":
     if what == "one":
         seconds = deployed(network(2), SAMPLES, int(sys.argv[2]))
         print(json.dumps({"seconds": seconds, "mib": peak_memory()}))
+    elif what == "quantized":
+        print(json.dumps(quantized(sys.argv[2])))
     else:
-        print(json.dumps({"instances": instances, "slopes": slopes}[what](*sys.argv[2:])))
+        print(json.dumps({"instances": instances, "quantize": quantize, "slopes": slopes}[what](*sys.argv[2:])))

@@ -76,7 +76,7 @@ def calibrate(graph: Graph, data: Mapping[str, Array], *, seed: int = 0) -> Cali
     made = [v for n in graph.nodes for v in n.outputs if v and graph.type(v).dtype == "f32"]
     samples, steps = len(next(iter(data.values()))), STEPS if graph.states else 1
     given = [v for v in (*graph.inputs, *graph.state_inputs) if graph.type(v).dtype == "f32"]
-    notes = _Notes(graph, (*given, *made), max(64, KEPT * BLOCK // max(samples * steps, 1)), seed)
+    notes = _Notes(graph, (*given, *made), max(64, KEPT * BLOCK // (max(samples, BLOCK) * steps)), seed)
     passes = Passes(graph, made)
     for start in range(0, samples, BLOCK):
         block = {k: v[start : start + BLOCK] for k, v in data.items()}
@@ -147,7 +147,7 @@ class _Notes:
 
     def _range(self, name: str, parts: list[Moments]) -> Range:
         whole = joined(parts)
-        rows = np.concatenate(self._rows[name])
+        rows = np.concatenate(self._rows.pop(name))
         return Range(whole.low, whole.high, whole.mean, whole.var, rows, whole.count)
 
 

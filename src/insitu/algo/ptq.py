@@ -25,6 +25,7 @@ from insitu.algo.ties import bases, carried, sharing
 from insitu.algo.weights import weight_scales
 from insitu.arch.spec import Chip
 from insitu.base.errors import UsageError, did_you_mean
+from insitu.base.heap import give_back
 from insitu.circuit.effects import Physics
 from insitu.compiler.draft import MOVES, follow, is_weight_layer
 from insitu.compiler.given import complete, given, given_weights
@@ -122,6 +123,7 @@ def plan(
     """
     choices = choices or Choices()
     seen = Calibration({}, data) if complete(graph, chip) else calibrate(graph, data, seed=seed)
+    give_back()
     ranges = {name: replace(r, observer=choices.observer) for name, r in seen.ranges.items()}
     seen = replace(seen, ranges=ranges)
     shifts = chip.capabilities.scales == "power_of_two"
@@ -131,6 +133,7 @@ def plan(
     effects = choices.effects if choices.ranges == "cells" else None
     errors = None if effects is None else cell_errors(chip, effects)
     choice = replace(choice, plain=plain_values(graph), first=first, errors=errors)
+    give_back()
     values, layers = _decided(choice)
     if choice.kind == "wtm2101":
         placed = {name: layer for name, layer in layers.items() if name not in first}  # shared weights lie there once

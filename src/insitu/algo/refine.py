@@ -22,9 +22,9 @@ from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.plan import LayerPlan, QuantPlan, packed
 from insitu.compiler.quantize import quantize
 from insitu.compiler.quantize_layers import effective_weight, out_axis, quantize_layer, weight_limit, weight_rows
-from insitu.graph.export import float_session
 from insitu.graph.graph import Graph, Node
 from insitu.graph.interpret import node_results
+from insitu.graph.passes import Passes
 from insitu.numeric.affine import Floats, Ints, QuantSpec
 from insitu.numeric.affine import quantize as codes_of
 
@@ -44,16 +44,16 @@ def refined(
     """
     if graph.states or graph.symbols() or not any(is_weight_layer(graph, n) for n in graph.nodes):
         return plan
-    count = _samples(graph, data, slow=chip.macro.readout.kind == "adc")
+    count = replayed_samples(graph, len(next(iter(data.values()))), slow=chip.macro.readout.kind == "adc")
     if count == 0:
         return plan
     few = {k: v[:: max(1, len(v) // count)][:count] for k, v in data.items()}
-    real = {**few, **float_session(graph, expose=[n.inputs[0] for n in graph.nodes if is_weight_layer(graph, n)])(few)}
+    real = _Reals(graph, few)
     coded = quantize(graph, chip, plan=plan)
     values: dict[str, Ints] = {}
     for name in graph.inputs:
         plain = coded.type(name).quant is None
-        values[name] = real[name] if plain else codes_of(real[name], _spec(coded, name))
+        values[name] = few[name] if plain else codes_of(few[name], _spec(coded, name))
     layers = dict(plan.layers)
     original = {n.name: n for n in graph.nodes}
     last = {v: i for i, n in enumerate(coded.nodes) for v in n.inputs}
@@ -72,11 +72,29 @@ def refined(
             work = _Layer(graph, chip, coded, original[node.name], plan)
             if second_order:
                 layers[node.name] = work.rounded(layers[node.name], values[node.inputs[0]])
-            layers[node.name], codes = work.refined(layers[node.name], values[node.inputs[0]], real[node.inputs[0]])
+            layers[node.name], codes = work.refined(layers[node.name], values[node.inputs[0]], real.of(node))
             values[node.output] = vectors_back(codes, graph.type(node.output).sizes(), node.op)
         for name in {v for v in node.inputs if last.get(v) == index}:
             values.pop(name, None)
     return replace(plan, layers=layers)
+
+
+class _Reals:
+    """Real inputs of weight layers, made as the layers come and dropped after the last that reads them."""
+
+    def __init__(self, graph: Graph, few: Mapping[str, Array]) -> None:
+        layers = [n for n in graph.nodes if is_weight_layer(graph, n)]
+        self._last = {n.inputs[0]: n.name for n in layers}
+        self._values = Passes(graph, [v for v in self._last if v not in few]).values(few)
+        self._held = {v: a for v, a in few.items() if v in self._last}
+
+    def of(self, node: Node) -> Array:
+        """The inputs of a layer; layers are asked for in the order of the graph."""
+        value = node.inputs[0]
+        while value not in self._held:
+            name, array = next(self._values)
+            self._held |= {name: array} if name in self._last else {}
+        return self._held.pop(value) if self._last[value] == node.name else self._held[value]
 
 
 def _spec(graph: Graph, value: str) -> QuantSpec:
@@ -85,8 +103,8 @@ def _spec(graph: Graph, value: str) -> QuantSpec:
     return quant
 
 
-def _samples(graph: Graph, data: Mapping[str, Array], *, slow: bool) -> int:
-    """How many samples a replay takes (0: none); a converter's planes and slices cost about 32 times as much."""
+def replayed_samples(graph: Graph, samples: int, *, slow: bool) -> int:
+    """How many of the samples a replay takes (0: none); a converter's planes and slices cost about 32 times as much."""
     work = 0.0
     for node in graph.nodes:
         if is_weight_layer(graph, node):
@@ -95,7 +113,7 @@ def _samples(graph: Graph, data: Mapping[str, Array], *, slow: bool) -> int:
             rows = w.size // columns * int(node.attr("group", 1))
             work += positions * (rows + 4 * columns + w.size / 10) * (32 if slow else 1)
     fits = int(WORK / max(work, 1.0))
-    return min(len(next(iter(data.values()))), SAMPLES, fits or (0 if work > WORK * PATIENCE else 1))
+    return min(samples, SAMPLES, fits or (0 if work > WORK * PATIENCE else 1))
 
 
 class _Layer:

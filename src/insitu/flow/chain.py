@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from insitu.algo import ptq
 from insitu.algo.expected import expected_codes, expected_inputs
+from insitu.algo.needs import needed
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
 from insitu.base.errors import ConfigError, InfeasibleError, ModelError, UsageError
+from insitu.base.heap import give_back
 from insitu.base.metrics import Metric
 from insitu.circuit.effects import Physics
 from insitu.compiler import adapt, canonicalize, fuse, given
@@ -42,7 +44,7 @@ from insitu.graph.verify import verify
 from insitu.isa.check import check_program
 from insitu.isa.program import Program
 from insitu.report.result import AccuracyPoint, Coverage, LayerResult, ModelFacts, Result
-from insitu.runtime.memory import parse_memory
+from insitu.runtime.memory import check_room, parse_memory
 from insitu.runtime.session import Session
 from insitu.sim.backends import check_backend
 from insitu.tasks.registry import calibration_data, evaluation_data, named_task, task_models
@@ -259,6 +261,9 @@ def deploy(
     if captured.level == "quantized" or given.given(captured):
         prepared = replace(prepared, source="model")
     facts = ModelFacts(name or captured.name, parameters(captured), sum(macs(captured, n) for n in captured.nodes))
+    if plan is None and captured.level == "captured":
+        need = needed(captured, chip, prepared.calibration)
+        check_room(memory, need, what="its weights and the calibration samples that go together")
     found = _optimized(captured, chip, prepared, options, choices, progress)
     if found is not None:
         transforms, chip, choices = found.precision, found.chip(chip), found.choices(choices)
@@ -281,6 +286,7 @@ def deploy(
         )
         return Deployment(result, chip, captured)
     progress("quantize and compile", 1, 1)
+    give_back()
     session = Session(program, graph=quantized, backend=options.backend)
     scales = given.origin(captured, had=brought)
     samples = prepared.calibration if prepared.evaluation is None else prepared.evaluation.inputs

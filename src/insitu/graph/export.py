@@ -358,7 +358,7 @@ class _Reference:
         samples = len(next(iter(data.values())))
         if self.axes is not None and samples > 1 and self.block > 1 and not self._checked:
             self._check({v: a[:2] for v, a in data.items()})
-        if self.axes is None or self.block == 1:
+        if self.axes is None:
             return self._one_by_one(data, samples)
         parts = [self._many({v: a[i : i + self.block] for v, a in data.items()}) for i in range(0, samples, self.block)]
         return parts[0] if len(parts) == 1 else {n: np.concatenate([p[n] for p in parts]) for n in self.names}

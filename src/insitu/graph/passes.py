@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from insitu.base.heap import give_back
 from insitu.graph.export import BLOCK, Run, float_session
 from insitu.graph.graph import Graph, Node
-from insitu.graph.parts import cut_parts, stretch
+from insitu.graph.parts import Part, cut_parts, stretch
 
 Array = npt.NDArray[Any]
-PIECE = 64 << 20  # bytes of values of the samples that go together
+PIECE = 32 << 20  # bytes of values of the samples that go together
 
 
 class Passes:
@@ -27,19 +28,22 @@ class Passes:
 
     def __init__(self, graph: Graph, names: Sequence[str]) -> None:
         self.graph, self.names = graph, tuple(dict.fromkeys(names))
-        fits = PIECE // max(1, sum(value_bytes(graph, v) for v in self.names))
+        fits = PIECE // max(1, sum(made_bytes(graph, n) for n in graph.nodes))
         self.rows = min(BLOCK, 1 << max(0, fits.bit_length() - 1))  # a power of two: pieces fill blocks
-        self.cut = fits < 2 and not graph.states and not any(n.op == "Host" for n in graph.nodes)
+        self.cut = fits < 1 and not graph.states and not any(n.op == "Host" for n in graph.nodes)
 
     @cached_property
     def _whole(self) -> Run:
         return float_session(self.graph, expose=self.names, block=self.rows)
 
     @cached_property
-    def _stretches(self) -> list[tuple[tuple[str, ...], tuple[str, ...], Run]]:
-        """(values read, values written, run) of every part."""
-        parts = cut_parts(self.graph, (*self.names, *self.graph.outputs), starts(self.graph))
-        return [(p.reads, p.writes, float_session(stretch(self.graph, p), block=1, arena=False)) for p in parts]
+    def parts(self) -> list[Part]:
+        """What a network that is cut consists of."""
+        return cut_parts(self.graph, (*self.names, *self.graph.outputs), starts(self.graph))
+
+    @cached_property
+    def _runs(self) -> list[Run]:
+        return [float_session(stretch(self.graph, p), block=1, arena=False) for p in self.parts]
 
     def pieces(self, samples: int) -> Iterator[slice]:
         """Samples that go together."""
@@ -52,20 +56,24 @@ class Passes:
         Of a network that is cut, a value is dropped once the last operator that reads it has run, so the caller keeps
         what it needs longer.  The names are those asked for, and state outputs.
         """
+        if not self.names and not self.graph.states:
+            return
         if not self.cut:
             found = self._whole(inputs)
             wanted = dict.fromkeys((*self.names, *(s.output for s in self.graph.states)))
             yield from ((name, found.pop(name)) for name in wanted)
             return
         held = {v: np.asarray(inputs[v]) for v in self.graph.inputs}
-        for index, (reads, writes, run) in enumerate(self._stretches):
-            made = run({v: held[v] for v in reads}) if writes else {}
-            later = {v for other in self._stretches[index + 1 :] for v in other[0]}
+        for index, part in enumerate(self.parts):
+            made = self._runs[index]({v: held[v] for v in part.reads}) if part.writes else {}
+            later = {v for other in self.parts[index + 1 :] for v in other.reads}
             held = {v: a for v, a in (held | made).items() if v in later}
-            for name in writes:
+            for name in part.writes:
                 value = made.pop(name)
                 if name in self.names:
                     yield name, value
+                del value
+            give_back()
 
 
 def value_bytes(graph: Graph, value: str) -> int:

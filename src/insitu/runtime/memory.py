@@ -59,10 +59,21 @@ def blocks_need(program: Program, samples: int) -> int:
 def room(limit: int | None, need: int) -> int:
     """Bytes left for samples; UsageError where what is given does not hold what a run needs in any case."""
     have = int(SHARE * machine_memory()) if limit is None else limit
-    least = resident() + need
-    if limit is not None and have <= least:
-        got = format_quantity(float(limit), "B")
-        want = f"{format_quantity(1.1 * least, 'B')} or more: what is loaded, its weights and a block of samples"
-        ways = ["fewer threads (INSITU_THREADS=1)"] if threads() > 1 else ["a smaller network, or nothing: the default"]
-        raise UsageError(f"memory {got}", "too little for this network", want, try_=ways)
-    return max(have - least, 0)
+    if limit is not None:
+        check_room(limit, need, what="its weights and a block of samples")
+    return max(have - resident() - need, 0)
+
+
+def check_room(limit: int | None, need: int, *, what: str) -> None:
+    """UsageError where `need` bytes for `what` do not fit beside what is loaded.
+
+    What is given must hold them; where nothing is, the whole machine must.
+    """
+    have, least = machine_memory() if limit is None else limit, resident() + need
+    if have > least:
+        return
+    got = format_quantity(float(have), "B")
+    want = f"{format_quantity(1.1 * least, 'B')} or more: what is loaded, {what}"
+    fewer = ["fewer threads (INSITU_THREADS=1)"] if threads() > 1 else []
+    ways = [*fewer, "a smaller network"] if limit is None else [*fewer, "a smaller network, or nothing: the default"]
+    raise UsageError(f"memory {got}", "too little for this network", want, try_=ways)
