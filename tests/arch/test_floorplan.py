@@ -8,9 +8,11 @@ import pytest
 
 from insitu.arch.cells import REASONS, cell_rows, describe_cell
 from insitu.arch.cost import area_breakdown
+from insitu.arch.describe import describe
 from insitu.arch.floorplan import plan_json, plan_svg, plan_text
 from insitu.arch.load import load_chip, presets
 from insitu.arch.thermal import HOTTEST, junction, peak_watts
+from insitu.base.units import format_quantity
 from insitu.circuit.effects import chip_effects
 from insitu.device.cell import cells, load_cell
 
@@ -65,3 +67,12 @@ def test_power_warms_the_cells() -> None:
 def test_no_chip_that_ships_is_too_hot_at_its_peak_rate(name: str) -> None:
     chip = load_chip(name)
     assert (junction(chip, peak_watts(chip)).value or 0.0) < HOTTEST
+
+
+@pytest.mark.parametrize("name", presets())
+def test_power_at_the_peak_is_all_that_flows(name: str) -> None:
+    """What a page lists adds up to the figure above it; of the wtm2101 three quarters are what keeps it awake."""
+    plan = plan_json(load_chip(name))
+    assert sum(part["w"] for part in plan["power"]) == pytest.approx(plan["peak_w"])
+    assert sum(part["share"] for part in plan["power"]) == pytest.approx(1.0)
+    assert f"heat          {format_quantity(plan['peak_w'], 'W')} at the peak rate" in describe(load_chip(name))

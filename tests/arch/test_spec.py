@@ -34,7 +34,7 @@ def test_the_parametric_chips_keep_common_networks_resident(chip: object) -> Non
 
 
 def test_dcim_peak_follows_from_its_arrays() -> None:
-    assert DCIM.t_vector == pytest.approx(8 * 5e-9)
+    assert DCIM.t_vector == pytest.approx(8 * 5e-9, rel=1e-9, abs=0)
     assert DCIM.peak_tops == pytest.approx(128 * 2 * 256 * 64 / 40e-9 / 1e12)
     assert DCIM.input_range == (-128, 127)
 

@@ -82,7 +82,9 @@ def test_kinds_of_converters_differ_as_they_should() -> None:
     """A flash converter compares 2^b - 1 times where a SAR converter compares b times."""
     flash, sar = (conversion_energy(6, N28, V, kind) for kind in ("flash", "sar"))
     assert flash > 5 * sar
-    assert float(conversion_energy(1, N28, V, "flash")) == pytest.approx(float(decision_energy(N28, V)) * 4 / 3)
+    assert float(conversion_energy(1, N28, V, "flash")) == pytest.approx(
+        float(decision_energy(N28, V)) * 4 / 3, rel=1e-9, abs=0
+    )
 
 
 def test_sar_converters_lie_among_published_ones() -> None:
@@ -93,10 +95,10 @@ def test_sar_converters_lie_among_published_ones() -> None:
 def test_dram_rows() -> None:
     """LPDDR4's 8 pJ/bit at the mean use of a row; a row for every burst costs more, and takes three times as long."""
     used = 1 - 256 / 2066
-    assert dram_byte(used) == pytest.approx(64e-12, rel=1e-6)
+    assert dram_byte(used) == pytest.approx(64e-12, rel=1e-6, abs=0)
     hits = np.linspace(0, 1, 11)
     assert (np.diff([dram_byte(h) for h in hits]) <= 0).all()
-    assert dram_time(0.0) == pytest.approx(3 * dram_time(1.0))
+    assert dram_time(0.0) == pytest.approx(3 * dram_time(1.0), rel=1e-9, abs=0)
 
 
 def test_memories_are_slower_where_they_are_larger_and_never_instant() -> None:

@@ -47,15 +47,15 @@ def test_area_scales_with_the_square_of_the_node() -> None:
 
 def test_adc_of_the_published_formula() -> None:
     """(100 b + 0.001 * 4^b) V^2 fJ and 10^(1.206 - 0.0369 b) * 2^b um2 at 28 nm (Sun et al., ICCAD 2023)."""
-    assert adc_energy(8, process(28, 1.0)) == pytest.approx((800 + 65.536) * 1e-15)
-    assert adc_energy(8, process(28, 0.5)) == pytest.approx(0.25 * (800 + 65.536) * 1e-15)
-    assert adc_area(8, process(28, 1.0)) == pytest.approx(10 ** (1.206 - 0.2952) * 256 * 1e-12)
+    assert adc_energy(8, process(28, 1.0)) == pytest.approx((800 + 65.536) * 1e-15, rel=1e-9, abs=0)
+    assert adc_energy(8, process(28, 0.5)) == pytest.approx(0.25 * (800 + 65.536) * 1e-15, rel=1e-9, abs=0)
+    assert adc_area(8, process(28, 1.0)) == pytest.approx(10 ** (1.206 - 0.2952) * 256 * 1e-12, rel=1e-9, abs=0)
 
 
 def test_sram_access_meets_its_points() -> None:
     """Horowitz 2014, 45 nm, 0.9 V: 64-bit access of 8 KB 10 pJ, 32 KB 20 pJ, 1 MB 100 pJ."""
     for kib, pj in ((8, 10), (32, 20), (1024, 100)):
-        assert sram_access(kib * 1024, process(45, 0.9)) == pytest.approx(pj * 1e-12 / 8)
+        assert sram_access(kib * 1024, process(45, 0.9)) == pytest.approx(pj * 1e-12 / 8, rel=1e-9, abs=0)
     assert sram_access(2 << 20, process(45, 0.9)) > 100e-12 / 8
 
 

@@ -98,9 +98,9 @@ def test_retention_and_temperature_act_in_cells() -> None:
 def test_noise_from_first_principles() -> None:
     """sqrt(4 k T g B), sqrt(2 q I B) with B = 1 / (2 t); 1/f and telegraph noise as written."""
     assert thermal_sd(np.array(1e-5), temperature=300.0, t_read=1e-7) == pytest.approx(
-        np.sqrt(4 * BOLTZMANN * 300 * 1e-5 / 2e-7)
+        np.sqrt(4 * BOLTZMANN * 300 * 1e-5 / 2e-7), rel=1e-9, abs=0
     )
-    assert shot_sd(np.array(1e-6), t_read=1e-7) == pytest.approx(np.sqrt(2 * CHARGE * 1e-6 / 2e-7))
+    assert shot_sd(np.array(1e-6), t_read=1e-7) == pytest.approx(np.sqrt(2 * CHARGE * 1e-6 / 2e-7), rel=1e-9, abs=0)
     assert flicker_sd(np.array(2.0), 0.01, 80.0, t0=20.0, t_read=1e-6) == pytest.approx(
         0.02 * np.sqrt(np.log((100 + 1e-6) / 2e-6))
     )
@@ -125,10 +125,10 @@ def test_thermal_noise_grows_with_temperature_and_level() -> None:
         for t in (300.0, 400.0)
     )
     assert cool is not None
-    assert hot == pytest.approx(cool * 4 / 3)
+    assert hot == pytest.approx(cool * 4 / 3, rel=1e-9, abs=0)
     step = 3.9e-5 / 3
     per_leg = 4 * BOLTZMANN * 300 / (2 * EVERYTHING.macro.t_read)
-    assert cool == pytest.approx(per_leg * (2e-6 + abs(WEIGHTS) * step) / (step * 0.2) ** 2)
+    assert cool == pytest.approx(per_leg * (2e-6 + abs(WEIGHTS) * step) / (step * 0.2) ** 2, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize("xp", [np, torch])

@@ -31,7 +31,7 @@ def test_padded_positions_are_counted(size: tuple[int, int], vectors: int) -> No
     assert layer.vectors == vectors
     one = convolution("conv", channels=(16, 16), kernel=(3, 3), size=(1, 1), padding=1)
     found = cost(stack([layer, one]), designs([RERAM])).components["array"][:, 0]
-    assert found[0] == pytest.approx(vectors * found[1])
+    assert found[0] == pytest.approx(vectors * found[1], rel=1e-9, abs=0)
 
 
 def test_an_executed_program_counts_padded_positions_too() -> None:

@@ -54,7 +54,22 @@ def test_a_sweep_is_the_chip_with_those_values() -> None:
     )
     for field in fields(Designs):
         if not field.name.startswith("t_"):  # times move with the process, a file's do not
-            assert getattr(moved, field.name) == pytest.approx(getattr(given, field.name), rel=1e-9), field.name
+            assert getattr(moved, field.name) == pytest.approx(getattr(given, field.name), rel=1e-9, abs=0), field.name
+
+
+@pytest.mark.parametrize("cell", ["sonos-40nm", "nor-flash-8b", "nand-3d", "pcm-hermes", "sram-8t1c-charge"])
+@pytest.mark.parametrize(("node", "supply"), [(28, 0.7), (65, 1.2)])
+def test_a_sweep_moves_the_current_of_cells(cell: str, node: int, supply: float) -> None:
+    """I V t of cells without a read voltage or pulse of their own: V is the supply's, t the time of the swept point."""
+    kind = [f"cell={cell}", "array.bits_per_cell=1", "array.cell_range=[-1, 1]", "macro.weights.slices=1"]
+    moved = sweep(load_chip("parametric-reram-adc8", overrides=kind), {"node": [node * 1e-9], "supply": [supply]})
+    there = [
+        f"technology.node={node} nm",
+        f"technology.supply={supply} V",
+        f"macro.t_read={float(moved.t_read[0])!r} s",
+    ]
+    given = designs([load_chip("parametric-reram-adc8", overrides=[*kind, *there])])
+    assert moved.e_mac == pytest.approx(given.e_mac, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize("name", ["exact", "adc"])
@@ -69,7 +84,7 @@ def test_bounds_are_those_of_the_executed_program(name: str) -> None:
     parts = {part: spent[part].value or 0.0 for part in ("array", "dac", "adc", "shift_add", "vector", "ram")}
     for factor, found in zip(spread(), (closed.floor, closed.pessimistic), strict=True):
         expected = sum(parts.values()) + (factor - 1.0) * parts["adc"]
-        assert found.sum() - closed.components["static"].sum() == pytest.approx(expected, rel=1e-12)
+        assert found.sum() - closed.components["static"].sum() == pytest.approx(expected, rel=1e-9, abs=0)
 
 
 def test_bounds_are_the_survey_s_quantile() -> None:

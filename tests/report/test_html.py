@@ -249,3 +249,18 @@ def test_confusion_rows_are_percent_of_their_row(keyword):
     assert figure is not None
     assert ">75<" in figure.svg
     assert ">25<" in figure.svg
+
+
+def test_without_labels_fidelity_is_drawn_over_chips_and_time(keyword):
+    """`sqnr_over` is what users without labels look at: a dot a chip at each time, hollow without calibration."""
+    points = (AccuracyPoint(0.0, (31.0, 32.5, 30.25)), AccuracyPoint(86400.0, (24.0, math.inf, 22.0)))
+    raw = [{"time_s": 0.0, "values": [12.0, 13.0, 11.0]}]
+    result = replace(keyword, accuracy_over=(), sqnr_over=points, extra={"sqnr_uncalibrated": raw})
+    page = render(result)
+    words = check(page)
+    assert "How near chips come to the ideal one" in words
+    assert [page.count(f"chip {i}: ") for i in range(3)] == [3, 2, 3]
+    assert "chip 2: 22\u00a0dB" in page
+    assert "without the chip's calibration" in words.replace("&#x27;", "'")
+    assert "How near chips come" not in check(render(keyword))
+    assert "How near chips come" not in check(render(replace(result, sqnr_over=(), extra={})))

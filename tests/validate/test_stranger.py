@@ -175,11 +175,11 @@ def test_quantities_in_other_units(tmp_path: Path) -> None:
     text = variant(throughput_gops=100, latency_ns="{8b: 20}", power_mw=3, area_um2=9000, tops_per_w=None)
     (row,) = rows(tmp_path, text)
     given = {name: next(iter(figure.published.values())) for name, figure in row.figures.items()}
-    assert given == pytest.approx({"tops": 0.1, "latency_s": 2e-8, "power_w": 3e-3, "area_mm2": 9e-3})
+    assert given == pytest.approx({"tops": 0.1, "latency_s": 2e-8, "power_w": 3e-3, "area_mm2": 9e-3}, rel=1e-9, abs=0)
     text = variant(latency_s="{8b: 20 ns}", power_w="65 mW", area_mm2="0.5 mm2", tops_per_w=None)
     (row,) = rows(tmp_path, text)
     given = {name: next(iter(figure.published.values())) for name, figure in row.figures.items()}
-    assert given == pytest.approx({"latency_s": 2e-8, "power_w": 0.065, "area_mm2": 0.5})
+    assert given == pytest.approx({"latency_s": 2e-8, "power_w": 0.065, "area_mm2": 0.5}, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize(

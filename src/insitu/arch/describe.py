@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from insitu.arch.cost import area, awake, event_energy, host_idle, leakage, memory_latency, peak_efficiency, peak_power
+from insitu.arch.cost import area, awake, event_energy, host_idle, leakage, memory_latency, peak_efficiency
 from insitu.arch.load import chip_schema
 from insitu.arch.spec import Chip
-from insitu.arch.thermal import junction
+from insitu.arch.thermal import junction, peak_watts
 from insitu.base.metrics import Metric
 from insitu.base.units import format_quantity
 from insitu.circuit.cost import converter_bits
@@ -125,7 +125,7 @@ def _energy(chip: Chip) -> Iterator[str]:
     yield _row("area", f"{_si(total.value, 'm2')} ({total.source})")
     drawn = (leakage(chip), host_idle(chip), awake(chip))
     yield _row("leakage", " + ".join(f"{_si(m.value, 'W')} {m.name} ({m.source})" for m in drawn))
-    watts = sum(part.value or 0.0 for part in peak_power(chip).values())
+    watts = peak_watts(chip)
     yield _row(
         "heat", f"{_si(watts, 'W')} at the peak rate; junction {junction(chip, watts).value or 0.0:.0f} K (assumed)"
     )

@@ -11,9 +11,9 @@ from html import escape
 from textwrap import wrap
 from typing import Any
 
-from insitu.arch.cost import area, area_breakdown, peak_power, source_of
+from insitu.arch.cost import area, area_breakdown, source_of
 from insitu.arch.spec import Chip
-from insitu.arch.thermal import junction, peak_watts, power_density
+from insitu.arch.thermal import junction, peak_parts, peak_watts, power_density
 from insitu.base.metrics import Metric
 from insitu.base.units import format_quantity
 from insitu.circuit.effects import chip_effects, missing_effects
@@ -39,7 +39,7 @@ def plan_json(chip: Chip) -> dict[str, Any]:
     return {
         "blocks": [{**_row(m, "mm2", 1e6), "share": share} for m, share in _shares(area_breakdown(chip))],
         "die_mm2": None if (whole := area(chip).value) is None else whole * 1e6,
-        "power": [{**_row(m, "w", 1.0), "share": share} for m, share in _shares(peak_power(chip))],
+        "power": [{**_row(m, "w", 1.0), "share": share} for m, share in _shares(peak_parts(chip))],
         "peak_w": watts,
         "w_per_cm2": None if density is None else density * 1e-4,
         "junction_k": junction(chip, watts).to_json(),
@@ -83,7 +83,7 @@ def _text(line: int, words: str, top: float, color: str = "#555") -> str:
 def _said(chip: Chip) -> list[str]:
     """Beneath the drawing: where power and errors come from."""
     watts = peak_watts(chip)
-    parts = [f"{m.name} {100 * share:.0f} %" for m, share in _shares(peak_power(chip))[:6]]
+    parts = [f"{m.name} {100 * share:.0f} %" for m, share in _shares(peak_parts(chip))[:6]]
     errors = ", ".join(name.replace("_", " ") for name in chip_effects(chip)) or "none, digital"
     lines = [f"power at the peak rate: {format_quantity(watts, 'W')}, of it {', '.join(parts)}", f"errors: {errors}"]
     return [line for text in lines for line in wrap(text, 92)]
@@ -109,7 +109,7 @@ def _lines(chip: Chip) -> Iterator[str]:
     for i, (metric, share) in enumerate(shares):
         yield f"  {LETTERS[i % len(LETTERS)]} {_share(metric, _mm2(metric), share)}"
     yield f"power at the peak rate: {format_quantity(watts, 'W')}"
-    for metric, share in _shares(peak_power(chip)):
+    for metric, share in _shares(peak_parts(chip)):
         yield f"    {_share(metric, format_quantity(metric.value, 'W'), share)}"
     heat, density = junction(chip, watts), power_density(chip, watts)
     dense = "" if density is None else f", {density * 1e-4:.3g} W/cm2"

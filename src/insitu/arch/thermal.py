@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from insitu.arch.cost import area, awake, peak_power, source_of, static_power
+from insitu.arch.cost import area, awake, host_idle, leakage, peak_power, source_of
 from insitu.arch.spec import Chip
 from insitu.base.metrics import Metric
 
@@ -32,9 +32,14 @@ def power_density(chip: Chip, watts: float) -> float | None:
     return watts / size if size else None
 
 
+def peak_parts(chip: Chip) -> dict[str, Metric]:
+    """Watts at the peak rate by what takes them: macros, blocks beside them, what is awake, and what flows at rest."""
+    return {**peak_power(chip), **{part.name: part for part in (leakage(chip), host_idle(chip), awake(chip))}}
+
+
 def peak_watts(chip: Chip) -> float:
-    """Macros at their peak rate with the blocks beside them, and what flows at rest."""
-    return sum(m.value or 0.0 for m in (*peak_power(chip).values(), static_power(chip), awake(chip)))
+    """The sum of `peak_parts`."""
+    return sum(part.value or 0.0 for part in peak_parts(chip).values())
 
 
 def heated(chip: Chip, watts: float) -> Chip:

@@ -77,7 +77,7 @@ def macro_energy(chip: MacroChip, operands: Operands | None = None) -> dict[str,
     if chip.macro.costs == "components":
         add = facts()["shift_add"]
         each = add["energy_pj"] * PJ * _scaled(add, chip.technology)
-        return component_energy(chip, drawn_energy(chip), each, operands or Operands())
+        return component_energy(chip, float(drawn_energy(chip)), each, operands or Operands())
     if chip.macro.readout.kind == "exact":
         return _digital_energy(chip, operands or Operands())
     components, technology = facts(), chip.technology
@@ -178,11 +178,14 @@ def switching_cells(chip: MacroChip) -> int:
     return min(chip.macro.cells_per_slice, int(constants()["kinds"][chip.cell.kind]["pair"]))
 
 
-def drawn_energy(chip: MacroChip) -> float:
-    """Joules that the current of one slice of one weight takes in one pass, for mean operands."""
+def drawn_energy(chip: MacroChip, *, supply: Any = None, t_read: Any = None) -> Any:
+    """Joules that the current of one slice of one weight takes in one pass, for mean operands.
+
+    `supply` (volts) and `t_read` (seconds), numbers or arrays, replace the chip's where the cell has none of its own.
+    """
     cell, array = chip.cell, facts()["analog_array"]
-    voltage = cell.read_voltage or chip.technology.supply
-    pulse = cell.read_pulse or chip.macro.t_read
+    voltage = cell.read_voltage or (chip.technology.supply if supply is None else supply)
+    pulse = cell.read_pulse or (chip.macro.t_read if t_read is None else t_read)
     if cell.conductance is not None:
         off, on = cell.conductance
         conductance = off + array["mean_digit"] * (on - off) + (chip.macro.cells_per_slice - 1) * off

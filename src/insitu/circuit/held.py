@@ -66,9 +66,9 @@ def level_noise(chip: MacroChip, physics: Physics) -> bool:
 
 
 def noise_variance(
-    level: Any, value: Any, draws: Draws, *, chip: MacroChip, physics: Physics, plane: int, time: float
+    level: Any, programmed: Any, draws: Draws, *, chip: MacroChip, physics: Physics, plane: int, time: float
 ) -> Any:
-    """Variance of one read of cells that hold `level` and were asked for `value`, in weight steps squared.
+    """Variance of one read of cells that hold `level` and held `programmed` at first, in weight steps squared.
 
     Independent parts add.  `time` is in seconds after programming; wires are taken as ideal here.
     """
@@ -77,10 +77,10 @@ def noise_variance(
     if cell.noisy_law and physics.has("read_noise"):
         law = law_of(cell.law or "")
         step = (law.g_max - law.g_min) / full_scale
-        g, wanted = law.g_min + abs(level) * step, _wanted(value, chip, physics)
-        total = total + (law.read_sd(g, wanted, time) / step) ** 2
+        g, first = (law.g_min + abs(held) * step for held in (level, programmed))
+        total = total + (law.read_sd(g, first, time) / step) ** 2
         if cell.erased_exact:
-            total = xp.where(value != 0, total, 0.0)
+            total = xp.where(programmed != 0, total, 0.0)
     return total + _from_first_principles(level, draws, chip, physics, plane=plane, time=time)
 
 

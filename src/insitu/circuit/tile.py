@@ -105,7 +105,8 @@ def drawn_cells(
             if not noisy:
                 parts.append(Cells(seen))
                 continue
-            spread = noise_variance(level, value, normals, chip=chip, physics=physics, plane=plane, time=time)
+            first = held_levels(value, normals, chip=chip, physics=physics, plane=plane, age=0.0) if age > 0 else level
+            spread = noise_variance(level, first, normals, chip=chip, physics=physics, plane=plane, time=time)
             parts.append(Cells(seen, spread))
         return legs.joined(target, parts)
 

@@ -17,6 +17,7 @@ from insitu.base.errors import RangeError
 from insitu.circuit.cost import (
     area_scale_of,
     converter_bits,
+    drawn_energy,
     energy_scale,
     facts,
     macro_area,
@@ -160,8 +161,11 @@ def _energies(
         wires = cell_energy(node, supply, kind=kind) - cell_energy(
             chip.technology.node, chip.technology.supply, kind=kind
         )
-        each = chip.macro.passes * chip.macro.weights.slices * switching_cells(chip) * operands.factor
-        moved["e_mac"] = (point.e_mac + wires * each) * planes
+        each = chip.macro.passes * chip.macro.weights.slices
+        drawn = drawn_energy(chip, supply=supply, t_read=point.t_read) - drawn_energy(chip)
+        current = drawn * constants()["kinds"][kind]["current"] * operands.activity
+        lines = wires * switching_cells(chip) * operands.factor
+        moved["e_mac"] = (point.e_mac + (lines + current) * each) * planes
         moved["e_adc"] = point.e_adc * scale
         moved["e_dac"] = (
             point.e_dac

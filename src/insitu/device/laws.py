@@ -24,7 +24,7 @@ def _stays(g: Any, target: Any, t: float, normal: Any) -> Any:
     return g
 
 
-def _silent(g: Any, target: Any, t: float) -> Any:
+def _silent(g: Any, programmed: Any, t: float) -> Any:
     return 0.0 * g
 
 
@@ -38,7 +38,7 @@ class Law:
     source: str
     sd: Spread  # of a programmed level, by target
     later: Later = _stays
-    read_sd: Callable[[Any, Any, float], Any] = _silent  # (level at that time, target, seconds)
+    read_sd: Callable[[Any, Any, float], Any] = _silent  # (level at that time, level as programmed, seconds)
     accept: float | None = None  # what verify accepted where the spread was measured, share of full scale
     redraws: bool = False  # `later` does not continue the programmed level but draws anew around the target
     unit: str = "uS"
@@ -139,9 +139,9 @@ def nandakumar_nu(target: Any, normal: Any, *, g_max: float = 25.0) -> Any:
     return abs(mean + sd * normal)
 
 
-def _nandakumar_read(g: Any, target: Any, t: float) -> Any:
-    xp = namespace(g, target)
-    q = xp.clip(0.0088 / xp.clip((abs(target) / 25.0) ** 0.65, 1e-3, None), None, 0.2)
+def _nandakumar_read(g: Any, programmed: Any, t: float) -> Any:
+    xp = namespace(g, programmed)
+    q = xp.clip(0.0088 / xp.clip((abs(programmed) / 25.0) ** 0.65, 1e-3, None), None, 0.2)
     return one_over_f(g, q, t, t0=20.0, t_read=250e-9)
 
 
@@ -171,9 +171,9 @@ def _hermes(devices: int) -> Law:
     def later(g: Any, target: Any, t: float, normal: Any) -> Any:
         return drift(g, t, nu=hermes_nu(target, normal, g_max=g_max, devices=devices), t0=t0)
 
-    def read(g: Any, target: Any, t: float) -> Any:
-        xp = namespace(g, target)
-        q = xp.clip(0.0088 / xp.clip((abs(target) / g_max) ** 0.65, 1e-3, None), None, 0.2)
+    def read(g: Any, programmed: Any, t: float) -> Any:
+        xp = namespace(g, programmed)
+        q = xp.clip(0.0088 / xp.clip((abs(programmed) / g_max) ** 0.65, 1e-3, None), None, 0.2)
         return one_over_f(g, q, t, t0=t0, t_read=512e-9)
 
     source = (
@@ -221,7 +221,7 @@ def _cmo_later(g: Any, target: Any, t: float, normal: Any) -> Any:
     return g - 0.08900 * math.log(t) + (0.04201 * math.log(t) + 0.41183) * normal
 
 
-def _cmo_read(g: Any, target: Any, t: float) -> Any:
+def _cmo_read(g: Any, programmed: Any, t: float) -> Any:
     xp = namespace(g)
     level = xp.log10(xp.clip(g, 1.0, None))
     return 0.02773 * level * math.sqrt(max(math.log((t + 1e-6) / 2e-6), 0.0))
@@ -248,7 +248,7 @@ def _sonos_later(g: Any, target: Any, t: float, normal: Any) -> Any:
     return target + sonos_sd(target, t) * normal if t > 0 else g
 
 
-def _sonos_read(g: Any, target: Any, t: float) -> Any:
+def _sonos_read(g: Any, programmed: Any, t: float) -> Any:
     return 12.58037 * (1.0 - namespace(g).exp(-abs(g) / 215.36557))
 
 

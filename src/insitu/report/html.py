@@ -14,6 +14,7 @@ from insitu.report.figures.accuracy import accuracy_instances, confusion
 from insitu.report.figures.bars import layer_energy, layer_latency, unit_utilization
 from insitu.report.figures.chip import floorplan, timeline
 from insitu.report.figures.energy import energy_breakdown, memory_use
+from insitu.report.figures.fidelity import fidelity_instances
 from insitu.report.figures.layers import layer_sqnr
 from insitu.report.figures.svg import Figure
 from insitu.report.figures.wall import bytes_moved, memory_wall
@@ -90,7 +91,7 @@ def _sections(result: Result) -> list[dict[str, Any]]:
     from markupsafe import Markup
 
     plan = (
-        ("accuracy", "How accurate is it?", (accuracy_instances, layer_sqnr, confusion)),
+        ("accuracy", "How accurate is it?", (accuracy_instances, fidelity_instances, layer_sqnr, confusion)),
         ("time", "Where does the time go?", (timeline, layer_latency, unit_utilization)),
         ("energy", "Where does the energy go?", (energy_breakdown, layer_energy)),
         ("wall", "What would a conventional machine move?", (memory_wall, bytes_moved)),

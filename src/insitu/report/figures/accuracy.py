@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from insitu.report.figures.svg import Anchor, Axis, Figure, axis_lines, box, dot, line, rect, row_name, svg, text, ticks
@@ -19,7 +19,7 @@ MAX_WRITTEN = 14  # classes up to which the cells carry their numbers
 def accuracy_instances(result: Result) -> Figure | None:
     """Every chip instance at every time, beside the float and the quantized network."""
     rows = [(time_label(point.time_s), point, "dot") for point in result.accuracy_over if point.values]
-    rows += [(f"{time_label(p.time_s)}, raw", p, "dot hollow") for p in _uncalibrated(result)]
+    rows += [(f"{time_label(p.time_s)}, raw", p, "dot hollow") for p in uncalibrated(result, "uncalibrated")]
     if not rows:
         return None
     lines = [("float", result.value("accuracy_float")), ("quantized", result.value("accuracy_quantized"))]
@@ -31,23 +31,29 @@ def accuracy_instances(result: Result) -> Figure | None:
     for i, (name, value) in enumerate(known):
         parts += _reference(axis, name, value, 12 + 16 * i, bottom)
     for i, (name, point, style) in enumerate(rows):
-        parts += _instances(axis, name, point, style, HEAD + i * ROW)
-    legend = [("dot", "one chip instance"), ("mean", "mean of the instances")]
-    legend += [("dot hollow", "without the chip's calibration")] if len(rows) > len(result.accuracy_over) else []
+        parts += instances(axis, name, point, style, HEAD + i * ROW, shown=lambda v: percent(v, 2))
     return Figure(
         "accuracy", "Accuracy over chip instances", "share of samples answered correctly",
         _origin(result), svg(parts, bottom + 22, label="Accuracy of every chip instance"),
-        legend=tuple(legend), note=_join(result.data_note, _still(result)), origin_key="accuracy_chip_mean",
+        legend=legend(rows), note=_join(result.data_note, still(result.accuracy_over)), origin_key="accuracy_chip_mean",
     )  # fmt: skip
 
 
-def _uncalibrated(result: Result) -> list[AccuracyPoint]:
-    given = result.extra.get("uncalibrated", ())
+def uncalibrated(result: Result, key: str) -> list[AccuracyPoint]:
+    """The points of a run without the chip's own procedures."""
+    given = result.extra.get(key, ())
     return [AccuracyPoint(float(p["time_s"]), tuple(p["values"])) for p in given if p["values"]]
 
 
-def _still(result: Result) -> str:
-    return next((point.note for point in result.accuracy_over if point.note), "")
+def legend(rows: Sequence[tuple[str, AccuracyPoint, str]]) -> tuple[tuple[str, str], ...]:
+    """What the marks of instances are."""
+    raw = [("dot hollow", "without the chip's calibration")] if any("hollow" in style for _, _, style in rows) else []
+    return (("dot", "one chip instance"), ("mean", "mean of the instances"), *raw)
+
+
+def still(points: Sequence[AccuracyPoint]) -> str:
+    """Why a time shows what an earlier one does."""
+    return next((point.note for point in points if point.note), "")
 
 
 def _origin(result: Result) -> str:
@@ -71,13 +77,18 @@ def _reference(axis: Axis, name: str, value: float, y: float, bottom: float) -> 
     ]
 
 
-def _instances(axis: Axis, name: str, point: AccuracyPoint, style: str, y: float) -> list[str]:
+def instances(
+    axis: Axis, name: str, point: AccuracyPoint, style: str, y: float, *, shown: Callable[[float], str]
+) -> list[str]:
+    """A row of instances with their mean; `shown` writes a value where the pointer rests."""
     middle = y + ROW / 2
     parts = [row_name(middle + 4, name, style="t")]
     for i, value in enumerate(point.values):
+        if not math.isfinite(value):  # no difference at all, in dB
+            continue
         shift = (i % 3 - 1) * 6.5
-        parts.append(dot(axis.at(value), middle + shift, 4.5, style=style, title=f"chip {i}: {percent(value, 2)}"))
-    if point.mean is not None:
+        parts.append(dot(axis.at(value), middle + shift, 4.5, style=style, title=f"chip {i}: {shown(value)}"))
+    if point.mean is not None and math.isfinite(point.mean):
         x = axis.at(point.mean)
         parts.append(line(x, middle - 14, x, middle + 14, style="mean"))
     return parts
