@@ -13,11 +13,10 @@ import pytest
 from insitu.algo import expected, ptq, replay
 from insitu.algo.calibrate import calibrate
 from insitu.algo.expected import expected_inputs
-from insitu.algo.vectors import cuts
 from insitu.compiler.quantize import quantize
 from insitu.graph import passes
 from insitu.graph.graph import Graph
-from insitu.graph.ops.mvm import input_codes, patches
+from insitu.graph.ops.mvm import cuts, input_codes, patches
 from insitu.numeric.affine import quantize as codes_of
 from tests.algo.small import Net, chip_of
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.algo.vectors import Cut, Vectors, vectors_of
+from insitu.algo.vectors import Vectors, vectors_of
 from insitu.compiler.quantize_layers import weight_rows
 from insitu.graph.graph import Graph, Node
 from insitu.graph.ops import mvm
+from insitu.graph.ops.mvm import Cut
 from insitu.numeric.affine import Floats, Ints, QuantSpec, requantize
 
 Array = npt.NDArray[Any]

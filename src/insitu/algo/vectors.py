@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from insitu.graph.graph import Node
 from insitu.graph.ops import mvm
+from insitu.graph.ops.mvm import Cut
 
 Array = npt.NDArray[Any]
-Cut = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Vectors:
 
     def cuts(self, most: int) -> Iterator[Cut]:
         """All vectors in order, at most `most` at once (one, where that is less)."""
-        return cuts(self.places, most)
+        return mvm.cuts(self.places, most)
 
 
 def vectors_of(x: Array, node: Node, *, kernel: tuple[int, ...], pad: float) -> Vectors:
@@ -57,19 +57,3 @@ def vectors_of(x: Array, node: Node, *, kernel: tuple[int, ...], pad: float) -> 
 def in_groups(windows: Array, lead: int, groups: int) -> Array:
     """Windows [*places, channels, *kernel] with `lead` dims of places as [vectors, groups, rows]."""
     return windows.reshape(prod(windows.shape[:lead]), groups, prod(windows.shape[lead:]) // groups)
-
-
-def cuts(shape: tuple[int, ...], most: int) -> Iterator[Cut]:
-    """Boxes that fill an array of a shape in C order, of at most `most` elements (one, where that is less)."""
-    if prod(shape) <= most or not shape:
-        yield (slice(None),) * len(shape)
-        return
-    inner = prod(shape[1:])
-    if inner <= most:
-        step = max(1, most // max(inner, 1))
-        for start in range(0, shape[0], step):
-            yield (slice(start, start + step), *(slice(None),) * (len(shape) - 1))
-        return
-    for index in range(shape[0]):
-        for rest in cuts(shape[1:], most):
-            yield (slice(index, index + 1), *rest)

@@ -13,15 +13,18 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from insitu.flow.check import values_per_sample
+from insitu.flow.check import LARGE, samples_at_once, values_per_sample
+from insitu.flow.quality import layer_samples
 from insitu.flow.rows import Coded, coded
 from insitu.graph.export import BLOCK as FLOAT_BLOCK
+from insitu.graph.graph import Graph
+from insitu.graph.passes import Passes
 from insitu.runtime.memory import blocks_need, room, weights_need
 from insitu.runtime.session import Session, block_size
 
 Array = npt.NDArray[Any]
 Told = Callable[[int], None]
-LAYER_BYTES = 8 * 32  # of a value while layers are compared: eight samples, as float32, two int64 and a float64
+LAYER_BYTES = 32  # of a value while layers are compared: as float32, two int64 and a float64
 INPUT_BYTES, OUTPUT_BYTES = 8, 32  # of a number: with the copy that is at work; with its parts, real and reference
 
 
@@ -76,11 +79,17 @@ def feed_of(session: Session, inputs: Mapping[str, Array], *, slices: int, memor
     each = INPUT_BYTES * given + OUTPUT_BYTES * put
     values = values_per_sample(graph)
     running = 2 * weights_need(program, slices) + blocks_need(program, total)  # the ideal chip and an instance
-    need = max(running, values * max(LAYER_BYTES, 4 * FLOAT_BLOCK)) + unit * each
+    compared = LAYER_BYTES * max(layer_samples(graph), min(samples_at_once(graph), total))
+    need = max(running, values * max(compared, 4 * float_rows(graph))) + unit * each
     free = room(memory, need)
     codes = coded(inputs, session.code, unit=unit, room=free // 4)
     rows = max(1, free // 2 // max(1, each) // unit) * unit
     return Feed(inputs, codes, min(rows, -(-total // unit) * unit), unit)
+
+
+def float_rows(graph: Graph) -> int:
+    """Samples that go through the float network together while a run's outputs are compared with its own."""
+    return Passes(graph, ()).rows if values_per_sample(graph) > LARGE else FLOAT_BLOCK
 
 
 def real_outputs(session: Session, outputs: Mapping[str, Array], rows: slice) -> dict[str, Array]:

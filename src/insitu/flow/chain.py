@@ -26,7 +26,7 @@ from insitu.flow import check, figures, modules, quality
 from insitu.flow import data as data_
 from insitu.flow import physics as physics_
 from insitu.flow.agreement import agreement
-from insitu.flow.blocks import Feed, feed_of, real_outputs
+from insitu.flow.blocks import Feed, feed_of, float_rows, real_outputs
 from insitu.flow.objective import best_program, objective_of
 from insitu.flow.optimize import TARGET, Searched, searched
 from insitu.flow.owed import Trial, closeness_course, owed, trial_of
@@ -393,7 +393,11 @@ class _Measured:
     def _accuracy(self) -> tuple[dict[str, Metric], Array | None]:
         """Float against ideal chip over all samples; SQNR over all outputs; with labels the ideal chip's scores."""
         total, labels, near = len(self.feed), self._labels(), quality.Closeness()
-        reference = None if self.captured.level == "quantized" else float_session(self.captured)
+        reference = (
+            None
+            if self.captured.level == "quantized"
+            else float_session(self.captured, block=float_rows(self.session.graph))
+        )
         first, found, wanted = self.session.outputs[0], list[Array](), list[Array]()
         for rows, outputs in self.feed.outputs(
             self.session, done=lambda n: self.progress("run on the ideal chip", n, total)

@@ -19,6 +19,7 @@ Array = npt.NDArray[Any]
 ENOUGH = 100_000
 BLOCK = 4  # samples at once, at least; of small networks as many as make AT_ONCE values, at most MOST
 AT_ONCE, MOST = 20_000, 1024
+LARGE = 1 << 21  # values of a sample of which one runs at once
 STEPS = 8  # of a network with state, at least
 LEAST_STEPS = 64  # of each of several streams
 
@@ -26,6 +27,12 @@ LEAST_STEPS = 64  # of each of several streams
 def values_per_sample(graph: Graph) -> int:
     """Elements of every quantized tensor the program writes, each once."""
     return sum(graph.type(v).count() for n in graph.nodes if n.op != "Host" for v in n.outputs if v)
+
+
+def samples_at_once(graph: Graph) -> int:
+    """Samples whose values are held together while they are compared."""
+    values = values_per_sample(graph)
+    return 1 if values > LARGE else min(max(BLOCK, AT_ONCE // max(1, values)), MOST)
 
 
 def samples_needed(graph: Graph, *, least: int = 1) -> int:
@@ -80,7 +87,7 @@ class _Block:
 def _blocks(graph: Graph, samples: int) -> Iterator[_Block]:
     """All samples, in order; those of a network with state step by step, in streams side by side, then the rest."""
     if not graph.states:
-        size = min(max(BLOCK, AT_ONCE // max(1, values_per_sample(graph))), MOST)
+        size = samples_at_once(graph)
         for start in range(0, samples, size):
             end = min(samples, start + size)
             yield _Block(np.arange(start, end), end, start == 0)

@@ -18,6 +18,7 @@ from insitu.runtime.session import Session
 
 Array = npt.NDArray[Any]
 LAYER_SAMPLES = 8
+LAYER_VALUES = 1 << 24  # values of all layers, of which fewer samples are looked at where these are more
 
 
 def accuracy(scores: Array, labels: Array) -> float:
@@ -76,7 +77,7 @@ def layer_quality(
 ) -> dict[str, LayerQuality]:
     """Each layer's closeness on a few samples, cumulative and local, both ideal."""
     graph = session.graph
-    few = {n: a[:LAYER_SAMPLES] for n, a in inputs.items()}
+    few = {n: a[: layer_samples(captured)] for n, a in inputs.items()}
     made = [v for n in captured.nodes for v in n.outputs if v and captured.type(v).dtype == "f32"]
     floats = {**few, **float_session(captured, expose=made)(few)}
     copies = [v for n in graph.nodes for v in n.outputs if v.endswith(BYTES) and v not in floats]
@@ -99,6 +100,12 @@ def layer_quality(
         if done is not None:
             done(index + 1)
     return result
+
+
+def layer_samples(captured: Graph) -> int:
+    """How many samples layers are compared on."""
+    values = sum(captured.type(v).count() for n in captured.nodes for v in n.outputs if v)
+    return int(np.clip(LAYER_VALUES // max(values, 1), 1, LAYER_SAMPLES))
 
 
 def range_ratio(real: Array, spec: QuantSpec, node: Node) -> float | None:

@@ -23,6 +23,7 @@ from insitu.numeric.functions import softmax_codes
 
 Array = npt.NDArray[Any]
 Observer = Callable[[str, Ints], None]
+AT_ONCE = 1 << 22  # numbers of windows that are held at once
 
 
 def interpret(graph: Graph, inputs: Mapping[str, Array], *, observe: Observer | None = None) -> dict[str, Ints]:
@@ -122,12 +123,15 @@ def _conv(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:
     windows = mvm.patches(x, node, kernel=w.shape[2:], pad_value=_zero(graph, node.inputs[0]))
     rank, each_in, each_out = w.ndim - 2, w.shape[1], w.shape[0] // groups
     lead = windows.shape[: 2 + rank]
-    out: list[Ints] = []
-    for g in range(groups):
-        columns = slice(g * each_out, (g + 1) * each_out)
-        x_g = windows[(slice(None),) * (2 + rank) + (slice(g * each_in, (g + 1) * each_in),)].reshape(*lead, -1)
-        out.append(_layer(graph, node, x_g, w[columns].reshape(each_out, -1).T, columns))
-    return np.moveaxis(np.concatenate(out, axis=-1), -1, 2)
+    out = np.empty((*lead, w.shape[0]), np.int64)
+    for place in mvm.cuts(lead, max(1, AT_ONCE // (w[0].size * groups))):
+        box = windows[place]
+        for g in range(groups):
+            columns = slice(g * each_out, (g + 1) * each_out)
+            x_g = box[(slice(None),) * (2 + rank) + (slice(g * each_in, (g + 1) * each_in),)]
+            x_g = x_g.reshape(*box.shape[: 2 + rank], -1)
+            out[(*place, columns)] = _layer(graph, node, x_g, w[columns].reshape(each_out, -1).T, columns)
+    return np.moveaxis(out, -1, 2)
 
 
 def _matmul(graph: Graph, node: Node, values: Mapping[str, Ints]) -> Ints:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from insitu.numeric.readout import adc_code, finer_step, wtm2101_code, wtm2101_j
 from insitu.numeric.slicing import input_planes, slice_weights
 
 Array = npt.NDArray[Any]
+Cut = tuple[slice, ...]
 EXACT = 2**53  # whole numbers below are float64 numbers
 
 
@@ -37,6 +39,22 @@ def patches(x: Array, node: Node, *, kernel: tuple[int, ...], pad_value: float) 
     pick = (slice(None),) * 3 + tuple(slice(None, None, s) for s in strides)
     windows = windows[pick + tuple(slice(None, None, d) for d in dilations)]
     return np.moveaxis(windows, 2, 2 + rank)
+
+
+def cuts(shape: tuple[int, ...], most: int) -> Iterator[Cut]:
+    """Boxes that fill an array of a shape in C order, of at most `most` elements (one, where that is less)."""
+    if prod(shape) <= most or not shape:
+        yield (slice(None),) * len(shape)
+        return
+    inner = prod(shape[1:])
+    if inner <= most:
+        step = max(1, most // max(inner, 1))
+        for start in range(0, shape[0], step):
+            yield (slice(start, start + step), *(slice(None),) * (len(shape) - 1))
+        return
+    for index in range(shape[0]):
+        for rest in cuts(shape[1:], most):
+            yield (slice(index, index + 1), *rest)
 
 
 def drive_range(node: Node) -> tuple[int, int] | None:
