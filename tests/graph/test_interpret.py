@@ -58,6 +58,9 @@ def test_conv_is_its_definition(data):
         constants={"w": weight, "b": folded, "m": m, "r": r},
     )
     got = interpret(graph, {"x": x[None]})["y"][0]
+    with pytest.MonkeyPatch.context() as patch:  # few windows at once
+        patch.setattr("insitu.graph.interpret.AT_ONCE", draw(st.integers(1, 60)))
+        assert np.array_equal(interpret(graph, {"x": x[None]})["y"][0], got)
     for o, i, j in product(range(len(weight)), range(size[0]), range(size[1])):
         acc = int(bias[o])
         for c, u, v in product(range(each_in), range(kernel[0]), range(kernel[1])):

@@ -63,8 +63,10 @@ def _passes(graph: Graph, made: list[str]) -> int:
 
 def _replay(graph: Graph, chip: Chip, layers: list[Node], samples: int) -> int:
     """Bytes of the samples that are replayed through the integers, and of rounding."""
+    if graph.states or graph.symbols() or not layers:
+        return 0
     count = replayed_samples(graph, samples, slow=chip.macro.readout.kind == "adc")
-    if graph.states or graph.symbols() or not count or not layers:
+    if not count:
         return 0
     held = max(_alive(graph)) * count * 12  # codes and real numbers
     cut = 12 * 8 * min(AT_ONCE, count * max(_multiplied(graph, n) for n in layers))

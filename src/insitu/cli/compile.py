@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from insitu.algo import ptq
+from insitu.algo.needs import needed
 from insitu.arch.spec import Chip
 from insitu.base.errors import ModelError, UsageError
 from insitu.base.registry import resolve
@@ -31,6 +32,7 @@ from insitu.isa.check import check_program
 from insitu.isa.container import SUFFIX, save_program
 from insitu.isa.program import Program
 from insitu.report.text import count
+from insitu.runtime.memory import check_room
 from insitu.runtime.weights import write_map
 
 GRAPH = ".graph"
@@ -126,6 +128,10 @@ def _quantized(work: _Work, stage: str, *, seed: int, choices: ptq.Choices) -> _
     loaded = work.loaded
     work = replace(work, graph=given.run(work.graph, work.chip))
     prepared = prepare(work.graph, data=loaded.data, calib=loaded.calib, samples=None, seed=seed)
+    if loaded.plan is None:
+        check_room(
+            None, needed(work.graph, work.chip, prepared.calibration), what="its weights and calibration samples"
+        )
     work = replace(work, graph=verify(adapt.run(work.graph, work.chip)))
     plan = loaded.plan or ptq.plan(work.graph, work.chip, data=prepared.calibration, seed=seed, choices=choices)
     if loaded.precision is not None:
