@@ -174,6 +174,28 @@ def test_repeated_reads_are_one_cell_and_give_the_noise_of_a_read() -> None:
     assert found.cell.sources["read_sd"].startswith("measured")
 
 
+def test_a_device_asked_for_several_levels_is_several_cells() -> None:
+    """200 devices, five levels each: averaging a device over its levels would lose them."""
+    target, device = np.tile(LEVELS, 200), np.repeat(np.arange(200), 5)
+    level = target + 40 * 0.02 * np.random.default_rng(6).standard_normal(1000)
+    reused, plain = (
+        fit(table("cell,target,measured", device, target, level)),
+        fit(table("target,measured", target, level)),
+    )
+    assert reused.samples == 1000
+    assert reused.cell.programming == plain.cell.programming
+
+
+def test_a_law_that_explains_little_is_said() -> None:
+    rng = np.random.default_rng(8)
+    target, level = levels(300)
+    lines = ["target,measured,time,cell"]
+    for t in (1, 10, 100, 1000):
+        now = level * (1 + 0.05 * rng.standard_normal(300)) * t**-0.003
+        lines += [f"{a:g},{b:.8g},{t},{c}" for c, (a, b) in enumerate(zip(target, now, strict=True))]
+    assert "which explains little of them" in fit("\n".join(lines)).text()
+
+
 def test_rows_written_twice_count_once() -> None:
     text = table("cell,target,measured", np.arange(1000), *levels())
     twice = text + "\n" + "\n".join(text.splitlines()[1:])

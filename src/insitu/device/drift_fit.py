@@ -13,6 +13,7 @@ import numpy as np
 from insitu.device.measured import Floats, Ints, Measurements
 
 ASSUMED_T0 = 1.0
+ENOUGH = 0.5  # r2 below which a person is told
 MOST_TIMES = 50  # distinct times at which the mean curve is held against the law
 
 
@@ -59,7 +60,10 @@ def fit_drift(rows: Measurements) -> DriftFit:
     if nu < 0:
         notes.append(f"levels grow with time (exponent {nu:.3g}), which is not modelled: no drift")
         return DriftFit(0.0, 0.0, t0, len(exponents), tuple(notes), assumption)
-    notes.append(f"drift: nu {nu:.3g} +- {spread:.2g}, r2 {r2:.3f} of the changes{_worst(cell, x, time, level, nu)}")
+    little = ", which explains little of them" if r2 < ENOUGH else ""
+    notes.append(
+        f"drift: nu {nu:.3g} +- {spread:.2g}, r2 {r2:.3f} of the changes{little}{_worst(cell, x, time, level, nu)}"
+    )
     return DriftFit(
         float(f"{nu:.6g}"), float(f"{spread:.6g}"), float(f"{t0:.6g}"), len(exponents), tuple(notes), assumption
     )
@@ -120,4 +124,5 @@ def _worst(cell: Ints, x: Floats, time: Floats, level: Floats, nu: float) -> str
     away = _centred(cell, level) + nu * _centred(cell, x)
     means = np.bincount(place, away) / np.bincount(place)
     at = int(np.argmax(np.abs(means)))
-    return f"; the mean curve is at most {100 * abs(np.expm1(means[at])):.2g} % away (at {times[at]:g} s)"
+    away_at = abs(float(np.expm1(np.clip(means[at], -50.0, 50.0))))
+    return f"; the mean curve is at most {100 * away_at:.2g} % away (at {times[at]:g} s)"

@@ -79,6 +79,8 @@ def read(text: str, where: str) -> Measurements:
     _check(scaled, where)
     notes += [f"all at temperature {kept[0, 3]:g} {columns['temperature'].unit}"] if "temperature" in columns else []
     ids = np.unique(cells, return_inverse=True)[1] if "cell" in columns else np.arange(len(kept))
+    if "cell" in columns:  # a device asked for another level is another cell
+        ids = np.unique(np.column_stack([ids, scaled[:, 0]]), axis=0, return_inverse=True)[1].ravel()
     found: Floats = np.column_stack([scaled[:, :3], ids.astype(np.float64)])
     if "cell" in columns:
         single = np.unique(found, axis=0)
