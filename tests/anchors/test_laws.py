@@ -47,7 +47,7 @@ def test_published_sanity_figures_of_phase_change() -> None:
     law, target = LAWS["pcm-nandakumar"], np.full(N, 10.0)
     programmed = law.program(target, draws("programming_noise"))
     assert programmed.std() == pytest.approx(0.863, rel=0.01)
-    noise = law.read_sd(programmed, target, 0.0)
+    noise = law.read_sd(programmed, programmed, 0.0)
     assert (programmed + noise * draws("read_noise")).std() == pytest.approx(1.09, rel=0.02)
 
 
