@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,24 @@ def test_a_cell_can_stand_inline(tmp_path: Path) -> None:
     cell = "{name: mine, kind: nor_flash, bits: 8, nonvolatile: true, area_f2: 40, programming: {sd: [0.01]}}"
     (tmp_path / "mine.yaml").write_text(f"extends: wtm2101\nname: mine\ncell: {cell}\n")
     assert load_chip(tmp_path / "mine.yaml").cell.area_f2 == 40
+
+
+def test_a_cell_can_be_a_file_beside_its_chip_or_where_the_user_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = (files("insitu.device") / "presets" / "reram-1t1r-2b.yaml").read_text()
+    (tmp_path / "own.yaml").write_text(cell.replace("name: reram-1t1r-2b", "name: own"))
+    chip = tmp_path / "chip.yaml"
+    chip.write_text("extends: parametric-reram-adc8\nname: mine\ncell: own.yaml\n")
+    assert load_chip(chip).cell.name == "own"
+    monkeypatch.chdir(tmp_path)
+    assert load_chip("parametric-reram-adc8", overrides=["cell=own.yaml"]).cell == load_chip(chip).cell
+    (tmp_path / "own.yaml").write_text("name: own\n")
+    with pytest.raises(ConfigError, match=r"chip.yaml:3: cell = own.yaml; needs a sound cell.*own.yaml:1: kind"):
+        load_chip(chip)
+    (tmp_path / "own.yaml").unlink()
+    with pytest.raises(ConfigError, match="there is none"):
+        load_chip(chip)
 
 
 @pytest.mark.parametrize(

@@ -31,5 +31,5 @@ def run(table: str, *, like: str, name: str | None, out: str | None, json: bool)
     elif out is None:
         console.put(cell_yaml(fit).rstrip())
     else:
-        console.put(f"{fit.text()}{out}: the cell {called}; put it under `cell:` of a chip file".replace("# ", ""))
+        console.put(f"{fit.text()}{out}: the cell {called}; a chip takes it with --set cell={out}".replace("# ", ""))
     return 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 
-from insitu.base.errors import ChipError, did_you_mean
+from insitu.base.errors import ChipError, ConfigError, did_you_mean
 from insitu.base.schema import Amperes, Config, Joules, Seconds, Siemens, Volts, load_config
 from insitu.device.laws import LAWS, law_of
 
@@ -177,7 +178,7 @@ def load_cell(name: str) -> CellSpec:
         raise ChipError(
             f"cell {name!r}",
             "unknown",
-            f"one of {', '.join(cells())}, or a cell inline",
+            f"one of {', '.join(cells())}, a cell's YAML file, or a cell inline",
             try_=did_you_mean(name, cells()),
         )
     file = _folder() / f"{name}.yaml"
@@ -188,11 +189,30 @@ def _folder() -> Any:
     return files("insitu.device") / "presets"
 
 
-def _read_name(value: object) -> CellSpec:
+def read_cell(path: Path) -> CellSpec:
+    """A cell of a YAML file, as `insitu fit -o` writes it; ConfigError where it is none."""
+    return load_config(path, CellSpec)
+
+
+def _read_name(value: object, info: ValidationInfo) -> CellSpec:
+    name = str(value)
+    if name.endswith((".yaml", ".yml")):
+        return _read_file(name, Path((info.context or {}).get("folder", "")))
     try:
-        return load_cell(str(value))
+        return load_cell(name)
     except ChipError as fault:
         raise ValueError(fault.need + "".join(f"\t{way}" for way in fault.try_)) from None
+
+
+def _read_file(name: str, folder: Path) -> CellSpec:
+    """A path from the chip's folder, or from where the user is (as `--set` means it)."""
+    path = next((p for p in (folder / name, Path(name)) if p.is_file()), None)
+    if path is None:
+        raise ValueError("the path of a cell's YAML file; there is none")
+    try:
+        return read_cell(path)
+    except ConfigError as error:
+        raise ValueError(f"a sound cell\t{error}") from None
 
 
 def _form(value: object) -> str:
