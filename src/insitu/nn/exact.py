@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.algo.replay import at_once, codes_of_sums, layer_codes, layer_sums, vectors_back
+from insitu.algo.replay import Replay, codes_of_sums, vectors_back
 from insitu.compiler.draft import is_weight_layer
 from insitu.graph.graph import Graph, Node
 from insitu.graph.interpret import node_results
@@ -54,8 +54,6 @@ def _given(graph: Graph, name: str, array: Array) -> Array:
 
 
 def _layer(graph: Graph, node: Node, x: Array) -> Array:
-    if at_once(node):
-        codes = codes_of_sums(graph, node, layer_sums(graph, node, x))
-    else:
-        codes = layer_codes(graph, node, x)
+    work = Replay(graph, node, x)
+    codes = np.concatenate([codes_of_sums(graph, node, work.sums(cut)) for cut in work.cuts])
     return vectors_back(codes, graph.type(node.output).sizes(), node.op)
