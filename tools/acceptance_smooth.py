@@ -4,8 +4,8 @@
 
 Random encoders of the kinds that are in use: norms in front (ViT), norms behind the sums (BERT), gated feed-forward
 (Llama), convolution blocks (Conformer).  Three channels of each are some 30 times as large as the others: in the
-stream that norms read, whose scales make up for it, as trained encoders have it, or behind the norms where those are
-behind the sums.  SQNR of the outputs on data that were not calibrated on, every choice the default.
+stream that norms read, whose scales make up for it, as trained encoders have it; where norms are behind the sums, other
+three behind each of them.  SQNR of the outputs on data that were not calibrated on, every choice the default.
 """
 
 from __future__ import annotations
@@ -89,13 +89,16 @@ def planted(kind: str, seed: int) -> nn.Module:
     """A random encoder with loud channels."""
     torch.manual_seed(seed)
     model = Encoder(kind).eval()
-    loud = torch.randperm(WIDTH)[:LOUD]
+    loud = [torch.randperm(WIDTH)[:LOUD] for _ in model.norms]
     with torch.no_grad():
+        if kind == "behind":
+            for norm, channels in zip(model.norms, loud, strict=True):
+                norm.weight[channels] *= TIMES
+            return model
+        model.first.weight[loud[0]] *= TIMES
+        model.first.bias[loud[0]] *= TIMES
         for norm in (m for m in model.modules() if isinstance(m, nn.LayerNorm)):
-            norm.weight[loud] *= TIMES if kind == "behind" else 1 / TIMES
-        if kind != "behind":
-            model.first.weight[loud] *= TIMES
-            model.first.bias[loud] *= TIMES
+            norm.weight[loud[0]] /= TIMES
     return model
 
 
