@@ -55,6 +55,7 @@ class _Choice:
     carried: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     bias_rows: int = 0
     plain: frozenset[str] = frozenset()  # values that stay numbers
+    elementwise: bool = True  # products and sums may have scales per channel
     first: Mapping[str, str] = field(default_factory=dict[str, str])  # layer: the one whose weights it reads
     errors: npt.NDArray[np.float64] | None = None  # of cells, by weight code
 
@@ -99,6 +100,7 @@ class Choices:
 
     observer: str = "mse"
     rounding: str = "second-order"
+    elementwise: bool = True  # results of products and sums, norms' among them, may have a scale for each channel
     ranges: str = "codes"
     effects: Physics | None = None
 
@@ -132,7 +134,7 @@ def plan(
     first = {n.name: nodes[0].name for nodes in sharing(graph) for n in nodes[1:]}
     effects = choices.effects if choices.ranges == "cells" else None
     errors = None if effects is None else cell_errors(chip, effects)
-    choice = replace(choice, plain=plain_values(graph), first=first, errors=errors)
+    choice = replace(choice, plain=plain_values(graph), first=first, elementwise=choices.elementwise, errors=errors)
     give_back()
     values, layers = _decided(choice)
     if choice.kind == "wtm2101":
@@ -238,7 +240,7 @@ def _spec(choice: _Choice, node: Node) -> QuantSpec:
     if choice.kind == "wtm2101":
         return common
     layer = is_weight_layer(choice.graph, node)
-    if name in choice.carried or not (layer or node.op in ELEMENTWISE):
+    if name in choice.carried or not (layer or (choice.elementwise and node.op in ELEMENTWISE)):
         return common
     return _equalized(choice, name, common, worth=1.0 if layer else WORTH)
 

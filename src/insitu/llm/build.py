@@ -7,7 +7,7 @@ states.  With the text form's scales for both, every integer of a step equals th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def prepare(
     """Choose all numbers on calibration texts `ids` (samples, tokens); cached keys and values have `cache_bits`."""
     ready = smoothed(model, ids, centered=cache_bits < CACHE_BITS) if even else model
     graph = captured(text_graph(ready, ids.shape[1], cache_bits=cache_bits), chip)
-    choices = choices or ptq.Choices(rounding="nearest")
+    choices = replace(choices or ptq.Choices(rounding="nearest"), elementwise=not model.arch.causal)
     plan = ptq.plan(graph, chip, data={"ids": ids[:, None, :].astype(np.int64)}, choices=choices)
     return Prepared(model, ready, chip, plan, cache_bits)
 
