@@ -86,7 +86,7 @@ def run(
     _check_names(output, stage)
     if inputs.chip is None and stage != "captured":
         raise UsageError("insitu compile: --chip", "not given", "a preset (`insitu chips` lists them) or a YAML file")
-    choices = ptq.Choices(observer, rounding, ranges)
+    choices = ptq.Choices(observer, rounding, ranges=ranges)
     loaded = load(inputs)
     if loaded.chip is not None:
         choices = replace(choices, effects=Physics.parse("full", loaded.chip))

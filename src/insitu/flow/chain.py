@@ -248,7 +248,7 @@ def deploy(
     chip = chip if isinstance(chip, Chip) else load_chip(chip)
     transforms = read_precision(precision) if isinstance(precision, str | Path | Mapping) else precision
     effects = Physics.parse(options.physics, chip, calibrated=options.calibrated)
-    choices = ptq.Choices(options.observer, options.rounding, options.ranges, effects.after(times[-1]))
+    choices = ptq.Choices(options.observer, options.rounding, ranges=options.ranges, effects=effects.after(times[-1]))
     if (trained := modules.converted(model, chip)) is not None:
         name = name or type(model).__name__
         model, plan = trained[0], plan or trained[1]
