@@ -102,7 +102,7 @@ print(json.dumps({"rise": int(peak.split()[1]) * 1024 - before, "need": need}))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long  # acceptance/04 measures larger ones
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a peak since a moment")
 def test_a_large_network_takes_what_was_said() -> None:
     """32 samples of its values are 103 MB, held three times over, and 16 of its windows as int64 462 MB."""

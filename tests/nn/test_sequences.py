@@ -73,6 +73,7 @@ def test_steps_of_a_recurrent_layer_are_torchs(kind: str) -> None:
     torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long  # 40 products to compile; acceptance/05 runs it
 def test_two_directions_and_layers_of_which_the_last_step_counts() -> None:
     """Steps lie in the array once, so their biases need room once; the widest step's numbers are those of training."""
     torch.manual_seed(0)
