@@ -119,6 +119,9 @@ def test_a_cell_can_be_a_file_beside_its_chip_or_where_the_user_is(
     chip = tmp_path / "chip.yaml"
     chip.write_text("extends: parametric-reram-adc8\nname: mine\ncell: own.yaml\n")
     assert load_chip(chip).cell.name == "own"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "chip.yaml").write_text("extends: ../chip.yaml\nname: other\n")
+    assert load_chip(tmp_path / "other" / "chip.yaml").cell.name == "own"
     monkeypatch.chdir(tmp_path)
     assert load_chip("parametric-reram-adc8", overrides=["cell=own.yaml"]).cell == load_chip(chip).cell
     (tmp_path / "own.yaml").write_text("name: own\n")

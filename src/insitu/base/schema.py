@@ -114,8 +114,8 @@ def validate(document: Document, model: type[M]) -> M:
         raise ConfigError(document.label, got, "a mapping, `key: value` on each line")
     try:
         # As JSON, because lists stand for tuples there while numbers stay strict.
-        folder = Path(document.label).parent  # where files are that it names
-        return model.model_validate_json(json.dumps(document.data), context={"folder": folder})
+        # files that a value names lie beside the file that names them
+        return model.model_validate_json(json.dumps(document.data), context={"place": document.place})
     except ValidationError as error:
         raise ConfigError.collect(list(_faults(error, document, model))) from None
 

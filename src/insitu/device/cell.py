@@ -197,7 +197,8 @@ def read_cell(path: Path) -> CellSpec:
 def _read_name(value: object, info: ValidationInfo) -> CellSpec:
     name = str(value)
     if name.endswith((".yaml", ".yml")):
-        return _read_file(name, Path((info.context or {}).get("folder", "")))
+        place = info.context["place"](("cell",)) if info.context else ""
+        return _read_file(name, Path(place.rpartition(":")[0]).parent)
     try:
         return load_cell(name)
     except ChipError as fault:
@@ -205,7 +206,7 @@ def _read_name(value: object, info: ValidationInfo) -> CellSpec:
 
 
 def _read_file(name: str, folder: Path) -> CellSpec:
-    """A path from the chip's folder, or from where the user is (as `--set` means it)."""
+    """A path from the folder of the file that names it, or from where the user is (as `--set` means it)."""
     path = next((p for p in (folder / name, Path(name)) if p.is_file()), None)
     if path is None:
         raise ValueError("the path of a cell's YAML file; there is none")

@@ -333,6 +333,14 @@ def _write(values, memory):
         memory[i] = values[i]
 
 
+@nb.njit(cache=True, inline="always")
+def _joined(left, right, product, scale_a, scale_b):
+    """The product of two codes, or their weighed sum, in float64."""
+    if product:
+        return nb.float64(left) * nb.float64(right)
+    return nb.float64(left) * scale_a + nb.float64(right) * scale_b
+
+
 @nb.njit(cache=True, nogil=True)
 def combine(
     a, flip_a, start_a, pitch_a, runs_a, step_a, zero_a, scale_a,
@@ -351,10 +359,7 @@ def combine(
             for i in range(length):
                 left = (nb.int32(a[at_a + i * step_a]) ^ flip_a) - flip_a - zero_a
                 right = (nb.int32(b[at_b + i * step_b]) ^ flip_b) - flip_b - zero_b
-                if product:
-                    x = nb.float64(left) * nb.float64(right)
-                else:
-                    x = nb.float64(left) * scale_a + nb.float64(right) * scale_b
+                x = _joined(left, right, product, scale_a, scale_b)
                 values[i] = nb.int32(min(max(np.rint(x * scale) + zero, lo), hi))
             if step == 1:
                 _write(values, out[here : here + length])
@@ -377,10 +382,7 @@ def combine_each(
             for i in range(length):
                 left = (nb.int32(a[at_a + i * step_a]) ^ flip_a) - flip_a - zero_a
                 right = (nb.int32(b[at_b + i * step_b]) ^ flip_b) - flip_b - zero_b
-                if product:
-                    x = nb.float64(left) * nb.float64(right)
-                else:
-                    x = nb.float64(left) * scale_a + nb.float64(right) * scale_b
+                x = _joined(left, right, product, scale_a, scale_b)
                 out[here + i * step] = nb.int32(min(max(np.rint(x * scales[j, i]) + zero, lo), hi))
 
 
