@@ -8,6 +8,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from insitu.runtime.kernels import together
 from insitu.sim.kernels import noisy_rows
 
 
@@ -28,9 +29,22 @@ def to_reals(codes, scale, out):
 
 
 @nb.njit(cache=True, nogil=True)
-def noisy_layer(x, inverse, lo, hi, codes, stream, drive, reads, post, scale, out):
-    """From reals to reals through a noisy product: `to_codes`, insitu.sim.kernels.noisy_rows, `to_reals`."""
-    to_codes(x, inverse, lo, hi, codes)
-    found = np.empty(out.shape, np.int32)
-    noisy_rows(codes, found, stream, drive, reads, post)
-    to_reals(found, scale, out)
+def noisy_layer(board, bounds, x, inverse, lo, hi, stream, drive, reads, post, scale, out):
+    """From reals to reals through a noisy product: `to_codes`, insitu.sim.kernels.noisy_rows, `to_reals`.
+
+    Blocks of vectors with those bounds are dealt out among the threads at the board (insitu.runtime.kernels).
+    """
+    given = (bounds, x, inverse, lo, hi, stream, drive, reads, post, scale, out)
+    together(board, _noisy_block, given, bounds.shape[0] - 1)
+
+
+@nb.njit(cache=True)
+def _noisy_block(given, index):
+    bounds, x, inverse, lo, hi, stream, drive, reads, post, scale, out = given
+    first, end = bounds[index], bounds[index + 1]
+    codes, found = np.empty((end - first, x.shape[1]), np.int8), np.empty((end - first, out.shape[1]), np.int32)
+    own = stream.copy()
+    own[0] += first
+    to_codes(x[first:end], inverse, lo, hi, codes)
+    noisy_rows(codes, found, own, drive, reads, post)
+    to_reals(found, scale, out[first:end])

@@ -19,15 +19,14 @@ from insitu.compiler.quantize import quantize
 from insitu.graph.graph import Graph, Node, const_type
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
-from insitu.runtime.parallel import ranges, spread, threads
+from insitu.runtime.parallel import company, threads
 from insitu.sim.backends import macro_model
 from insitu.sim.bound import BoundMatrix
 from insitu.sim.macro import MacroModel
 from insitu.sim.noisy import Settings, settings, stream
 
 Array = npt.NDArray[Any]
-TOGETHER = 132  # vectors of a block of a thread's work: tiles of six, and short enough to be shared out evenly
-ALONE = 1 << 24  # products of weights and inputs that one thread has done before a second one is at work
+TOGETHER = 96  # vectors of a block of a thread's work: whole tiles of six, short enough to be shared out evenly
 
 
 @dataclass(frozen=True)
@@ -40,25 +39,19 @@ class Layer:
     target: QuantSpec
 
     def __call__(self, x: Array, out: Array) -> None:
-        """Out = chip(x), float32 [vectors, rows] to [vectors, columns]; much work is spread over the threads."""
-        if len(x) * self.matrix.binding.rows * self.matrix.binding.cols < ALONE:
-            self._part(x, out, 0)
-        else:
-            spread(lambda part: self._part(x[slice(*part)], out[slice(*part)], part[0]), _blocks(len(x)))
-
-    def _part(self, x: Array, out: Array, first: int) -> None:
+        """Out = chip(x), float32 [vectors, rows] to [vectors, columns], on all threads where that is noisy."""
         from insitu.bench.kernels import noisy_layer, to_codes, to_reals
 
-        codes = np.empty(x.shape, np.int8)
         source = self.source
-        given = (np.float32(1.0 / source.scale[0]), np.float32(source.lo), np.float32(source.hi), codes)
+        given = (np.float32(1.0 / source.scale[0]), np.float32(source.lo), np.float32(source.hi))
         step = np.float32(self.target.scale[0])
         if self.noisy is None:
-            to_codes(x, *given)
-            to_reals(self.model.read(self.matrix, codes, first_vector=first), step, out)
+            codes = np.empty(x.shape, np.int8)
+            to_codes(x, *given, codes)
+            to_reals(self.model.read(self.matrix, codes), step, out)
         else:
-            drive, reads, post = self.noisy
-            noisy_layer(x, *given, stream(self.model, self.matrix, first, 0), drive, reads, post, step, out)
+            work = stream(self.model, self.matrix, 0, 0), *self.noisy
+            noisy_layer(company(), blocks(len(x)), x, *given, *work, step, out)
 
     @cached_property
     def noisy(self) -> Settings | None:
@@ -66,10 +59,13 @@ class Layer:
         return settings(self.model, self.matrix, signed=True)
 
 
-def _blocks(vectors: int) -> list[tuple[int, int]]:
-    """As many blocks for each thread, of equal size: up to TOGETHER vectors in whole groups of four draws."""
-    count = -(-vectors // (TOGETHER * threads())) * threads()
-    return ranges(vectors, -(-vectors // (4 * count)) * 4)
+def blocks(vectors: int) -> Array:
+    """Bounds of blocks of up to TOGETHER vectors in groups of four, as many for each thread and of equal size."""
+    most, each = TOGETHER * threads(), 4 * threads()
+    whole = vectors // most
+    rest = -(-(vectors - whole * most) // each) * 4
+    bounds = [*range(0, whole * most, TOGETHER), *range(whole * most, vectors, rest or 1), vectors]
+    return np.array(bounds, np.int64)
 
 
 def bench_chip(*overrides: str) -> Chip:

@@ -71,8 +71,8 @@ def read(
                 squares = np.empty(acc.shape, np.float32)
                 panels = spread[left // WIDE : (right + WIDE - 1) // WIDE]
                 square_product(words, steps, panels, places[1], grain[left:right], squares)
-            given = (left, kind, lo, hi, up, total[at:end])
-            _call(convert, (acc, squares, scale, offset, inverse, slope, floor, own, *given))
+            tables = (scale[left:right], offset[left:right], inverse[left:right], slope, floor[left:right])
+            _call(convert, (acc, squares, *tables, own, left, kind, lo, hi, up, total[at:end]))
 
 
 @cache
@@ -142,7 +142,7 @@ def _squares(x, first, end):
 def _convert(acc, squares, scale, offset, inverse, slope, floor, stream, left, kind, lo, hi, up, total):
     """`convert`, compiled once: functions that contain it call it by its address.
 
-    Of more than CHUNK columns acc and squares may be some, from column `left` on.
+    Of more than CHUNK columns acc, squares and the tables may be of some, from column `left` on.
     """
     vectors, columns = total.shape
     here = acc.shape[1]
@@ -150,11 +150,12 @@ def _convert(acc, squares, scale, offset, inverse, slope, floor, stream, left, k
     span = together * columns
     scales, offsets = _repeated(scale, together), _repeated(offset, together)
     inverses, floors = _repeated(inverse, together), _repeated(floor, together)
+    least, most = _range(floor)
     part = min(span, CHUNK)  # of a run; shorter than it only where a run is one vector
     values, variance = np.empty(part, np.float32), np.empty(part, np.float32)
     sums, out = acc.reshape(vectors * here), total.reshape(vectors * columns)
-    noisy = slope > F(0.0) or floor.max() > F(0.0)
-    even = squares.shape[1] == 1 and together == 1 and floor.max() == floor.min()  # one variance for a vector
+    noisy = slope > F(0.0) or most > F(0.0)
+    even = squares.shape[1] == 1 and together == 1 and most == least  # one variance for a vector
     ahead = max(1, CHUNK // span)  # groups of four runs whose normals are drawn in one go
     words, normals = np.empty((4, ahead * part), np.uint32), np.empty((4, ahead * part), np.float32)
     first = stream[0]
@@ -177,8 +178,8 @@ def _convert(acc, squares, scale, offset, inverse, slope, floor, stream, left, k
                 if together > 1:
                     skip, size, col = (begin - start) * columns, (end - begin) * columns, 0
                 else:
-                    skip, size, col = 0, wide, place
-                at, own_at = (begin - first) * columns + col, (begin - first) * here + col - left
+                    skip, size, col = 0, wide, place - left
+                at, own_at = (begin - first) * columns + left + col, (begin - first) * here + col
                 sheet = values[:size]
                 _signal(sums[own_at : own_at + size], scales[col:], offsets[col:], sheet)
                 if noisy and even:
@@ -187,7 +188,7 @@ def _convert(acc, squares, scale, offset, inverse, slope, floor, stream, left, k
                     _add_even_noise(sheet, spread, inverses[col:], normals[run % 4, own : own + size])
                 elif noisy:
                     some = squares[begin - first : end - first]
-                    _variance(some, col - left, slope, floors, columns, col, wide, variance)
+                    _variance(some, slope, floors, columns, col, wide, variance)
                     own = (run // 4) * wide + skip
                     _add_noise(sheet, variance, inverses[col:], normals[run % 4, own : own + size])
                 if kind == ADC:
@@ -203,8 +204,19 @@ def rows_together(columns):
 
 
 @nb.njit(cache=True)
+def _range(values):
+    """(the least, the largest) of some values."""
+    least = most = values[0]
+    for value in values:
+        least, most = min(least, value), max(most, value)
+    return least, most
+
+
+@nb.njit(cache=True)
 def _repeated(table, times):
     """A table per column, once for each vector of a run."""
+    if times == 1:
+        return table
     out = np.empty(times * table.shape[0], np.float32)
     for i in range(times):
         out[i * table.shape[0] : (i + 1) * table.shape[0]] = table
@@ -218,8 +230,8 @@ def _signal(acc, scale, offset, values):
 
 
 @nb.njit(cache=True, inline="always", fastmath={"contract"})
-def _variance(squares, at, slope, floor, columns, col, wide, variance):
-    """Variances of a run: of `wide` columns from `col`, squares' `at`, on of one vector, or of all of several."""
+def _variance(squares, slope, floor, columns, col, wide, variance):
+    """Variances of a run: of `wide` columns from `col` on of one vector, or of all of several."""
     each = min(columns, wide)
     for i in range(squares.shape[0]):
         if squares.shape[1] == 1:
@@ -228,7 +240,7 @@ def _variance(squares, at, slope, floor, columns, col, wide, variance):
                 variance[i * each + c] = own + floor[col + c]
         else:
             for c in range(each):
-                variance[i * each + c] = slope * squares[i, at + c] + floor[col + c]
+                variance[i * each + c] = slope * squares[i, col + c] + floor[col + c]
 
 
 @nb.njit(cache=True, inline="always", fastmath={"contract"})

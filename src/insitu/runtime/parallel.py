@@ -1,7 +1,8 @@
 """Blocks of work on threads: the blocks are of fixed size, so results do not depend on how many threads there are.
 
 Helper threads live as long as the process and the caller works beside them, and both look for each other a short while
-before they sleep: handing over a block costs some 10 us, so work of a fraction of a millisecond gains too.  A caller
+before they sleep: handing over a block costs some 10 us, or a tenth of a millisecond where Python has gone cold, so
+work of some milliseconds gains too; kernels that hand over blocks among themselves (`company`) need neither.  A caller
 never waits for a helper that has not begun, so calls from several threads, or from within a block, cannot wait for each
 other.
 """
@@ -46,6 +47,21 @@ def spread(work: Callable[[T], R], blocks: Sequence[T], *, done: Callable[[int],
         raise job.errors[0]
     _tell(done, told, job.ended)
     return job.results
+
+
+def company() -> npt.NDArray[np.int64]:
+    """The board of this process for insitu.runtime.kernels.together, helpers for all threads looking at it.
+
+    Those that sleep are woken; they come when they are awake.
+    """
+    from insitu.runtime.kernels import AWAKE, MOST
+
+    board, helpers = _board(os.getpid()), threads() - 1
+    board[MOST] = helpers
+    if board[AWAKE] < helpers < _cores():
+        for index in range(helpers):
+            _helper(os.getpid(), index).look()
+    return board
 
 
 def _tell(done: Callable[[int], None] | None, told: int, ended: int) -> int:
@@ -104,26 +120,35 @@ class _Helper:
     """A thread, and what it is to do."""
 
     def __init__(self, name: str) -> None:
-        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._given = np.zeros(1, np.int64)
         threading.Thread(target=self._serve, name=name, daemon=True).start()
 
     def give(self, job: _Job) -> None:
         """Have it help with a job."""
+        self._put(job)
+
+    def look(self) -> None:
+        """Have it look at the board for a while."""
+        self._put(None)
+
+    def _put(self, job: _Job | None) -> None:
         self._jobs.put(job)
         self._given[0] += 1
 
     def _serve(self) -> None:
         while True:
             job = self._next()
-            while job.step():
+            while job is not None and job.step():
                 pass
             del job  # nothing of a call may outlive it
 
-    def _next(self) -> _Job:
+    def _next(self) -> _Job | None:
+        from insitu.runtime.kernels import serve
+
         given = int(self._given[0])
-        if self._jobs.empty():
-            _look(self._given, given)
+        if self._jobs.empty() and threads() <= _cores():
+            serve(_board(os.getpid()), self._given, given, LOOKS)
         return self._jobs.get()
 
 
@@ -131,8 +156,20 @@ def _look(word: npt.NDArray[np.int64], seen: int) -> None:
     """Wait a short while for a word to change, without giving up the core."""
     from insitu.runtime.kernels import wait_for_change
 
-    if threads() <= (os.cpu_count() or 1):
+    if threads() <= _cores():
         wait_for_change(word, seen, LOOKS)
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+@cache
+def _board(process: int) -> npt.NDArray[np.int64]:
+    """The board of this process: a fork has none of its parent's threads, nor their words."""
+    from insitu.runtime.kernels import new_board
+
+    return new_board()
 
 
 @cache

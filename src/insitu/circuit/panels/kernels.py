@@ -37,10 +37,10 @@ def _tile(vectors: int, *, squares: bool = False) -> Any:
     add = _add_pairs if squares else _add_row
     tiles = [(v, h * LANES) for v in range(vectors) for h in range(WIDE // LANES)]
 
-    def tile(typing_context, x, at, apart, step, panels, panel, rows, ahead, out, here, pitch):
+    def tile(typing_context, x, at, apart, step, panels, panel, rows, out, here, pitch):
         """out[here + v * pitch + i] = sum over r of x[at + v * apart + r * step] * panels[panel + r * WIDE + i].
 
-        In squares x is int32, panels int16: two rows in int16 beside each other.  The next panel lies `ahead` of this.
+        In squares x is int32, panels int16: two rows in int16 beside each other.
         """
 
         def generate(context, builder, signature, args):
@@ -50,9 +50,9 @@ def _tile(vectors: int, *, squares: bool = False) -> Any:
             def vector_at(base, index, kind=vector):
                 return builder.bitcast(builder.gep(base, [index]), kind.as_pointer())
 
-            x, out = memory(0), memory(8)
+            x, out = memory(0), memory(7)
             panels = builder.bitcast(memory(4), lane.as_pointer())
-            at, apart, step, panel, rows, ahead, here, pitch = (args[i] for i in (1, 2, 3, 5, 6, 7, 9, 10))
+            at, apart, step, panel, rows, here, pitch = (args[i] for i in (1, 2, 3, 5, 6, 8, 9))
             if signature.args[0].layout == "C":
                 step = WHOLE(1)
             elif signature.args[0].layout == "F":
@@ -60,18 +60,10 @@ def _tile(vectors: int, *, squares: bool = False) -> Any:
             sums = [cgutils.alloca_once_value(builder, vector(None)) for _ in tiles]
             starts = [builder.add(at, builder.mul(apart, WHOLE(v))) for v in range(vectors)]
 
-            def fetch(index):
-                """What the next panel holds of the row, to the second-level cache."""
-                pointer = builder.bitcast(builder.gep(panels, [index]), BYTE)
-                kind = ir.FunctionType(ir.VoidType(), [BYTE, WORD, WORD, WORD])
-                call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-                builder.call(call, [pointer, WORD(0), WORD(2), WORD(1)])
-
             def add_row(index):
                 row = builder.add(panel, builder.mul(index, WHOLE(WIDE)))
                 halves = range(0, WIDE, LANES)
                 weights = [builder.load(vector_at(panels, builder.add(row, WHOLE(h))), align=4) for h in halves]
-                fetch(builder.add(row, ahead))
                 along = builder.mul(index, step)
                 for v, start in enumerate(starts):
                     value = builder.load(builder.gep(x, [builder.add(start, along)]))
@@ -102,9 +94,26 @@ def _tile(vectors: int, *, squares: bool = False) -> Any:
                 builder.store(builder.load(total), vector_at(out, target, floats), align=4)
             return context.get_dummy_value()
 
-        return types.void(x, at, apart, step, panels, panel, rows, ahead, out, here, pitch), generate
+        return types.void(x, at, apart, step, panels, panel, rows, out, here, pitch), generate
 
     return intrinsic(tile)
+
+
+def _fetched(typing_context, memory, at):
+    """Element `at` on its way to the second-level cache."""
+
+    def generate(context, builder, signature, args):
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), BYTE)
+        kind = ir.FunctionType(ir.VoidType(), [BYTE, WORD, WORD, WORD])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(call, [pointer, WORD(0), WORD(2), WORD(1)])
+        return context.get_dummy_value()
+
+    return types.void(memory, at), generate
+
+
+_fetch: Any = intrinsic(_fetched)
 
 
 def _add_row(builder, total, x, weights):
@@ -139,11 +148,13 @@ def product(x, first, panels, begin, out):
     flat, sums = panels.reshape(panels.size), out.reshape(out.size)
     held = np.empty(MOST * WIDE, np.float32)  # of the last panel, where it is not full
     size = _size(vectors)
+    share = (x.shape[1] * size + vectors - 1) // vectors  # rows of the next panel that are fetched ahead with a tile
     for group in range(panels.shape[0]):
         panel = (group * panels.shape[1] + begin) * WIDE
-        wide = min(WIDE, columns - group * WIDE)
+        wide, ahead = min(WIDE, columns - group * WIDE), panel + place[3]
         for v in range(0, vectors, size):
             some = min(v, vectors - size)
+            _fetch_rows(flat, ahead + v // size * share * WIDE, WIDE, share)
             if wide == WIDE:
                 _put(size, x, first + some, place, flat, panel, sums, some * columns + group * WIDE, columns)
             else:
@@ -151,6 +162,13 @@ def product(x, first, panels, begin, out):
                 for i in range(size):
                     for c in range(wide):
                         out[some + i, group * WIDE + c] = held[i * WIDE + c]
+
+
+@nb.njit(cache=True, inline="always")
+def _fetch_rows(panels, at, apart, rows):
+    """So many rows from element `at` on; all of a panel at once would hold up what is read meanwhile."""
+    for r in range(rows):
+        _fetch(panels, at + r * apart)
 
 
 @nb.njit(cache=True)
@@ -167,11 +185,11 @@ def _put(size, x, first, place, panels, panel, out, here, pitch):
     """
     at = first * place[0]
     if size == MOST:
-        _most(x, at, place[0], place[1], panels, panel, place[2], place[3], out, here, pitch)
+        _most(x, at, place[0], place[1], panels, panel, place[2], out, here, pitch)
     elif size == SOME:
-        _some(x, at, place[0], place[1], panels, panel, place[2], place[3], out, here, pitch)
+        _some(x, at, place[0], place[1], panels, panel, place[2], out, here, pitch)
     else:
-        _one(x, at, place[0], place[1], panels, panel, place[2], place[3], out, here, pitch)
+        _one(x, at, place[0], place[1], panels, panel, place[2], out, here, pitch)
 
 
 @nb.njit(cache=True, nogil=True)
@@ -184,11 +202,13 @@ def square_product(words, steps, panels, begin, grain, out):
     place = (words.strides[0] // words.itemsize, words.strides[1] // words.itemsize, pairs, panels.shape[1] * WIDE)
     flat, held = panels.reshape(panels.size), np.empty(MOST * WIDE, np.float32)
     size = _size(vectors)
+    share = (pairs * size + vectors - 1) // vectors
     for group in range(panels.shape[0]):
         panel = (group * panels.shape[1] + begin) * WIDE
-        some_grain = grain[group * WIDE : (group + 1) * WIDE]
+        some_grain, ahead = grain[group * WIDE : (group + 1) * WIDE], panel + place[3]
         for v in range(0, vectors, size):
             some = min(v, vectors - size)
+            _fetch_rows(flat, 2 * (ahead + v // size * share * WIDE), 2 * WIDE, share)
             _put_squares(size, words, some, place, flat, panel, held)
             for i in range(size):
                 line, row = held[i * WIDE : i * WIDE + some_grain.shape[0]], out[some + i, group * WIDE :]
@@ -201,11 +221,11 @@ def square_product(words, steps, panels, begin, grain, out):
 def _put_squares(size, words, first, place, panels, panel, out):
     at = first * place[0]
     if size == MOST:
-        _most_squares(words, at, place[0], place[1], panels, panel, place[2], place[3], out, 0, WIDE)
+        _most_squares(words, at, place[0], place[1], panels, panel, place[2], out, 0, WIDE)
     elif size == SOME:
-        _some_squares(words, at, place[0], place[1], panels, panel, place[2], place[3], out, 0, WIDE)
+        _some_squares(words, at, place[0], place[1], panels, panel, place[2], out, 0, WIDE)
     else:
-        _one_square(words, at, place[0], place[1], panels, panel, place[2], place[3], out, 0, WIDE)
+        _one_square(words, at, place[0], place[1], panels, panel, place[2], out, 0, WIDE)
 
 
 def _squares(x, first, vectors) -> Any:
