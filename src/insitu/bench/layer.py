@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import as_file, files
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from insitu.compiler.quantize import quantize
 from insitu.graph.graph import Graph, Node, const_type
 from insitu.graph.types import TensorType
 from insitu.numeric.affine import QuantSpec
-from insitu.runtime.parallel import company, threads
+from insitu.runtime.parallel import company, spread, threads
 from insitu.sim.backends import macro_model
 from insitu.sim.bound import BoundMatrix
 from insitu.sim.macro import MacroModel
@@ -39,19 +40,33 @@ class Layer:
     target: QuantSpec
 
     def __call__(self, x: Array, out: Array) -> None:
-        """Out = chip(x), float32 [vectors, rows] to [vectors, columns], on all threads where that is noisy."""
-        from insitu.bench.kernels import noisy_layer, to_codes, to_reals
+        """Out = chip(x), float32 [vectors, rows] to [vectors, columns], on all threads."""
+        from insitu.bench.kernels import noisy_layer
 
-        source = self.source
-        given = (np.float32(1.0 / source.scale[0]), np.float32(source.lo), np.float32(source.hi))
-        step = np.float32(self.target.scale[0])
         if self.noisy is None:
-            codes = np.empty(x.shape, np.int8)
-            to_codes(x, *given, codes)
-            to_reals(self.model.read(self.matrix, codes), step, out)
+            spread(lambda part: self._part(x, out, *part), list(pairwise(blocks(len(x)))))
         else:
             work = stream(self.model, self.matrix, 0, 0), *self.noisy
-            noisy_layer(company(), blocks(len(x)), x, *given, *work, step, out)
+            noisy_layer(company(), blocks(len(x)), x, *self._scale, *work, self._step, out)
+
+    def _part(self, x: Array, out: Array, first: int, end: int) -> None:
+        """Vectors first .. end by the general way."""
+        from insitu.bench.kernels import to_codes, to_reals
+
+        codes = np.empty((end - first, x.shape[1]), np.int8)
+        to_codes(x[first:end], *self._scale, codes)
+        to_reals(self.model.read(self.matrix, codes, first_vector=int(first)), self._step, out[first:end])
+
+    @property
+    def _scale(self) -> tuple[np.float32, np.float32, np.float32]:
+        """(codes per unit of an input, the least code, the largest)."""
+        source = self.source
+        return np.float32(1.0 / source.scale[0]), np.float32(source.lo), np.float32(source.hi)
+
+    @property
+    def _step(self) -> np.float32:
+        """Units of an output per code."""
+        return np.float32(self.target.scale[0])
 
     @cached_property
     def noisy(self) -> Settings | None:
