@@ -30,6 +30,7 @@ from insitu.nn.exact import integers, reals
 from insitu.nn.kinds import mixin_of
 from insitu.nn.layers import Shared, adopt
 from insitu.nn.physics import Field, check_reach
+from insitu.nn.runs import copies_of
 from insitu.nn.settings import settings_of
 
 Array = npt.NDArray[Any]
@@ -154,7 +155,7 @@ class Conversion:
         signed, source = marked(self.first, module)
         canonical = self.canonical(module)
         found, unreached = settings_of(
-            self._for_chip(canonical), canonical, signed, source, self.chip, self.plan, module
+            self._for_chip(canonical), canonical, signed, source, self.chip, self.plan, module, self._copies(module)
         )  # fmt: skip
         missing = [n for n in unreached if n.rpartition(".")[0] not in self.left_out]
         if missing and not self.physics.ideal:
@@ -164,6 +165,10 @@ class Conversion:
         self.shared.settings.clear()
         self.shared.settings.update(found)
         self.ready, self.made = True, None
+
+    def _copies(self, module: nn.Module) -> dict[str, int]:
+        """Times the program holds each layer; their errors are their own, so an ideal chip has no use for it."""
+        return {} if self.physics.ideal else copies_of(self.quantized(module), self.chip)
 
     def take(self, plan: QuantPlan) -> None:
         """The plan of a checkpoint; settings follow at the next call."""

@@ -6,7 +6,7 @@ what they saw before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from insitu.nn.functional import Apply, Setting, before_norm, codes_of_weights, layer, rounded_weights
 from insitu.nn.physics import Field, noisy_layer, programmed, straight
+from insitu.nn.runs import Runs, conv_runs
 
 
 @dataclass
@@ -44,14 +45,24 @@ class ChipLayer(Base):
         return None if shared.plain else shared.settings.get(f"{self.chip_name}.{parameter}".lstrip("."))
 
     def chip_product(
-        self, setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, channel: int = -1
+        self, setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, channel: int = -1,
+        runs: Runs | None = None,
     ) -> Tensor:  # fmt: skip
-        """One product, on the chip instance of this step where there is one."""
+        """One product, on the chip instance of this step where there is one.
+
+        `runs` cuts it where the program has copies of the layer; without it the first one serves all positions.
+        """
         setting, x, bias = before_norm(setting.to(x.device), x, w, bias)
         now = self.chip_shared.now
         if now is None:
             return layer(setting, x, w, bias, apply, channel=channel)
-        return noisy_layer(setting, x, w, bias, apply, field=now, channel=channel)
+        if runs is None or runs.positions(x) < setting.copies or setting.copies == 1:
+            return noisy_layer(setting, x, w, bias, apply, field=now, channel=channel)
+        parts = [
+            noisy_layer(replace(setting, copy=number), part, w, bias, runs.apply, field=now, channel=channel)
+            for number, part in enumerate(runs.cut(x, setting.copies))
+        ]
+        return torch.cat(parts, runs.axis)
 
 
 class Linear(ChipLayer):
@@ -62,7 +73,8 @@ class Linear(ChipLayer):
         setting = self.chip_setting()
         if setting is None:
             return super().forward(input)
-        return self.chip_product(setting, input, self.weight, self.bias, F.linear)
+        runs = Runs(F.linear, axis=1) if input.dim() > 2 else None
+        return self.chip_product(setting, input, self.weight, self.bias, F.linear, runs=runs)
 
 
 class Conv(ChipLayer):
@@ -77,7 +89,8 @@ class Conv(ChipLayer):
         def apply(x: Tensor, w: Tensor) -> Tensor:
             return self._conv_forward(x, w, None)
 
-        return self.chip_product(setting, input, self.weight, self.bias, apply, channel=1)
+        runs = conv_runs(self) if input.dim() == self.weight.dim() else None
+        return self.chip_product(setting, input, self.weight, self.bias, apply, channel=1, runs=runs)
 
 
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}

@@ -215,7 +215,7 @@ def _columns(setting: Setting, read: Tensor, index: int, number: int, field: Fie
     has = field.physics.has
     if not any(has(n) for n in ("column_gain", "column_offset", "adc_gain", "adc_offset")):
         return None, torch.zeros_like(read)
-    place: dict[str, Any] = {"seed": field.seed, "instance": field.instance, "macro": setting.number << 8 | index}
+    place: dict[str, Any] = {"seed": field.seed, "instance": field.instance, "macro": setting.place << 8 | index}
     gain, offset = column_error(
         len(read), chip=field.chip, physics=field.physics, x0=0, step=read.cpu().double().numpy(), slice_index=number,
         **place,
@@ -360,7 +360,7 @@ def _bent(setting: Setting, y: Tensor, channel: int, field: Field) -> Tensor:
     lo, hi = adc_range(chip.macro.readout.bits, signed=bool(chip.macro.readout.signed))
     table = adc_bend(
         count, hi - lo + 1, chip=chip, physics=field.physics, seed=field.seed, instance=field.instance,
-        macro=setting.number << 8, x0=0,
+        macro=setting.place << 8, x0=0,
     )  # fmt: skip
     if table is None:
         return y
