@@ -13,6 +13,7 @@ pytest.importorskip("onnxscript", reason="extra torch")
 import insitu  # noqa: E402  behind the check for torch
 from insitu import load_chip  # noqa: E402
 from insitu.circuit.effects import Physics  # noqa: E402
+from insitu.circuit.tile import drawn_cells  # noqa: E402
 from insitu.flow.physics import instance_session  # noqa: E402
 from insitu.nn import Config, convert  # noqa: E402
 from insitu.nn.runs import Runs, conv_runs  # noqa: E402
@@ -69,7 +70,29 @@ def test_training_has_the_copies_of_the_program() -> None:
     assert common[0] / common[1] == pytest.approx(1.0, abs=0.15)
 
 
+@pytest.mark.parametrize("encoding", ["differential_pair", "offset_column"])
+@pytest.mark.parametrize("ahead", ["0d", "30d"])
+def test_copies_at_once_are_those_one_by_one(encoding: str, ahead: str) -> None:
+    own = ["cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", "calibration.drift_compensation=true"]
+    more = [f"macro.weights.encoding={encoding}", f"calibration.drift_ahead={ahead}"]
+    given = load_chip("parametric-reram-adc8", overrides=[*own, *more])
+    physics, rng = Physics.parse("full", given).after(86400.0), np.random.default_rng(5)
+    target, normals = rng.integers(-127, 128, (20, 6)).astype(float), rng.standard_normal((3, 20, 7))
+
+    def held(normal: Any) -> Any:
+        def draws(reference: bool) -> Any:
+            return lambda effect, plane: np.roll(normal, plane + len(effect), -2)[..., : 6 + reference]
+
+        return drawn_cells(target, draws, chip=given, physics=physics)
+
+    together, apart = held(normals), [held(one) for one in normals]
+    np.testing.assert_array_equal(together.weights, np.stack([a.weights for a in apart]))
+    np.testing.assert_array_equal(together.variance, np.stack([a.variance for a in apart]))
+
+
 def test_an_ideal_chip_needs_no_copies() -> None:
     given = load_chip("parametric-reram-adc8", overrides=[*WHOLE, "chip.tiles=16"])
-    made: Any = convert(torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3)), given, config=Config(data=torch.randn(4, 2, 8, 8)))
+    made: Any = convert(
+        torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3)), given, config=Config(data=torch.randn(4, 2, 8, 8))
+    )
     assert made.insitu.shared.settings["0.weight"].copies == 1

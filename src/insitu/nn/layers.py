@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from insitu.nn.functional import Apply, Setting, before_norm, codes_of_weights, layer, rounded_weights
-from insitu.nn.physics import Field, noisy_layer, programmed, straight
+from insitu.nn.physics import Field, drawn, noisy_layer, programmed, straight
 from insitu.nn.runs import Runs, conv_runs
 
 
@@ -57,10 +57,12 @@ class ChipLayer(Base):
         if now is None:
             return layer(setting, x, w, bias, apply, channel=channel)
         if runs is None or runs.positions(x) < setting.copies or setting.copies == 1:
-            return noisy_layer(setting, x, w, bias, apply, field=now, channel=channel)
+            [cells] = drawn(setting, w, now)
+            return noisy_layer(setting, x, w, bias, apply, field=now, cells=cells, channel=channel)
+        copies = drawn(setting, w, now, setting.copies)
         parts = [
-            noisy_layer(replace(setting, copy=number), part, w, bias, runs.apply, field=now, channel=channel)
-            for number, part in enumerate(runs.cut(x, setting.copies))
+            noisy_layer(replace(setting, copy=i), part, w, bias, runs.apply, field=now, cells=cells, channel=channel)
+            for i, (part, cells) in enumerate(zip(runs.cut(x, setting.copies), copies, strict=True))
         ]
         return torch.cat(parts, runs.axis)
 
@@ -151,7 +153,8 @@ def rounded_parameter(setting: Setting, w: Tensor, shared: Shared) -> Tensor:
     now = shared.now
     with torch.no_grad():
         q = codes_of_weights(setting, w)
-        holds = setting.back(programmed(setting, setting.cells(q), now).cells) * setting.step
+        [held] = programmed(setting, setting.cells(q), now)
+        holds = setting.back(held.cells) * setting.step
     return straight(setting, w, q, holds, moves=now.physics.moves)
 
 
