@@ -12,6 +12,7 @@ pytest.importorskip("onnxscript", reason="extra torch")
 
 import insitu  # noqa: E402  behind the check for torch
 from insitu import load_chip  # noqa: E402
+from insitu.base.errors import UsageError  # noqa: E402
 from insitu.circuit.effects import Physics  # noqa: E402
 from insitu.circuit.tile import drawn_cells  # noqa: E402
 from insitu.flow.physics import instance_session  # noqa: E402
@@ -90,9 +91,14 @@ def test_copies_at_once_are_those_one_by_one(encoding: str, ahead: str) -> None:
     np.testing.assert_array_equal(together.variance, np.stack([a.variance for a in apart]))
 
 
-def test_an_ideal_chip_needs_no_copies() -> None:
+@pytest.mark.parametrize(("physics", "objective"), [("ideal", "latency"), ("programming_noise", "cells")])
+def test_no_copies_where_none_are_held_or_none_err(physics: str, objective: str) -> None:
     given = load_chip("parametric-reram-adc8", overrides=[*WHOLE, "chip.tiles=16"])
-    made: Any = convert(
-        torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3)), given, config=Config(data=torch.randn(4, 2, 8, 8))
-    )
+    config = Config(data=torch.randn(4, 2, 16, 16), physics=physics, objective=objective)
+    made: Any = convert(torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3)), given, config=config)
     assert made.insitu.shared.settings["0.weight"].copies == 1
+
+
+def test_an_objective_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"Config\.objective"):
+        convert(torch.nn.Linear(3, 2), "dcim-28nm", config=Config(data=torch.randn(4, 3), objective="speed"))

@@ -32,6 +32,7 @@ from insitu.nn.layers import Shared, adopt
 from insitu.nn.physics import Field, check_reach
 from insitu.nn.runs import copies_of
 from insitu.nn.settings import settings_of
+from insitu.runtime.objective import objective_of
 
 Array = npt.NDArray[Any]
 Shapes = tuple[tuple[int, ...], ...]
@@ -64,6 +65,7 @@ class Conversion:
         """The conversion of a copy of a model, whose layers become chip layers."""
         physics = Physics.parse(config.physics, chip, calibrated=config.calibrated)
         check_reach(chip, physics)
+        objective_of(config.objective, where="Config.objective")
         made = cls(chip, config, physics, _times(config.time))
         left: list[str] = []
         for name, layer in list(module.named_modules()):
@@ -168,7 +170,9 @@ class Conversion:
 
     def _copies(self, module: nn.Module) -> dict[str, int]:
         """Times the program holds each layer; their errors are their own, so an ideal chip has no use for it."""
-        return {} if self.physics.ideal else copies_of(self.quantized(module), self.chip)
+        if self.physics.ideal:
+            return {}
+        return copies_of(self.quantized(module), self.chip, self.config.objective)
 
     def take(self, plan: QuantPlan) -> None:
         """The plan of a checkpoint; settings follow at the next call."""

@@ -58,12 +58,12 @@ def conv_runs(conv: Any) -> Runs:
     return Runs(apply, 2, conv.stride[0], reach, pad, mode)
 
 
-def copies_of(graph: Graph, chip: Chip) -> dict[str, int]:
+def copies_of(graph: Graph, chip: Chip, objective: str) -> dict[str, int]:
     """How often the program that `insitu.deploy` makes of a quantized graph holds each layer, where more than once.
 
     A network that takes several chips, or no chip holds, has no copies.
     """
     try:
-        return dict(best_program(graph, chip).meta.get("replicas", {}))
+        return dict(best_program(graph, chip, objective=objective).meta.get("replicas", {}))
     except InfeasibleError:
         return {}
