@@ -17,9 +17,9 @@ from insitu.compiler.pipeline import compile_graph
 from insitu.compiler.place import place
 from insitu.compiler.replicate import water_fill
 from insitu.flow.check import compare
-from insitu.flow.objective import best_program
 from insitu.graph.graph import Graph
 from insitu.isa.check import check_program, find_faults
+from insitu.runtime.objective import best_program
 from insitu.runtime.session import Session
 from insitu.sim.timing import simulate_time
 from tests.compiler.test_place import legal

@@ -91,7 +91,7 @@ def drawn_cells(
     """What cells asked for `target` [rows, cols] hold for given draws; NumPy arrays, or tensors with their gradients.
 
     `drawn` gives the standard normals of the cells, with those of a reference column on the right where it is told so.
-    Row drivers are not in it.
+    Row drivers are not in it.  Normals [copies, rows, cols] are so many tiles of the same target, without wires.
     """
     legs, noisy = _legs(target, chip, levels), level_noise(chip, physics)
     normals = drawn(legs.reference)
@@ -113,9 +113,18 @@ def drawn_cells(
     age, ahead = physics.age(chip), ahead_of_drift(chip, physics) > 0
     now = cells(age, physics.time)
     if (age > 0 or ahead) and physics.calibration(chip).drift_compensation:  # levels ahead of drift never were right
-        factor = restoring(target, now.weights) if ahead else compensation(cells(0.0, 0.0).weights, now.weights)
+        before = target if ahead else cells(0.0, 0.0).weights
+        factor = _each(restoring if ahead else compensation, before, now.weights)
         now = Cells(now.weights * factor, None if now.variance is None else now.variance * factor**2)
     return now
+
+
+def _each(factor: Callable[[Any, Any], Any], before: Any, now: Any) -> Any:
+    """A factor of one tile, or those of several [copies, 1, 1]."""
+    if now.ndim == 2:
+        return factor(before, now)
+    pairs = ((before if before.ndim == 2 else before[i], own) for i, own in enumerate(now))
+    return namespace(now).stack([0.0 * own[:1, :1] + factor(b, own) for b, own in pairs])
 
 
 @dataclass(frozen=True)
@@ -129,8 +138,8 @@ class _Legs:
         """The weights that the legs stand for; the noise of independent cells adds."""
         if self.reference:
             error, spread = parts[0].weights - self.values[0], parts[0].variance
-            both = None if spread is None else spread[:, :-1] + spread[:, -1:]
-            return Cells(target + error[:, :-1] - error[:, -1:], both)
+            both = None if spread is None else spread[..., :-1] + spread[..., -1:]
+            return Cells(target + error[..., :-1] - error[..., -1:], both)
         if len(parts) == 1:
             return parts[0]
         plus, minus = parts

@@ -23,7 +23,6 @@ from insitu.compiler.placement_file import fixed_mapping, read_placement
 from insitu.compiler.precision import apply_plan
 from insitu.flow.chain import check_readouts
 from insitu.flow.data import prepare
-from insitu.flow.objective import best_program, objective_of
 from insitu.flow.precision import requested
 from insitu.graph.graph import LEVELS, Graph
 from insitu.graph.text import save_graph
@@ -33,6 +32,7 @@ from insitu.isa.container import SUFFIX, save_program
 from insitu.isa.program import Program
 from insitu.report.text import count
 from insitu.runtime.memory import check_room
+from insitu.runtime.objective import best_program, objective_of
 from insitu.runtime.weights import write_map
 
 GRAPH = ".graph"

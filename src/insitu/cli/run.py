@@ -20,11 +20,11 @@ from insitu.cost.machines import System, load_system
 from insitu.flow.baselines import beside
 from insitu.flow.chain import Deployment, Options, deploy
 from insitu.flow.folder import default_folder, fill_run, printable, versions_text
-from insitu.flow.objective import objective_of
 from insitu.flow.optimize import TARGET
 from insitu.flow.physics import parse_times
 from insitu.report.summary import same_numbers, summary_lines
 from insitu.runtime.memory import parse_memory
+from insitu.runtime.objective import objective_of
 from insitu.sim.backends import check_backend
 from insitu.tasks.registry import data_text
 

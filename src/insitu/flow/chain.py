@@ -27,7 +27,6 @@ from insitu.flow import data as data_
 from insitu.flow import physics as physics_
 from insitu.flow.agreement import agreement
 from insitu.flow.blocks import Feed, feed_of, float_rows, real_outputs
-from insitu.flow.objective import best_program, objective_of
 from insitu.flow.optimize import TARGET, Searched, searched
 from insitu.flow.owed import Trial, closeness_course, owed, trial_of
 from insitu.flow.precision import PrecisionFile, Wanted, read_precision, requested
@@ -45,6 +44,7 @@ from insitu.isa.check import check_program
 from insitu.isa.program import Program
 from insitu.report.result import AccuracyPoint, Coverage, LayerResult, ModelFacts, Result
 from insitu.runtime.memory import check_room, parse_memory
+from insitu.runtime.objective import best_program, objective_of
 from insitu.runtime.session import Session
 from insitu.sim.backends import check_backend
 from insitu.tasks.registry import calibration_data, evaluation_data, named_task, task_models

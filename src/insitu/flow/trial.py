@@ -14,11 +14,11 @@ from insitu.algo.head import head_of, solved
 from insitu.arch.spec import Chip
 from insitu.circuit.effects import Physics
 from insitu.flow.check import observed
-from insitu.flow.objective import best_program
 from insitu.flow.physics import instance_session
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph
 from insitu.isa.program import Program
+from insitu.runtime.objective import best_program
 from insitu.runtime.session import Session
 
 Array = npt.NDArray[Any]

@@ -16,6 +16,7 @@ class Config:
     `physics`: effects in training, as `insitu run --physics` names them ("ideal", "full", or names with commas); a new
     chip is drawn for every step.  `time`: when it is read after programming, a time such as "1d" or a range
     ("1s", "1y"), from which every step draws one, evenly in log time.
+    `objective`: the one that the module will be deployed for, which says how often layers are held ("cells": once).
     `fold_batch_norms`: batch norms behind layers become part of them, as on the chip.
     """
 
@@ -24,4 +25,5 @@ class Config:
     time: str | float | Sequence[str | float] = 0.0
     calibrated: bool = True
     seed: int = 0
+    objective: str = "latency"
     fold_batch_norms: bool = True

@@ -30,7 +30,9 @@ from insitu.nn.exact import integers, reals
 from insitu.nn.kinds import mixin_of
 from insitu.nn.layers import Shared, adopt
 from insitu.nn.physics import Field, check_reach
+from insitu.nn.runs import copies_of
 from insitu.nn.settings import settings_of
+from insitu.runtime.objective import objective_of
 
 Array = npt.NDArray[Any]
 Shapes = tuple[tuple[int, ...], ...]
@@ -63,6 +65,7 @@ class Conversion:
         """The conversion of a copy of a model, whose layers become chip layers."""
         physics = Physics.parse(config.physics, chip, calibrated=config.calibrated)
         check_reach(chip, physics)
+        objective_of(config.objective, where="Config.objective")
         made = cls(chip, config, physics, _times(config.time))
         left: list[str] = []
         for name, layer in list(module.named_modules()):
@@ -154,7 +157,7 @@ class Conversion:
         signed, source = marked(self.first, module)
         canonical = self.canonical(module)
         found, unreached = settings_of(
-            self._for_chip(canonical), canonical, signed, source, self.chip, self.plan, module
+            self._for_chip(canonical), canonical, signed, source, self.chip, self.plan, module, self._copies(module)
         )  # fmt: skip
         missing = [n for n in unreached if n.rpartition(".")[0] not in self.left_out]
         if missing and not self.physics.ideal:
@@ -164,6 +167,12 @@ class Conversion:
         self.shared.settings.clear()
         self.shared.settings.update(found)
         self.ready, self.made = True, None
+
+    def _copies(self, module: nn.Module) -> dict[str, int]:
+        """Times the program holds each layer; their errors are their own, so an ideal chip has no use for it."""
+        if self.physics.ideal:
+            return {}
+        return copies_of(self.quantized(module), self.chip, self.config.objective)
 
     def take(self, plan: QuantPlan) -> None:
         """The plan of a checkpoint; settings follow at the next call."""

@@ -81,7 +81,8 @@ class Setting:
     `source`: the driven code of a real 0; `drive`: driven codes of one input code.  `parts`: rows of separate readings,
     2**`finer` times as fine as `read`.  `shift`: real numbers added to the bias.  `bias_unit`: column-sum steps of a
     bias in the array (0: it joins behind the readout).  `transposed`: inputs stand before outputs in the parameter.
-    `behind`: a norm's factors and terms that the weights have taken in.
+    `behind`: a norm's factors and terms that the weights have taken in.  `copies`: times the program holds the layer,
+    each of which serves a run of positions; `copy` counts them.
     """
 
     name: str
@@ -103,6 +104,13 @@ class Setting:
     groups: int = 1
     transposed: bool = False
     behind: Behind | None = None
+    copies: int = 1
+    copy: int = 0
+
+    @property
+    def place(self) -> int:
+        """Where the columns' own draws are found, below 2**24 for the first copy and 2**32 in all."""
+        return self.copy << 16 | self.number
 
     def under(self, scale: Tensor) -> Setting:
         """The setting in the module's own numbers, where rows are driven with inputs over `scale` [inputs]."""

@@ -6,7 +6,7 @@ what they saw before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from insitu.nn.functional import Apply, Setting, before_norm, codes_of_weights, layer, rounded_weights
-from insitu.nn.physics import Field, noisy_layer, programmed, straight
+from insitu.nn.physics import Field, drawn, noisy_layer, programmed, straight
+from insitu.nn.runs import Runs, conv_runs
 
 
 @dataclass
@@ -44,14 +45,26 @@ class ChipLayer(Base):
         return None if shared.plain else shared.settings.get(f"{self.chip_name}.{parameter}".lstrip("."))
 
     def chip_product(
-        self, setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, channel: int = -1
+        self, setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, channel: int = -1,
+        runs: Runs | None = None,
     ) -> Tensor:  # fmt: skip
-        """One product, on the chip instance of this step where there is one."""
+        """One product, on the chip instance of this step where there is one.
+
+        `runs` cuts it where the program has copies of the layer; without it the first one serves all positions.
+        """
         setting, x, bias = before_norm(setting.to(x.device), x, w, bias)
         now = self.chip_shared.now
         if now is None:
             return layer(setting, x, w, bias, apply, channel=channel)
-        return noisy_layer(setting, x, w, bias, apply, field=now, channel=channel)
+        if runs is None or runs.positions(x) < setting.copies or setting.copies == 1:
+            [cells] = drawn(setting, w, now)
+            return noisy_layer(setting, x, w, bias, apply, field=now, cells=cells, channel=channel)
+        copies = drawn(setting, w, now, setting.copies)
+        parts = [
+            noisy_layer(replace(setting, copy=i), part, w, bias, runs.apply, field=now, cells=cells, channel=channel)
+            for i, (part, cells) in enumerate(zip(runs.cut(x, setting.copies), copies, strict=True))
+        ]
+        return torch.cat(parts, runs.axis)
 
 
 class Linear(ChipLayer):
@@ -62,7 +75,8 @@ class Linear(ChipLayer):
         setting = self.chip_setting()
         if setting is None:
             return super().forward(input)
-        return self.chip_product(setting, input, self.weight, self.bias, F.linear)
+        runs = Runs(F.linear, axis=1) if input.dim() > 2 else None
+        return self.chip_product(setting, input, self.weight, self.bias, F.linear, runs=runs)
 
 
 class Conv(ChipLayer):
@@ -77,7 +91,8 @@ class Conv(ChipLayer):
         def apply(x: Tensor, w: Tensor) -> Tensor:
             return self._conv_forward(x, w, None)
 
-        return self.chip_product(setting, input, self.weight, self.bias, apply, channel=1)
+        runs = conv_runs(self) if input.dim() == self.weight.dim() else None
+        return self.chip_product(setting, input, self.weight, self.bias, apply, channel=1, runs=runs)
 
 
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -138,7 +153,8 @@ def rounded_parameter(setting: Setting, w: Tensor, shared: Shared) -> Tensor:
     now = shared.now
     with torch.no_grad():
         q = codes_of_weights(setting, w)
-        holds = setting.back(programmed(setting, setting.cells(q), now).cells) * setting.step
+        [held] = programmed(setting, setting.cells(q), now)
+        holds = setting.back(held.cells) * setting.step
     return straight(setting, w, q, holds, moves=now.physics.moves)
 
 

@@ -7,7 +7,7 @@ is come from `circuit`; random numbers from torch's generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -70,16 +70,39 @@ def check_reach(chip: Chip, physics: Physics) -> None:
         raise ConfigError("Config.physics", "stuck_cells on a chip that moves columns to spare ones", need)
 
 
-def noisy_layer(
-    setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, field: Field, channel: int = -1
-) -> Tensor:  # fmt: skip
-    """A chip layer in training on one chip instance; arguments as those of `functional.layer`."""
-    x = inputs(setting, x)
+@dataclass(frozen=True)
+class Drawn:
+    """One copy of a layer on a chip instance: weight codes, what is held, and what was when columns were measured."""
+
+    q: Tensor
+    held: Held
+    measured: Held
+
+
+def drawn(setting: Setting, w: Tensor, field: Field, copies: int = 1) -> list[Drawn]:
+    """The copies of a layer on the chip instance of this step."""
     own = field.physics.calibration(field.chip)
     with torch.no_grad():
         q = codes_of_weights(setting, w)
         state = torch.get_rng_state()
-        held = programmed(setting, setting.cells(q), field)
+        held = before = programmed(setting, setting.cells(q), field, copies)
+        if own.trims and field.physics.time > 0 and not own.column_drift:
+            now = torch.get_rng_state()
+            torch.set_rng_state(state)  # the same cells, as they were when they were measured
+            fresh = replace(field, physics=field.physics.after(0.0))
+            before = programmed(setting, setting.cells(q), fresh, copies)
+            torch.set_rng_state(now)
+    return [Drawn(q, a, b) for a, b in zip(held, before, strict=True)]
+
+
+def noisy_layer(
+    setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, field: Field, cells: Drawn,
+    channel: int = -1,
+) -> Tensor:  # fmt: skip
+    """A chip layer in training on the cells drawn for it; arguments as those of `functional.layer`."""
+    x = inputs(setting, x)
+    own, q, held = field.physics.calibration(field.chip), cells.q, cells.held
+    with torch.no_grad():
         holds = setting.back(held.cells) * setting.step
     b, real = real_bias(setting, bias, q), straight(setting, w, q, holds, moves=field.physics.moves)
     x = _driven(setting, x, field)
@@ -90,7 +113,7 @@ def noisy_layer(
         shift = shift - _compensated(setting, x, holds - q * setting.step, errors, field.chip)
     y = y + along(shift, y, channel)
     if own.trims:
-        y = _trimmed(setting, x, q, b, y, (held, state), apply, channel, field)
+        y = _trimmed(setting, x, b, y, cells, apply, channel)
     y = _bent(setting, _read(setting, held, x, y, apply, channel, field.chip), channel, field)
     return y if setting.y is None else setting.y.rounded(y)
 
@@ -104,22 +127,17 @@ def _shift(setting: Setting, held: Held, q: Tensor, b: Tensor) -> Tensor:
 
 
 def _trimmed(
-    setting: Setting, x: Tensor, q: Tensor, b: Tensor, y: Tensor, drawn: tuple[Held, Tensor],
-    apply: Apply, channel: int, field: Field,
+    setting: Setting, x: Tensor, b: Tensor, y: Tensor, cells: Drawn, apply: Apply, channel: int
 ) -> Tensor:  # fmt: skip
     """Outputs behind trims of their columns, set so that this batch is on average and in its slope what is wanted.
 
     Row parts and slices are trimmed together here, each by itself in the simulator.
     """
     with torch.no_grad():
-        seen, (held, state) = y.detach(), drawn
-        if field.physics.time > 0 and not field.physics.calibration(field.chip).column_drift:
-            now = torch.get_rng_state()
-            torch.set_rng_state(state)  # the same cells, as they were when they were measured
-            held = programmed(setting, setting.cells(q), replace(field, physics=field.physics.after(0.0)))
-            torch.set_rng_state(now)
-            seen = apply(x, setting.back(held.cells) * setting.step)
-            seen = seen + along(_shift(setting, held, q, b), seen, channel)
+        seen, q, before = y.detach(), cells.q, cells.measured
+        if before is not cells.held:
+            seen = apply(x, setting.back(before.cells) * setting.step)
+            seen = seen + along(_shift(setting, before, q, b), seen, channel)
         wanted = apply(x, q * setting.step)
         wanted = wanted + along(b, wanted, channel)
         axes = [i for i in range(y.ndim) if i != channel % y.ndim]
@@ -148,47 +166,66 @@ def straight(setting: Setting, w: Tensor, q: Tensor, holds: Tensor, *, moves: bo
 
 
 @torch.no_grad()
-def programmed(setting: Setting, q: Tensor, field: Field) -> Held:
-    """Weight codes q [rows, outputs] on one chip instance; array by array, as they lie there."""
+def programmed(setting: Setting, q: Tensor, field: Field, copies: int = 1) -> list[Held]:
+    """Weight codes q [rows, outputs] on one chip instance, so many times; array by array, as they lie there."""
+    if copies > 1 and field.physics.has("ir_drop"):  # wires are solved one array at a time
+        return [programmed(replace(setting, copy=i), q, field)[0] for i in range(copies)]
+    settings = [setting] if copies == 1 else [replace(setting, copy=i) for i in range(copies)]
     parts = setting.parts or (*range(0, len(q), field.chip.array.rows), len(q))
-    cells = torch.empty_like(q)
-    spread = torch.zeros_like(q) if _any_noise(field) else None
-    bias, offset, floor = (torch.full_like(setting.read, v) for v in (1.0, 0.0, 0.0))
+    cells = q.new_empty((copies, *q.shape))
+    spread = torch.zeros_like(cells) if _any_noise(field) else None
+    columns = [[torch.full_like(setting.read, v) for v in (1.0, 0.0, 0.0)] for _ in settings]
     for index, (a, b) in enumerate(pairwise(parts)):
-        rows, noise = cells[a:b], None if spread is None else spread[a:b]
-        gain, off, still = _part(setting, q[a:b], index, len(parts) - 1, field, rows, noise)
-        bias, offset, floor = gain if index == 0 else bias, offset + off, floor + still
-    return Held(cells, bias, offset, floor, spread)
+        rows, noise = cells[:, a:b], None if spread is None else spread[:, a:b]
+        found = _part(settings, q[a:b], index, len(parts) - 1, field, rows, noise)
+        for own, (gain, off, still) in zip(columns, found, strict=True):
+            own[:] = gain if index == 0 else own[0], own[1] + off, own[2] + still
+    spreads = [None] * copies if spread is None else [*spread]
+    return [Held(own, a[0], a[1], a[2], noise) for own, a, noise in zip(cells, columns, spreads, strict=True)]
 
 
 def _part(
-    setting: Setting, q: Tensor, index: int, parts: int, field: Field, cells: Tensor, spread: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The rows of one part: fills `cells` and `spread`; (gain of its first slice, offset, variance of a read)."""
-    chip, physics, read = field.chip, field.physics, setting.read / 2.0**setting.finer
+    settings: Sequence[Setting], q: Tensor, index: int, parts: int, field: Field, cells: Tensor, spread: Tensor | None
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The rows of one part in all copies of a layer: fills `cells` and `spread` [copies, rows, outputs].
+
+    Returns, by copy, the gain of its first slice, its offset, and the variance of a read.
+    """
+    chip, physics, setting = field.chip, field.physics, settings[0]
+    read = setting.read / 2.0**setting.finer
     planes, cols = [float(1 << at) for at in plane_shifts(chip)], chip.array.cols
     shifts = [up for up, *_ in sliced(chip, q[:1])]
-    columns = [_columns(setting, read, index, number, field) for number in range(len(shifts))]
+    columns = [[_columns(s, read, index, number, field) for number in range(len(shifts))] for s in settings]
+    gains = [_stacked([own[number][0] for own in columns]) for number in range(len(shifts))]
     still, noise = _variances(read, chip, physics)
     rounding = read * read / 12.0 if parts * len(planes) * len(shifts) > 1 else 0.0 * read
-    drivers = _row_gain(len(q), chip, physics, q)
+    drivers = _row_gain((len(settings), len(q), 1), chip, physics, q)
     for c in range(0, q.shape[1], cols):
         own = slice(c, c + cols)
         total: Any = 0.0
         for number, (up, digits, levels) in enumerate(sliced(chip, q[:, own])):
-            drawn = _normals(digits)
-            held = drawn_cells(digits, drawn, chip=chip, physics=physics, slice_index=number, levels=levels)
-            gain = columns[number][0]
-            factor = 2.0**up if gain is None else gain[own] * 2.0**up
+            normals = _normals(digits, len(settings))
+            held = drawn_cells(digits, normals, chip=chip, physics=physics, slice_index=number, levels=levels)
+            gain = gains[number]
+            factor = 2.0**up if gain is None else gain[..., own] * 2.0**up
             more = held.weights if gain is None and up == 0 else held.weights * factor
             total = more if number == 0 else total + more
             if spread is not None:
-                spread[:, own] += _cell_noise(digits, held.variance, noise[own], field) * 4.0**up
-        cells[:, own] = total if drivers is None else total * drivers
-    offset = sum((off * read * (sum(planes) * 2**up) for up, (_, off) in zip(shifts, columns, strict=True)), 0.0 * read)
+                spread[..., own] += _cell_noise(digits, held.variance, noise[own], field) * 4.0**up
+        cells[..., own] = total if drivers is None else total * drivers
     floor = (still + rounding) * (sum(p * p for p in planes) * sum(4.0**up for up in shifts))
-    first = columns[0][0]
-    return torch.ones_like(read) if first is None else first, offset, floor
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for at in columns:
+        offsets = (off * read * (sum(planes) * 2**up) for up, (_, off) in zip(shifts, at, strict=True))
+        gain = at[0][0]
+        found.append((torch.ones_like(read) if gain is None else gain, sum(offsets, 0.0 * read), floor))
+    return found
+
+
+def _stacked(gains: Sequence[Tensor | None]) -> Tensor | None:
+    """Gains of columns [copies, 1, outputs]; for one copy [outputs]."""
+    known = [g for g in gains if g is not None]
+    return None if not known else known[0] if len(known) == 1 else torch.stack(known)[:, None]
 
 
 def _variances(read: Tensor, chip: Chip, physics: Physics) -> tuple[Tensor, Tensor]:
@@ -197,11 +234,11 @@ def _variances(read: Tensor, chip: Chip, physics: Physics) -> tuple[Tensor, Tens
     return still, read_noise_sd(torch.ones_like(read), chip=chip, physics=physics, step=read) ** 2 - still
 
 
-def _row_gain(rows: int, chip: Chip, physics: Physics, like: Tensor) -> Tensor | None:
+def _row_gain(shape: tuple[int, ...], chip: Chip, physics: Physics, like: Tensor) -> Tensor | None:
     spec = chip.physics.dac
     if spec is None or spec.row_sd == 0 or not physics.has("dac_nonlinearity"):
         return None
-    return driver_gain(torch.randn(rows, 1, device=like.device), spec)
+    return driver_gain(torch.randn(shape, device=like.device), spec)
 
 
 def _any_noise(field: Field) -> bool:
@@ -215,7 +252,7 @@ def _columns(setting: Setting, read: Tensor, index: int, number: int, field: Fie
     has = field.physics.has
     if not any(has(n) for n in ("column_gain", "column_offset", "adc_gain", "adc_offset")):
         return None, torch.zeros_like(read)
-    place: dict[str, Any] = {"seed": field.seed, "instance": field.instance, "macro": setting.number << 8 | index}
+    place: dict[str, Any] = {"seed": field.seed, "instance": field.instance, "macro": setting.place << 8 | index}
     gain, offset = column_error(
         len(read), chip=field.chip, physics=field.physics, x0=0, step=read.cpu().double().numpy(), slice_index=number,
         **place,
@@ -232,8 +269,11 @@ def _cell_noise(digits: Tensor, variance: Any, common: Tensor, field: Field) -> 
     return (variance / field.physics.calibration(field.chip).reads + alike).detach()
 
 
-def _normals(like: Tensor) -> Callable[[bool], Callable[[str, int], Tensor]]:
-    """Standard normals of cells, the same whenever one effect asks again, whichever others are on."""
+def _normals(like: Tensor, copies: int) -> Callable[[bool], Callable[[str, int], Tensor]]:
+    """Standard normals of cells, the same whenever one effect asks again, whichever others are on.
+
+    Those of several copies are [copies, rows, outputs], of one [rows, outputs].
+    """
     base = int(torch.randint(SEEDS, ()))
 
     def of(reference: bool) -> Callable[[str, int], Tensor]:
@@ -242,7 +282,9 @@ def _normals(like: Tensor) -> Callable[[bool], Callable[[str, int], Tensor]]:
         def draw(effect: str, plane: int) -> Tensor:
             if (effect, plane) not in known:
                 size = (like.shape[1] + int(reference), like.shape[0])  # columns lie along memory, as parameters do
-                known[effect, plane] = _drawn(size, (base + (effect_key(effect) << 8) + plane) % SEEDS, like).T
+                size = size if copies == 1 else (copies, *size)
+                normals = _drawn(size, (base + (effect_key(effect) << 8) + plane) % SEEDS, like)
+                known[effect, plane] = normals.transpose(-1, -2)
             return known[effect, plane]
 
         return draw
@@ -360,7 +402,7 @@ def _bent(setting: Setting, y: Tensor, channel: int, field: Field) -> Tensor:
     lo, hi = adc_range(chip.macro.readout.bits, signed=bool(chip.macro.readout.signed))
     table = adc_bend(
         count, hi - lo + 1, chip=chip, physics=field.physics, seed=field.seed, instance=field.instance,
-        macro=setting.number << 8, x0=0,
+        macro=setting.place << 8, x0=0,
     )  # fmt: skip
     if table is None:
         return y

@@ -26,12 +26,13 @@ Source = Callable[[Array], dict[str, Array] | None]
 
 
 def settings_of(
-    graph: Graph, canonical: Graph, signed: Graph, source: Source, chip: Chip, plan: QuantPlan, module: nn.Module
+    graph: Graph, canonical: Graph, signed: Graph, source: Source, chip: Chip, plan: QuantPlan, module: nn.Module,
+    copies: Mapping[str, int],
 ) -> tuple[dict[str, Setting], list[str]]:  # fmt: skip
     """(settings by parameter, layers of the network whose weights are no parameter's as it stands).
 
     `canonical` is the network before it was made the chip's, `signed` that with weights by which `source` knows where
-    they come from.
+    they come from; `copies` says how often the program holds a layer.
     """
     found: dict[str, Setting] = {}
     unreached: list[str] = []
@@ -47,7 +48,8 @@ def settings_of(
             continue
         for name, places in index.items():
             part = _setting(graph, chip, plan, node, name, places, module, number=len(found))
-            part = replace(part, behind=behind_of(node, canonical, signed, source, module))
+            behind = behind_of(node, canonical, signed, source, module)
+            part = replace(part, behind=behind, copies=copies.get(node.name, 1))
             found[name] = part if name not in found else _joined(found[name], part)
     return {n: _complete(s) if s.shape else s for n, s in found.items()}, unreached
 
@@ -159,7 +161,8 @@ def _joined(first: Setting, other: Setting) -> Setting:
     wider = first.y is not None and other.y is not None and other.y.scale > first.y.scale
     alike = first.behind is not None and first.behind.same(other.behind)
     return replace(
-        first, shift=shift, y=other.y if wider else first.y, behind=first.behind if alike else None, **parts
+        first, shift=shift, y=other.y if wider else first.y, behind=first.behind if alike else None,
+        copies=min(first.copies, other.copies), **parts,
     )  # fmt: skip
 
 
