@@ -17,14 +17,17 @@ IMAGE = {"x": ["N", 2, 4, 6]}
 ROW = {"x": ["N", 6]}
 
 
-def normal(proto: onnx.ModelProto) -> Graph:
+def normal(proto: onnx.ModelProto, *, batch: bool = True) -> Graph:
+    """The normal form, after a check that it gives what ONNX Runtime gives, of one sample where `batch` is not open."""
     graph = verify(canonicalize.run(verify(import_model(proto))))
     name, shape = graph.inputs[0], graph.types[graph.inputs[0]].sizes()
-    x = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
-    want = run_onnx(proto, {proto.graph.input[0].name: x[:, 0]})
+    x = np.random.default_rng(0).normal(size=(3 if batch else 1, *shape)).astype(np.float32)
+    want = run_onnx(proto, {proto.graph.input[0].name: x[:, 0] if batch else x[0]})
     got = float_session(graph)({name: x})
     for value, array in zip(graph.outputs, want, strict=True):
-        assert np.allclose(got[value][:, 0], array, atol=1e-5), value
+        found = got[value][:, 0] if batch else got[value][0]
+        assert found.shape == array.shape
+        assert np.allclose(found, array, atol=1e-5), value
     return graph
 
 
@@ -54,6 +57,41 @@ def test_gemm_is_matmul_with_bias(shape: tuple[int, ...]) -> None:
     assert layer.op == "MatMul"
     assert graph.types[layer.inputs[1]].shape == (6, 4)
     assert np.all(graph.constants[layer.inputs[2]] == 6)
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
+@pytest.mark.parametrize(
+    ("given", "weight"),
+    [
+        ((5, 6), (3, 6, 4)),
+        ((3, 5, 6), (3, 6, 4)),
+        ((1, 5, 6), (3, 6, 4)),
+        ((3, 5, 6), (1, 6, 4)),
+        ((2, 3, 5, 6), (3, 6, 4)),
+        ((2, 1, 5, 6), (2, 3, 6, 4)),
+        ((3, 5, 6), (2, 1, 6, 4)),
+        ((5, 6), (1, 1, 6, 4)),
+    ],
+)
+def test_products_with_several_constant_matrices_are_a_layer_each(given, weight, left) -> None:
+    w = np.random.default_rng(1).normal(size=weight).astype(np.float32)
+    operands = ["x", "w"]
+    if left:
+        given, w, operands = (*given[:-2], given[-1], given[-2]), w.swapaxes(-1, -2).copy(), ["w", "x"]
+    nodes = [node("Reshape", ["v", "shape"], ["x"]), node("MatMul", operands, ["y"])]
+    tensors = {"w": w, "shape": np.array(given, np.int64)}
+    inputs = {"v": [1, int(np.prod(given))]}
+    graph = normal(model(nodes, inputs=inputs, outputs=["y"], tensors=tensors), batch=False)
+    layers = [n for n in graph.nodes if n.op == "MatMul"]
+    assert len(layers) == np.prod(weight[:-2])
+    assert all(graph.constants[n.inputs[1]].ndim == 2 and len(n.inputs) == 3 for n in layers)
+
+
+def test_a_vector_times_several_constant_matrices() -> None:
+    w = np.random.default_rng(1).normal(size=(3, 4, 6)).astype(np.float32)
+    nodes = [node("Reshape", ["v", "shape"], ["x"]), node("MatMul", ["w", "x"], ["y"])]
+    tensors = {"w": w, "shape": np.array([6], np.int64)}
+    normal(model(nodes, inputs={"v": [1, 6]}, outputs=["y"], tensors=tensors), batch=False)
 
 
 def test_gemm_with_one_bias_per_row_keeps_it_apart() -> None:

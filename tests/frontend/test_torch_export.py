@@ -143,3 +143,32 @@ def test_size_expressions_hold_no_code() -> None:
     assert EXPRESSION.fullmatch("2*s0 + 1")
     for text in ("__import__('os')", "Symbol.__class__", "().__class__", "lambda: 0", "Symbol('a.b')", "exec(1)"):
         assert not EXPRESSION.fullmatch(text)
+
+
+class Projected(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(8, 12, proj_size=6, batch_first=True)
+
+    def forward(self, x: Any) -> Any:
+        return self.lstm(x)[0]
+
+
+class Random(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 4)
+
+    def forward(self, x: Any) -> Any:
+        return torch.nn.functional.dropout(self.layer(x), 0.5, training=True)
+
+
+def test_a_network_that_torch_writes_wrongly_is_refused() -> None:
+    """Its exporter takes the size of a projection for that of the state."""
+    with pytest.raises(ModelError, match="instead of proj_size, a Linear"):
+        capture(Projected().eval(), sources=({"x": samples(4, 5, 8)},))
+
+
+def test_a_module_that_computes_something_else_each_time_is_refused() -> None:
+    with pytest.raises(ModelError, match="same numbers each time"):
+        capture(Random().eval(), sources=({"x": samples(4, 8)},))

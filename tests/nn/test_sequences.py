@@ -92,3 +92,42 @@ def test_two_directions_and_layers_of_which_the_last_step_counts() -> None:
     exact, wanted = made.eval()(x), model(x).detach()
     assert float((exact - wanted).square().mean() / wanted.square().mean()) < 3e-3
     assert float((near - exact).square().mean() / wanted.square().mean()) < 3e-3
+
+
+class Memory(torch.nn.Module):
+    """Attention on a memory that is a parameter: its keys and values are constants of the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = torch.nn.MultiheadAttention(16, 2, batch_first=True)
+        self.memory = torch.nn.Parameter(torch.randn(1, 5, 16))
+
+    def forward(self, x: Any) -> Any:
+        memory = self.memory.expand(x.shape[0], -1, -1)
+        return self.attention(x, memory, memory, need_weights=False)[0]
+
+
+def test_projections_that_the_network_holds_as_constants_are_computed_in_floats() -> None:
+    """They were rounded to nothing in training, because no layer of the program says how they lie in cells."""
+    torch.manual_seed(0)
+    model, x = Memory().eval(), torch.randn(64, 6, 16)
+    reference = model(x).detach()
+    made = convert(model, "dcim-28nm", config=Config(data=x))
+    near, exact = made.train()(x).detach(), made.eval()(x)
+    for a, b in ((near, reference), (exact, reference), (near, exact)):
+        assert float((a - b).square().mean() / reference.var()) < 1e-3
+    found = insitu.deploy(made, "dcim-28nm", data={"x": x.numpy()}, physics="ideal")
+    (real,) = found.run(x[:, None].numpy()).values()
+    np.testing.assert_array_equal(real.reshape(exact.shape).astype(np.float32), exact.numpy())
+
+
+def test_weights_computed_from_parameters_are_refused_with_a_way_out() -> None:
+    from insitu.base.errors import ConfigError
+
+    model = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    torch.nn.utils.parametrizations.weight_norm(model[0])
+    x = torch.randn(32, 16)
+    with pytest.raises(ConfigError, match=r"remove_parametrizations\(model\.0, 'weight'\)"):
+        convert(model, "wtm2101", config=Config(data=x, physics="full"))
+    torch.nn.utils.parametrize.remove_parametrizations(model[0], "weight")
+    convert(model, "wtm2101", config=Config(data=x, physics="full"))

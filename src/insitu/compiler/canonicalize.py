@@ -116,27 +116,69 @@ def _gemm(work: _Work, node: Node) -> None:
 def _matmul(work: _Work, node: Node) -> None:
     a, b = node.inputs[0], node.inputs[1]
     left, right = work.constant(a), work.constant(b)
-    if _input(node, 2) or (right is None and left is None):
+    if _input(node, 2) or (right is None) == (left is None):
         return _keep(work, node)
-    if right is not None and right.ndim == 2:
-        return work.write(node, "MatMul", (a, b, work.table(node, "bias", np.zeros(right.shape[1]))))
-    if right is not None and right.ndim == 1:
-        column = work.table(node, "weight", right[:, None])
-        value = work.helper(node, "MatMul", (a, column, work.table(node, "bias", np.zeros(1))))
-        return work.write(node, "Reshape", (value,), {"shape": work.shape(a)[:-1]})
-    if left is not None and left.ndim == 2 and len(work.shape(b)) > 1:
+    if right is None:
+        assert left is not None
         return _weights_left(work, node, left)
-    return _keep(work, node)
+    if right.ndim == 1:
+        value = _times(work, node, a, right[:, None])
+        return work.write(node, "Reshape", (value,), {"shape": work.shape(a)[:-1]})
+    if right.ndim > 2:
+        return _written(work, node, _batched(work, node, a, right))
+    return work.write(node, "MatMul", (a, b, work.table(node, "bias", np.zeros(right.shape[1]))))
+
+
+def _times(work: _Work, node: Node, x: str, weight: Array) -> str:
+    """X [..., K] times a matrix [K, N]."""
+    names = work.table(node, "weight", weight), work.table(node, "bias", np.zeros(weight.shape[1]))
+    return work.helper(node, "MatMul", (x, *names))
+
+
+def _written(work: _Work, node: Node, value: str, perm: tuple[int, ...] = ()) -> None:
+    """A value under the node's own name, its axes in another order where `perm` says so; in the node's shape."""
+    shape = work.shape(node.output)
+    if perm:
+        value = work.helper(node, "Transpose", (value,), {"perm": perm})
+    work.write(node, "Reshape", (value,), {"shape": shape})
+
+
+def _batched(work: _Work, node: Node, x: str, weights: Array) -> str:
+    """X [..., M, K] times matrices [..., K, N] of their own: a layer for each, side by side along its axis."""
+    rank = max(len(work.shape(x)), weights.ndim)
+    shape = work.shape(x) if len(work.shape(x)) > 1 else (1, *work.shape(x))
+    if len(work.shape(x)) < rank:
+        x = work.helper(node, "Reshape", (x,), {"shape": ((1,) * (rank - len(shape)) + shape)})
+    return _side_by_side(work, node, x, weights)
+
+
+def _side_by_side(work: _Work, node: Node, x: str, weights: Array) -> str:
+    if weights.ndim == 2:
+        return _times(work, node, x, weights)
+    if len(weights) == 1:
+        return _side_by_side(work, node, x, weights[0])
+    axis = len(work.shape(x)) - weights.ndim
+    each = work.shape(x)[axis] != 1
+    parts: list[str] = []
+    for i, weight in enumerate(weights):
+        cut: dict[str, Attr] = {"axes": (axis,), "starts": (i,), "ends": (i + 1,), "steps": (1,)}
+        own = work.helper(node, "Slice", (x,), cut) if each else x
+        parts.append(_side_by_side(work, node, own, weight))
+    return work.helper(node, "Concat", tuple(parts), {"axis": axis})
 
 
 def _weights_left(work: _Work, node: Node, weight: Array) -> None:
     """The product w @ x as (x' @ w')', so that weights stand right."""
-    rank = len(work.shape(node.inputs[1]))
-    swap = (*range(rank - 2), rank - 1, rank - 2)
-    x = work.helper(node, "Transpose", (node.inputs[1],), {"perm": swap})
-    names = work.table(node, "weight", weight.T), work.table(node, "bias", np.zeros(weight.shape[0]))
-    value = work.helper(node, "MatMul", (x, *names))
-    work.write(node, "Transpose", (value,), {"perm": swap})
+    x, shape = node.inputs[1], work.shape(node.inputs[1])
+    if len(shape) == 1 or weight.ndim == 1:  # a vector on one side is a matrix of one column, or of one row
+        x = x if len(shape) > 1 else work.helper(node, "Reshape", (x,), {"shape": (*shape, 1)})
+        weight = weight if weight.ndim > 1 else weight[None]
+    rank = len(work.shape(x))
+    x = work.helper(node, "Transpose", (x,), {"perm": (*range(rank - 2), rank - 1, rank - 2)})
+    turned = weight.swapaxes(-1, -2)
+    value = _times(work, node, x, turned) if turned.ndim == 2 else _batched(work, node, x, turned)
+    rank = len(work.shape(value))
+    _written(work, node, value, (*range(rank - 2), rank - 1, rank - 2))
 
 
 def _batch_norm(work: _Work, node: Node) -> None:

@@ -138,12 +138,29 @@ def _layer(kind: str) -> Callable[[Call], None]:
 def _check(call: Call, kind: str) -> None:
     fixed = [call.constant(i) is not None for i in (1, 2)]
     need(all(fixed) and (call.constant(3) is not None or not call.has(3)))
+    _check_shapes(call, kind)
     need(not call.attrs.get("input_forget", 0) and not call.attrs.get("activation_alpha"))
     need(call.constant(7) is not None or not call.has(7))
     lengths = call.constant(4)
     if call.has(4):  # all steps, or not at all
         along = 1 if call.attrs.get("layout", 0) else 0
         need(lengths is not None and bool(np.all(lengths == call.size(along))))
+
+
+def _check_shapes(call: Call, kind: str) -> None:
+    """PyTorch's exporter writes an LSTM with a projection as one whose weights and states do not fit each other."""
+    w, r, bias = (call.constant(i) for i in (1, 2, 3))
+    assert w is not None
+    assert r is not None
+    rows, hidden = GATES[kind] * r.shape[-1], r.shape[-1]
+    states = [call.builder.types[call.node.inputs[i]].shape for i in (5, 6) if call.has(i)]
+    fits = w.ndim == r.ndim == 3 and w.shape[:2] == r.shape[:2] == (len(r), rows)
+    if not fits or (bias is not None and bias.shape != (len(r), 2 * rows)) or any(s[-1] != hidden for s in states):
+        got = f"weights {list(w.shape)}, recurrent ones {list(r.shape)}"
+        got += "" if bias is None else f", biases {list(bias.shape)}"
+        got += "".join(f", a state {list(s)}" for s in states)
+        hint = "; instead of proj_size, a Linear of its own" if kind == "LSTM" else ""
+        raise call.fault(got, f"{GATES[kind]} gates of hidden size {hidden} in all of them{hint}")
 
 
 def _way(call: Call, k: int, kind: str, functions: tuple[str, ...]) -> _Way:

@@ -188,7 +188,7 @@ class Lowering:
         try:
             return self._tried(node, lambda: rule(self._call(node, attrs)))
         except ModelError:
-            if node.op in LOWERINGS:
+            if node.op in LOWERINGS or node.op in RECURRENT:
                 raise  # the file is wrong
             return False
 

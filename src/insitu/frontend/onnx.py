@@ -25,6 +25,7 @@ from insitu.frontend.onnx_file import as_text, narrow_codes, opset_of, read_mode
 from insitu.frontend.qdq import LEAST
 from insitu.frontend.qdq_dynamic import static_form
 from insitu.frontend.qdq_strip import strip
+from insitu.frontend.sequences import without_sequences
 from insitu.frontend.wtm2101 import ONLY_HERE, Network, Reading, import_network
 from insitu.graph.graph import Attr, Graph, Node, const_type, topological
 from insitu.graph.rewrite import Builder, Names, drop_copies
@@ -127,6 +128,7 @@ def _import(
     model = inlined(model, where=where, most=MOST_NODES)
     opset = opset_of(model, where)
     _check_counts(model.graph, where)
+    model = without_sequences(model, opset)
     file = _File(opset, vendor=any(as_text(n.op_type) in ONLY_HERE and not n.domain for n in model.graph.node))
     proto = model.graph
     outer = [as_text(v.name) for v in (*proto.input, *proto.output)]

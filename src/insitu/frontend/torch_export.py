@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import logging
+import math
 import re
 import warnings
 import zipfile
@@ -25,10 +26,12 @@ import numpy.typing as npt
 from insitu.base.errors import InsituError, ModelError, UsageError
 from insitu.frontend.inputs import Shapes
 from insitu.frontend.onnx import import_model
+from insitu.graph.export import float_session
 from insitu.graph.graph import Graph
 
 INSTALL = 'pip install "insitu[torch]"'
 SUFFIX = ".pt2"
+FAR = 1e-3  # of the power of an output: float16 modules come to 1e-6
 LARGEST_JSON = 1 << 28  # bytes of a program's description
 SIZE_WORDS = (  # what torch writes into the size expressions of a program
     "Symbol|Integer|Rational|Add|Mul|Pow|Max|Min|Mod|FloorDiv|PythonMod|CleanDiv|CeilToInt|Eq|Ne|Le|Lt|Ge|Gt|Equality|"
@@ -45,14 +48,59 @@ def import_torch(
 
     `example` holds one array per input of the module, samples along the first axis; more than one sample leaves the
     batch open.  A module is taken as it computes in eval; it is not changed.  Raises ModelError with torch's reason
-    where it cannot be exported, UsageError where torch is not there.
+    where it cannot be exported, or where what torch wrote gives other numbers; UsageError where torch is not there.
     """
     torch = needs_torch()
     label = name or type(model).__name__
+    whole = isinstance(model, torch.export.ExportedProgram)
     with _quiet():
-        program = model if isinstance(model, torch.export.ExportedProgram) else _exported(model, example, label)
+        program = model if whole else _exported(model, example, label)
         proto = _onnx(program, label)
-    return import_model(proto, where=label, name=label, shapes=shapes)
+    graph = import_model(proto, where=label, name=label, shapes=shapes)
+    if not whole:
+        with _quiet():
+            check_numbers(graph, model, [torch.from_numpy(np.ascontiguousarray(a[:1])) for a in example], {}, label)
+    return graph
+
+
+def check_numbers(graph: Graph, module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], label: str) -> None:
+    """ModelError where a network is not what its module computes in eval for the first sample.
+
+    torch's exporter gets a few modules wrong without a word, an LSTM with proj_size for one, and a module that draws
+    random numbers in eval is no network.
+    """
+    import torch
+    from torch.utils import _pytree as pytree
+
+    def one(value: Any) -> Any:
+        return value[:1] if isinstance(value, torch.Tensor) else value
+
+    own, named = tuple(one(a) for a in args), {k: one(v) for k, v in kwargs.items()}
+    given = [_array(t) for t in pytree.tree_leaves((own, named)) if isinstance(t, torch.Tensor)]
+    if len(given) != len(graph.inputs) or graph.symbols() or graph.states:
+        return
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            wanted = [_array(t) for t in pytree.tree_leaves(module(*own, **named)) if isinstance(t, torch.Tensor)]
+    finally:
+        module.train(training)
+    inputs = {n: a.reshape(1, *graph.type(n).sizes()) for n, a in zip(graph.inputs, given, strict=True)}
+    found = list(float_session(graph)(inputs).values())
+    for reference, array in zip(wanted, found, strict=False):
+        if reference.dtype.kind != "f" or reference.size != array.size:
+            continue
+        power = float(np.sum(reference.astype(np.float64) ** 2))
+        error = float(np.sum((reference.reshape(-1).astype(np.float64) - array.reshape(-1)) ** 2))
+        if math.isfinite(power) and error > FAR * power:
+            got = f"torch.onnx.export wrote a network that errs by {error / max(power, 1e-30):.2g} of its power"
+            raise ModelError(label, got, "a module that gives the same numbers each time, of layers torch can write")
+
+
+def _array(tensor: Any) -> npt.NDArray[Any]:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def export_module(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils import _pytree as pytree
 
 from insitu.algo import ptq
@@ -22,6 +23,7 @@ from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.offload import offloaded
 from insitu.compiler.plan import QuantPlan
 from insitu.compiler.precision import apply_plan
+from insitu.frontend.torch_export import check_numbers
 from insitu.graph.graph import Graph
 from insitu.graph.verify import verify
 from insitu.nn.capture import Capture, arrays_of, capture, marked, put_back, tensors_of
@@ -93,7 +95,10 @@ class Conversion:
         """The module's network for inputs of these shapes; exported once for each."""
         shapes = tuple(tuple(t.shape[1:]) for t in tensors_of(args, kwargs))
         if shapes not in self.captures:
-            self.captures[shapes] = self.plainly(lambda: capture(module, args, kwargs))
+            found = self.plainly(lambda: capture(module, args, kwargs))
+            written = found.graph(module.state_dict())
+            self.plainly(lambda: check_numbers(written, module, args, kwargs, found.name))
+            self.captures[shapes] = found
         return self.captures[shapes]
 
     @property
@@ -162,8 +167,8 @@ class Conversion:
         missing = [n for n in unreached if n.rpartition(".")[0] not in self.left_out]
         if missing and not self.physics.ideal:
             got = f"{missing[0]}, whose weights reach the arrays in another form than the module has them"
-            way = f"filter=lambda name, layer: name != {missing[0].rpartition('.')[0]!r}"
-            raise ConfigError("Config.physics", got, "layers that the effects can reach in training", try_=[way])
+            ways = _ways_out(module, missing[0].rpartition(".")[0])
+            raise ConfigError("Config.physics", got, "layers that the effects can reach in training", try_=ways)
         self.shared.settings.clear()
         self.shared.settings.update(found)
         self.ready, self.made = True, None
@@ -220,6 +225,14 @@ def unlike_neutral(value: torch.Tensor) -> torch.Tensor:
         return value
     first = value.reshape(-1)[0]
     return value + HAIR if float(first) in (0.0, 1.0) and bool((value == first).all()) else value
+
+
+def _ways_out(module: nn.Module, layer: str) -> list[str]:
+    """What to do about weights that are computed from parameters."""
+    formed = next((n for n, m in module.named_modules() if is_parametrized(m)), None)
+    if formed is not None:
+        return [f"torch.nn.utils.parametrize.remove_parametrizations(model.{formed}, 'weight') before convert"]
+    return [f"filter=lambda name, layer: name != {layer!r}" if layer else "Config(physics='ideal')"]
 
 
 def _times(given: Any) -> tuple[float, float]:

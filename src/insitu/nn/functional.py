@@ -82,7 +82,8 @@ class Setting:
     2**`finer` times as fine as `read`.  `shift`: real numbers added to the bias.  `bias_unit`: column-sum steps of a
     bias in the array (0: it joins behind the readout).  `transposed`: inputs stand before outputs in the parameter.
     `behind`: a norm's factors and terms that the weights have taken in.  `copies`: times the program holds the layer,
-    each of which serves a run of positions; `copy` counts them.
+    each of which serves a run of positions; `copy` counts them.  `absent`: runs of outputs that no node of the network
+    has, because what they give is constant or nobody reads it.
     """
 
     name: str
@@ -106,6 +107,12 @@ class Setting:
     behind: Behind | None = None
     copies: int = 1
     copy: int = 0
+    absent: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def nowhere(self) -> bool:
+        """Whether no node of the network has anything of it."""
+        return self.absent == ((0, len(self.unit)),)
 
     @property
     def place(self) -> int:

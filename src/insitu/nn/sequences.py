@@ -22,6 +22,7 @@ def rows_of(setting: Setting, start: int, stop: int) -> Setting:
     return replace(
         setting, shape=(stop - start, *setting.shape[1:]), step=step, unit=setting.unit[start:stop],
         read=setting.read[start:stop], shift=shift, y=y,
+        absent=((0, stop - start),) if any(a <= start and stop <= b for a, b in setting.absent) else (),
     )  # fmt: skip
 
 
@@ -43,7 +44,7 @@ class MultiheadAttention(ChipLayer):
             )  # fmt: skip
         given = [t if self.batch_first else t.transpose(0, 1) for t in (query, key, value)]
         q, k, v = (
-            self.chip_product(s, x, w, b, F.linear).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            self._projected(s, x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x, (s, w, b) in zip(given, projections, strict=True)
         )
         mask = _mask(attn_mask, key_padding_mask, q, self.num_heads)
@@ -53,6 +54,12 @@ class MultiheadAttention(ChipLayer):
         out = self.out_proj((weights @ v).transpose(1, 2).flatten(2))
         seen = None if not need_weights else weights.mean(1) if average_attn_weights else weights
         return (out if self.batch_first else out.transpose(0, 1)), seen
+
+    def _projected(self: Any, setting: Setting, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        """One projection; in floats where the network has its results as constants, of a memory that is a parameter."""
+        if setting.nowhere:
+            return F.linear(x, w, b)
+        return self.chip_product(setting, x, w, b, F.linear)
 
     def _projections(self: Any) -> list[tuple[Setting, Tensor, Tensor | None]] | None:
         """(setting, weight, bias) of query, key and value; none where the chip has not got them."""

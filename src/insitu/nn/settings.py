@@ -172,9 +172,12 @@ def _filled(a: Tensor, b: Tensor) -> Tensor:
 
 def _complete(setting: Setting) -> Setting:
     """Without what no node has; weight steps in their smallest form."""
+    missing = np.flatnonzero(torch.isnan(setting.unit).numpy())
+    runs = np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1) if len(missing) else []
+    absent = tuple((int(run[0]), int(run[-1]) + 1) for run in runs)
     parts = {n: torch.nan_to_num(getattr(setting, n), nan=1.0) for n in ("step", "unit", "read")}
     shift = None if setting.shift is None else torch.nan_to_num(setting.shift, nan=0.0)
-    return replace(setting, shift=shift, **{**parts, "step": _smallest(parts["step"])})
+    return replace(setting, shift=shift, absent=absent, **{**parts, "step": _smallest(parts["step"])})
 
 
 def _smallest(step: Tensor) -> Tensor:
