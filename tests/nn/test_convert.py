@@ -189,3 +189,32 @@ def test_an_effect_that_cannot_reach_a_layer_is_an_error() -> None:
     chip = load_chip("parametric-reram-adc8", overrides=["physics.adc.inl=0.5"])
     with pytest.raises(ConfigError, match="adc_inl"):
         convert(torch.nn.Linear(4, 2), chip, config=Config(physics="full"))
+
+
+class Scaled(torch.nn.Module):
+    """A factor per channel that is trained, behind layers of both kinds, as ConvNeXt and CaiT have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 5)
+        self.first, self.second = (torch.nn.Parameter(torch.rand(n) + 0.5) for n in (8, 5))
+
+    def forward(self, x: Any) -> Any:
+        hidden = torch.relu(self.conv(x) * self.first[:, None, None]).mean((2, 3))
+        return self.linear(hidden) * self.second
+
+
+@pytest.mark.parametrize("chip", ["wtm2101", "parametric-reram-adc8"])
+def test_factors_behind_layers_stay_factors_where_errors_are_trained(chip: str) -> None:
+    torch.manual_seed(0)
+    model, x = Scaled().eval(), torch.randn(64, 3, 6, 6)
+    reference = model(x).detach()
+    made = convert(model, chip, config=Config(data=x, physics="full"))
+    noisy = made.train()(x)
+    noisy.square().mean().backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in made.parameters())
+    exact = made.eval()(x)
+    assert float((exact - reference).square().mean() / reference.square().mean()) < 1e-2
+    found = insitu.deploy(made, chip, data={"x": x.numpy()}, physics="ideal")
+    (real,) = found.run(x[:, None].numpy()).values()
+    np.testing.assert_array_equal(real.reshape(exact.shape).astype(np.float32), exact.numpy())

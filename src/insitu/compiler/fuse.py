@@ -1,8 +1,9 @@
 """Fusion: neighbours that a macro or the vector unit does in one go become one node.
 
-Per-channel Mul and Add after a weight layer go into its weights and bias; zero padding goes into Conv and AveragePool;
-Relu and Clip become the bounds `act_lo` and `act_hi` of the node before (an absent bound is infinite), which takes over
-their output name.  An activation behind operators that only move values is moved before them first.
+Per-channel Mul and Add after a weight layer go into its weights and bias, unless they are kept `apart`; zero padding
+goes into Conv and AveragePool; Relu and Clip become the bounds `act_lo` and `act_hi` of the node before (an absent
+bound is infinite), which takes over their output name.  An activation behind operators that only move values is moved
+before them first.
 """
 
 from __future__ import annotations
@@ -96,6 +97,8 @@ def _absorb(work: _Work, layer: Node, node: Node) -> bool:
     """Folds a constant Mul or Add per output channel into a weight layer."""
     constant = work.constants.get(node.inputs[1])
     if constant is None or layer.op not in ("Conv", "MatMul") or layer.attrs.keys() & {"act_lo", "act_hi"}:
+        return False
+    if node.attr("apart", 0):
         return False
     weight = work.constants.get(layer.inputs[1]) if len(layer.inputs) == 3 else None
     same = work.types[layer.output].shape == work.types[node.output].shape

@@ -7,7 +7,7 @@ the front end reads that: whatever it folds or moves is done to the current weig
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,11 @@ from insitu.base.errors import DataError, ModelError
 from insitu.compiler import canonicalize, fuse
 from insitu.frontend.onnx import import_model
 from insitu.frontend.torch_export import export_module, export_onnx_form
-from insitu.graph.graph import Graph
+from insitu.graph.graph import Graph, Node
 from insitu.graph.verify import verify
 
 Array = npt.NDArray[Any]
+Source = Callable[[Array], dict[str, Array] | None]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Capture:
     """A module's network without its weights.
 
     `shapes` are those of the example's tensors without the batch; `batch` says which axis of each output counts
-    samples; `out` puts the outputs back into what the module returns.
+    samples; `out` puts the outputs back into what the module returns; factors of the names `apart` stay out of weights.
     """
 
     name: str
@@ -40,9 +41,19 @@ class Capture:
     shapes: tuple[tuple[int, ...], ...]
     batch: tuple[int, ...]
     out: Any
+    apart: frozenset[str] = frozenset()
 
     def graph(self, state: Mapping[str, torch.Tensor]) -> Graph:
         """The canonical captured graph with the weights of `state`."""
+        graph = self.unfused(state)
+        nodes = (replace(n, attrs={**n.attrs, "apart": 1}) if self._factor(n) else n for n in graph.nodes)
+        return verify(fuse.run(graph.with_nodes(nodes)))
+
+    def _factor(self, node: Node) -> bool:
+        return node.op == "Mul" and not self.apart.isdisjoint(node.inputs)
+
+    def unfused(self, state: Mapping[str, torch.Tensor]) -> Graph:
+        """The same before neighbours become one node."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
         for tensor in proto.graph.initializer:
@@ -50,8 +61,7 @@ class Capture:
                 kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
                 array = state[tensor.name].detach().cpu().float().numpy().astype(kind)
                 tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-        graph = import_model(proto, where=self.name, name=self.name)
-        return verify(fuse.run(canonicalize.run(graph)))
+        return canonicalize.run(import_model(proto, where=self.name, name=self.name))
 
 
 def capture(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Capture:
@@ -108,12 +118,28 @@ def put_back(capture: Capture, outputs: Sequence[Array]) -> Any:
     return pytree.tree_unflatten(made, capture.out)
 
 
-def marked(capture: Capture, module: torch.nn.Module) -> tuple[Graph, Callable[[Array], dict[str, Array] | None]]:
+def factors(capture: Capture, module: torch.nn.Module) -> frozenset[str]:
+    """Constants of the network that multiply and are elements of parameters, such as the scale of a layer's outputs.
+
+    Behind a layer they would go into its weights, which would then be the product of two parameters.
+    """
+    state, source = _marks(capture, module)
+    graph = capture.unfused(state)
+    values = {v for n in graph.nodes if n.op == "Mul" for v in n.inputs if v in graph.constants}
+    return frozenset(v for v in values if source(graph.constants[v]) is not None)
+
+
+def marked(capture: Capture, module: torch.nn.Module) -> tuple[Graph, Source]:
     """A graph whose weights are numbers that occur once, and what finds out where such numbers come from.
 
-    The function takes a constant of the graph and gives {parameter: flat index of every element}, -1 where an element
+    It takes a constant of the graph and gives {parameter: flat index of every element}, -1 where an element
     is another parameter's; None for a constant with elements that are no parameter's.
     """
+    state, source = _marks(capture, module)
+    return capture.graph(state), source
+
+
+def _marks(capture: Capture, module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], Source]:
     names = {t.name for t in capture.proto.graph.initializer}
     params = [(n, p) for n, p in module.state_dict().items() if n in names and p.is_floating_point()]
     total = sum(p.numel() for _, p in params)
@@ -133,4 +159,4 @@ def marked(capture: Capture, module: torch.nn.Module) -> tuple[Graph, Callable[[
         found = {n: np.where((codes >= a) & (codes < b), codes - a, -1) for n, (a, b) in starts.items()}
         return {n: index for n, index in found.items() if (index >= 0).any()}
 
-    return capture.graph(state), source
+    return state, source
