@@ -23,8 +23,8 @@ from insitu.compiler.partition import allot
 from insitu.compiler.quantize import quantize
 from insitu.flow.chain import capture
 from insitu.flow.check import compare
-from insitu.runtime.objective import best_program
 from insitu.isa.check import check_program
+from insitu.runtime.objective import best_program
 from insitu.runtime.session import Session
 from insitu.sim.steady import steady_state
 from insitu.sim.timing import simulate_time
