@@ -55,14 +55,15 @@ def read(
     """
     vectors, columns = total.shape
     together = BLOCK if columns >= 64 else vectors
+    wide = CHUNK // 2 if uneven else CHUNK  # variances take as much room as sums
     own = stream.copy()
     for at in range(0, vectors, together):
         end = min(at + together, vectors)
         own[0] = stream[0] + at
         words, steps = squares_of(x, at, end - at if uneven else 0)
         alike = np.zeros((end - at, 1), np.float32) if uneven or slope == F(0.0) else _squares(x, at, end)
-        for left in range(0, columns, CHUNK):
-            right = min(left + CHUNK, columns)
+        for left in range(0, columns, wide):
+            right = min(left + wide, columns)
             acc = np.empty((end - at, right - left), np.float32)
             panels = weights[left // WIDE : (right + WIDE - 1) // WIDE]
             product(x, at, panels, places[0], acc)
