@@ -54,7 +54,7 @@ def test_cells_without_errors_weigh_nothing() -> None:
     assert cell_errors(digital, Physics.parse("full", digital)) is None
 
 
-@pytest.mark.parametrize("cells", [RERAM, PCM])
+@pytest.mark.parametrize("cells", [pytest.param(RERAM, marks=pytest.mark.long), PCM])  # long: two cells a weight
 def test_outputs_gain_where_cells_err(cells: tuple[str, ...]) -> None:
     graph, x = network(), {"x": np.random.default_rng(1).normal(size=(96, 40))}
     y = np.maximum(x["x"] @ graph.constants["w1"], 0) @ graph.constants["w2"]

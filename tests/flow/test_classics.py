@@ -31,8 +31,7 @@ QUICK = ("tc_resnet8", "squeezenet", "mobilenet_v2")
 SLOW = ("resnet18", "googlenet", "unet")
 LONG = ("vgg16", "densenet121", "resnet50")
 KINDS = ("holds", "reload", "chips")
-EVERY = ("tc_resnet8-holds", "tc_resnet8-reload", "tc_resnet8-chips", "squeezenet-reload", "resnet18-chips",
-         "unet-reload")  # fmt: skip
+EVERY = ("tc_resnet8-holds", "tc_resnet8-reload", "tc_resnet8-chips", "squeezenet-reload", "unet-reload")
 
 
 def marks(name: str, kind: str) -> tuple[pytest.MarkDecorator, ...]:

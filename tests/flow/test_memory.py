@@ -131,7 +131,7 @@ print(int(peak.split()[1]) / 1024)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a peak since a moment")
 def test_the_peak_stays_under_what_is_given(tmp_path: Path) -> None:
     """230 MB of samples beside a process that holds some 250 MiB, within 500 MiB, quantization included."""
