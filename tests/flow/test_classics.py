@@ -31,14 +31,12 @@ QUICK = ("tc_resnet8", "squeezenet", "mobilenet_v2")
 SLOW = ("resnet18", "googlenet", "unet")
 LONG = ("vgg16", "densenet121", "resnet50")
 KINDS = ("holds", "reload", "chips")
-EVERY = ("tc_resnet8-holds", "tc_resnet8-reload", "tc_resnet8-chips", "squeezenet-reload", "unet-reload")
+EVERY = ("tc_resnet8-holds", "tc_resnet8-reload", "tc_resnet8-chips", "squeezenet-reload")
 
 
 def marks(name: str, kind: str) -> tuple[pytest.MarkDecorator, ...]:
     """A few turn up in `make test`; all networks in all kinds where the acceptance points run."""
-    if f"{name}-{kind}" not in EVERY:
-        return (pytest.mark.long,)
-    return (pytest.mark.slow,) if name in SLOW else ()
+    return () if f"{name}-{kind}" in EVERY else (pytest.mark.long,)
 
 
 CASES = [
