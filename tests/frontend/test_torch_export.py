@@ -172,3 +172,21 @@ def test_a_network_that_torch_writes_wrongly_is_refused() -> None:
 def test_a_module_that_computes_something_else_each_time_is_refused() -> None:
     with pytest.raises(ModelError, match="same numbers each time"):
         capture(Random().eval(), sources=({"x": samples(4, 8)},))
+
+
+class Several(torch.nn.Module):
+    """Outputs that are one value, and a forward that wants two samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+
+    def forward(self, x: Any) -> Any:
+        if x.shape[0] == 1:
+            raise ValueError("two samples")
+        y = self.a(x)
+        return y, y, self.b(y)
+
+
+def test_what_cannot_be_compared_is_no_fault() -> None:
+    assert len(capture(Several().eval(), sources=({"x": samples(4, 8)},)).outputs) == 3

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from insitu.frontend.host_nodes import free_names, subgraphs
 from insitu.frontend.onnx_file import as_text
 
 Ints = npt.NDArray[np.int64]
@@ -44,16 +45,8 @@ def without_sequences(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 
 
 def _inner(nodes: Sequence[onnx.NodeProto]) -> set[str]:
-    """Every value that a subgraph mentions."""
-    graphs = [g for n in nodes for a in n.attribute for g in (a.g, *a.graphs) if g.node]
-    found: set[str] = set()
-    while graphs:
-        graph = graphs.pop()
-        for node in graph.node:
-            found.update(node.input)
-            graphs.extend(g for a in node.attribute for g in (a.g, *a.graphs) if g.node)
-        found.update(o.name for o in graph.output)
-    return found
+    """Every value that a subgraph reads from outside."""
+    return {v for n in nodes for g in subgraphs(n) for v in free_names(g)}
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, Ints]:
