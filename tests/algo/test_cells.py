@@ -26,15 +26,15 @@ def chip_of(overrides: tuple[str, ...]) -> Chip:
 @pytest.mark.parametrize("code", [0, 5, 15])
 @pytest.mark.parametrize("encoding", ["differential_pair", "offset_column"])
 def test_errors_are_those_of_the_cells_that_are_simulated(encoding: str, code: int) -> None:
-    """Small codes: what the low slice holds is the code, and high cells hold nothing (or the middle)."""
+    """Magnitudes of 7 bits fill the high cell and leave the low one 3; codes with a sign in them fill both."""
     chip = chip_of((*RERAM, f"macro.weights.encoding={encoding}"))
     physics = Physics.parse("programming_noise,read_noise", chip)
     found = cell_errors(chip, physics)
     assert found is not None
-    asked = np.full((64, 64), code)
-    pairs = [(0, asked, None), (4, 0 * asked, None)]
+    ones = np.ones((64, 64), int)
+    pairs = [(0, code % 8 * ones, None), (3, code // 8 * ones, None)]
     if encoding == "offset_column":
-        pairs = [(0, asked, (asked.astype(float), 0)), (4, 0 * asked, (8.0 + 0 * asked, 8))]
+        pairs = [(0, code * ones, (code * ones.astype(float), 0)), (4, 0 * ones, (8.0 * ones, 8))]
     wanted = 0.0
     for number, (shift, digits, levels) in enumerate(pairs):
         cells = tile_cells(
@@ -60,7 +60,7 @@ def test_outputs_gain_where_cells_err(cells: tuple[str, ...]) -> None:
     y = np.maximum(x["x"] @ graph.constants["w1"], 0) @ graph.constants["w2"]
     error = {}
     for ranges in ("codes", "cells"):
-        asked = Options(instances=6, time="1d", ranges=ranges)
+        asked = Options(instances=6, time="1y", ranges=ranges)
         found = insitu.deploy(graph, chip_of(cells), data={**x, "y": y.astype(np.float32)}, options=asked)
         error[ranges] = found.metrics["sqnr_chip_mean_db"].value
         assert found.result.bit_exact is not None

@@ -111,3 +111,18 @@ def test_read_noise_has_one_sd_per_column_where_steps_differ() -> None:
     sd = read_noise_sd(np.ones((4, 1)), chip=WTM, physics=FULL, step=np.array([256.0, 1024.0, 8192.0]))
     assert sd.shape == (4, 3)
     assert (np.diff(sd, axis=1) > 0).all()
+
+
+@pytest.mark.parametrize(("bits", "low", "high"), [(8, -127, 127), (6, -31, 31), (8, -128, 127)])
+def test_a_cell_that_holds_a_weight_alone_spreads_the_weights_over_its_window(bits: int, low: int, high: int) -> None:
+    """A pair's cells hold magnitudes: with a bit to spare half the window would stay empty, and errors count double."""
+    given = ("cell=pcm-hermes", "macro.weights.slices=1", "macro.input.bits_per_pass=8")
+    chips = [
+        load_chip("parametric-reram-adc8", overrides=(*given, f"array.bits_per_cell={n}", f"array.cell_range={r}"))
+        for n, r in ((bits, [low, high]), (bits - 1, [-high, high]))
+    ]
+    weights = np.random.default_rng(1).integers(-high, high, (64, 16), endpoint=True)
+    held = [cells(weights, y0=0, x0=0, chip=c, physics=Physics.parse("programming_noise", c)) for c in chips]
+    error = [float(np.sqrt(np.mean((h - weights) ** 2))) for h in held]
+    assert error[0] == pytest.approx(error[1], rel=0.02)
+    assert error[0] > 0

@@ -60,14 +60,15 @@ def test_exact_by_hand(op):
 @pytest.mark.parametrize("op", ["MatMul", "Conv"])
 def test_adc_by_hand(op):
     values = {"x": QuantSpec(8, signed=True, scale=(0.5,)), "y": QuantSpec(8, signed=True, scale=(0.25,))}
-    plan = QuantPlan(values, {"n": LayerPlan(weight_scale=(0.25, 0.25), adc=(1, 1))})
+    plan = QuantPlan(values, {"n": LayerPlan(weight_scale=(0.25, 0.25), adc=(3, 2))})
     quantized, y = run(product(op), "parametric-reram-adc8", plan, [4, 16])
-    # 2-bit slices of w [[2, -1], [4, 3]]: low [[2, -1], [0, 3]], high (x4) [[0, 0], [1, 0]]; planes: bit 2 and bit 4
-    # codes of sum / 2, half to even: bit 2 low [1, -0.5 -> 0], bit 4 low [0, 1.5 -> 2], bit 4 high [0.5 -> 0, 0]
-    sums = [4 * 1, 16 * 2]
-    # bias [8, -4] in steps of 2 is [4, -2]; a step is 2 * 0.5 * 0.25 = 0.25, the output's scale
-    assert quantized.constants["n.bias"].tolist() == [4, -2]
-    assert y == [sums[0] + 4, sums[1] - 2]
+    # 7 bits fill 2-bit slices from the top, 1 bit is left for the lowest.  w [[2, -1], [4, 3]]: low [[0, -1], [0, 1]],
+    # next (x2) [[1, 0], [2, 1]].  Planes: bit 2 of the first row, bit 4 of the second; codes of 3/4 sum, half to even:
+    # bit 2 low [0, -0.75 -> -1], next [0.75 -> 1, 0]; bit 4 low [0, 1], next [1.5 -> 2, 1]
+    sums = [4 * 2 * 1 + 16 * 2 * 2, 4 * -1 + 16 * 1 + 16 * 2 * 1]
+    # bias [8, -4] in steps of 4/3 is [6, -3]; a step is 4/3 * 0.5 * 0.25 = 1/6, two thirds of the output's scale
+    assert quantized.constants["n.bias"].tolist() == [6, -3]
+    assert y == [round((sums[0] + 6) * 2 / 3), round((sums[1] - 3) * 2 / 3)]
 
 
 @pytest.mark.parametrize("op", ["MatMul", "Conv"])

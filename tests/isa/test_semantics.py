@@ -14,7 +14,7 @@ from insitu.base.errors import DataError, ProgramError
 from insitu.isa.check import check_program
 from insitu.isa.program import Binding, Location, Post, Program, Readout, Symbol, Tile, Vector
 from insitu.isa.semantics import run
-from insitu.isa.semantics_ops import _digits, _magnitude_digit, _twos_complement_digit
+from insitu.isa.semantics_ops import _planes, _slices
 from insitu.isa.table import table
 from insitu.numeric.functions import softmax_codes, softmax_table
 from insitu.numeric.slicing import input_planes, slice_weights
@@ -271,14 +271,14 @@ def test_a_wide_converter_is_exact(pairs: list[tuple[int, int]]) -> None:
 
 @given(st.lists(st.integers(-255, 255), min_size=1, max_size=9), st.sampled_from([1, 2, 3, 4]))
 def test_digits_are_those_of_numeric(values: list[int], step: int) -> None:
-    ours = _digits(values, (8, step), _magnitude_digit)
+    ours = _slices(values, (8, step))
     assert ours == [(s, d.tolist()) for s, d in slice_weights(np.array(values), bits=8, step=step)]
     bytes_ = [v & 0xFF for v in values]
     planes = input_planes(np.array(bytes_), bits=8, step=step, signed=False)
-    assert _digits(bytes_, (8, step), _twos_complement_digit) == [(s, d.tolist()) for s, d in planes]
+    assert _planes(bytes_, (8, step)) == [(s, d.tolist()) for s, d in planes]
     signed = [v - 256 if v > 127 else v for v in bytes_]
     planes = input_planes(np.array(signed), bits=8, step=step, signed=True)
-    assert _digits(signed, (8, step), _twos_complement_digit) == [(s, d.tolist()) for s, d in planes]
+    assert _planes(signed, (8, step)) == [(s, d.tolist()) for s, d in planes]
 
 
 WTM = chip(

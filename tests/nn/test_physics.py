@@ -27,11 +27,12 @@ ENCODINGS = ("signed_cell", "differential_pair", "offset_column")
 def chip(cell: str, encoding: str = "differential_pair") -> Any:
     name, _, ahead = cell.partition(" ")
     bits = min(load_cell(name).bits, 8)
+    top = 1 if encoding == "offset_column" else (1 << bits) - 1
     return load_chip(
         "parametric-reram-adc8",
         overrides=[f"cell={name}", f"calibration.drift_ahead={30 if ahead else 0}d",
                    f"array.bits_per_cell={bits}", "macro.weights.slices=1",
-                   "macro.input.bits_per_pass=8", f"macro.weights.encoding={encoding}", "array.cell_range=[-1, 1]",
+                   "macro.input.bits_per_pass=8", f"macro.weights.encoding={encoding}", f"array.cell_range=[{-top}, {top}]",
                    "calibration.drift_compensation=true"],
     )  # fmt: skip
 

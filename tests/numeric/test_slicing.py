@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insitu.numeric.slicing import digit_shifts, input_planes, slice_weights
+from insitu.numeric.slicing import digit_shifts, input_planes, offset_slices, slice_shifts, slice_weights
 
 
 def joined(parts):
@@ -22,6 +22,15 @@ def test_weight_slices_recombine(bits, step, seed):
     assert np.array_equal(joined(slices), w)
     assert all((np.abs(digits) < 1 << min(step, bits)).all() for _, digits in slices)
     assert len(slices) == -(-bits // step)
+
+
+@given(bits=st.integers(2, 16), step=st.integers(1, 17), seed=st.integers(0, 1 << 16))
+def test_offset_slices_less_their_reference_recombine(bits, step, seed):
+    middle = 1 << (bits - 1)
+    w = np.random.default_rng(seed).integers(-middle, middle, (5, 4))
+    held, shifts = offset_slices(w, bits=bits, step=step), [s for s, _ in slice_weights(w, bits=bits, step=step)]
+    assert np.array_equal(joined((s, cells - reference) for s, (cells, reference) in zip(shifts, held, strict=True)), w)
+    assert all((cells >= 0).all() and (cells < 1 << min(step, bits)).all() for cells, _ in held)
 
 
 @given(bits=st.integers(1, 15), step=st.integers(1, 16), signed=st.booleans(), seed=st.integers(0, 1 << 16))
@@ -46,3 +55,10 @@ def test_a_product_of_planes_and_slices_is_the_product(seed, step_x, step_w):
 
 def test_digit_positions():
     assert digit_shifts(8, 3) == (0, 3, 6)
+
+
+def test_the_least_slice_is_the_one_that_is_not_full():
+    assert slice_shifts(7, 2) == (0, 1, 3, 5)
+    assert slice_shifts(7, 4) == (0, 3)
+    assert slice_shifts(8, 2) == (0, 2, 4, 6)
+    assert slice_shifts(3, 4) == (0,)

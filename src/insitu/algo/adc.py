@@ -13,7 +13,13 @@ from insitu.algo.vectors import in_groups, vectors_of
 from insitu.arch.spec import Chip
 from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.plan import LayerPlan
-from insitu.compiler.quantize_layers import effective_weight, slice_bits, weight_magnitude_bits, weight_rows
+from insitu.compiler.quantize_layers import (
+    effective_weight,
+    slice_bits,
+    stored_bits,
+    weight_magnitude_bits,
+    weight_rows,
+)
 from insitu.compiler.tile import balanced
 from insitu.graph.graph import Graph, Node
 from insitu.graph.passes import Passes
@@ -74,7 +80,7 @@ def _sums(x: Ints, q: Ints, bounds: tuple[int, ...], chip: Chip) -> list[tuple[i
     bits, step = macro.input.bits, macro.input.bits_per_pass
     for a, b in pairwise(bounds):
         planes = input_planes(x[..., a:b], bits=bits, step=step, signed=macro.input.signed)
-        slices = slice_weights(q[:, a:b], bits=weight_magnitude_bits(chip), step=slice_bits(chip))
+        slices = slice_weights(q[:, a:b], bits=stored_bits(chip), step=slice_bits(chip))
         for up_x, plane in planes:
             for up_w, digits in slices:
                 columns = digits.reshape(groups, each, -1).transpose(0, 2, 1).astype(np.float64)

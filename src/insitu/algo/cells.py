@@ -16,8 +16,8 @@ from insitu.arch.spec import Chip
 from insitu.base.random import effect_key
 from insitu.circuit.effects import CELL_EFFECTS, LEVEL_NOISE, Physics
 from insitu.circuit.tile import drawn_cells
-from insitu.compiler.quantize_layers import slice_bits, weight_limit, weight_magnitude_bits
-from insitu.numeric.slicing import slice_weights
+from insitu.compiler.quantize_layers import slice_bits, stored_bits, weight_limit
+from insitu.numeric.slicing import offset_slices, slice_weights
 
 Floats = npt.NDArray[np.float64]
 DRAWS = 256  # of every code: their mean square is known to a tenth
@@ -49,20 +49,13 @@ def cell_errors(chip: Chip, physics: Physics) -> Floats | None:
 
 def _slices(chip: Chip, codes: npt.NDArray[np.int64]) -> list[tuple[int, Any, Any]]:
     """(shift, digits, what cells and reference column hold) of weight codes, as the macro has them."""
-    bits, step = weight_magnitude_bits(chip), slice_bits(chip)
-    middle, offset = 1 << bits, chip.macro.weights.encoding == "offset_column"
+    bits, step = stored_bits(chip), slice_bits(chip)
     digits = slice_weights(codes, bits=bits, step=step)
-    if not offset:
+    if chip.macro.weights.encoding != "offset_column":
         return [(shift, q, None) for shift, q in digits]
-    if len(digits) == 1:
-        return [(0, codes, ((codes + middle).astype(np.float64), middle))]
-    mask = (1 << step) - 1
-    found = list[tuple[int, Any, Any]]()
-    for shift, q in digits:
-        last = shift + step >= bits
-        moved = (codes + middle) >> shift
-        found.append((shift, q, ((moved if last else moved & mask).astype(np.float64), middle >> shift if last else 0)))
-    return found
+    levels = offset_slices(codes, bits=bits, step=step)
+    held = [(cells.astype(np.float64), reference) for cells, reference in levels]
+    return [(shift, q, own) for (shift, q), own in zip(digits, held, strict=True)]
 
 
 def _normals(shape: tuple[int, int], slice_index: int) -> Callable[[bool], Callable[[str, int], Floats]]:

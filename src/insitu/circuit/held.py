@@ -13,7 +13,7 @@ import numpy as np
 
 from insitu.base.arrays import namespace, stop_gradient
 from insitu.circuit.effects import LEVEL_NOISE, Physics
-from insitu.circuit.spec import MacroChip
+from insitu.circuit.spec import MacroChip, full_level
 from insitu.circuit.wires import Wires, approximate, transfer
 from insitu.device.cell import CellSpec
 from insitu.device.faults import stick
@@ -27,7 +27,7 @@ Draws = Callable[[str, int], Any]  # (effect, plane) -> standard normals of the 
 
 def held_levels(value: Any, draws: Draws, *, chip: MacroChip, physics: Physics, plane: int, age: float) -> Any:
     """What one cell a weight holds `age` seconds after it was asked for `value` (0 .. full scale), in hook order."""
-    cell, full_scale, xp = chip.cell, float((1 << chip.array.bits_per_cell) - 1), namespace(value)
+    cell, full_scale, xp = chip.cell, full_level(chip), namespace(value)
     passes = physics.calibration(chip).refine_passes
     noisy = physics.has("programming_noise")
     if cell.law is not None:
@@ -72,7 +72,7 @@ def noise_variance(
 
     Independent parts add.  `time` is in seconds after programming; wires are taken as ideal here.
     """
-    cell, full_scale, xp = chip.cell, float((1 << chip.array.bits_per_cell) - 1), namespace(level)
+    cell, full_scale, xp = chip.cell, full_level(chip), namespace(level)
     total = xp.zeros_like(level)
     if cell.noisy_law and physics.has("read_noise"):
         law = law_of(cell.law or "")
@@ -93,7 +93,7 @@ def _from_first_principles(
         return namespace(level).zeros_like(level)
     volts = cell.read_voltage or chip.technology.supply
     off, on = (g * volts for g in cell.conductance) if cell.conductance else (0.0, cell.read_current or 0.0)
-    step = (on - off) / float((1 << chip.array.bits_per_cell) - 1)
+    step = (on - off) / full_level(chip)
     current, t_read = off + abs(level) * step, cell.read_pulse or chip.macro.t_read
     total = namespace(level).zeros_like(level)
     if physics.has("thermal_noise"):
@@ -118,7 +118,7 @@ def through_wires(level: Any, chip: MacroChip) -> Any:
     assert spec is not None
     assert conductance is not None
     off, on = conductance
-    step = (on - off) / float((1 << chip.array.bits_per_cell) - 1)
+    step = (on - off) / full_level(chip)
     wires = Wires(spec.row, spec.column)
     xp = namespace(level)
     signed = chip.macro.weights.encoding in ("signed_cell", "twos_complement")  # else below 0 is below level 0
@@ -143,7 +143,7 @@ def ahead_of_drift(chip: MacroChip, physics: Physics) -> float:
 def _wanted(value: Any, chip: MacroChip, physics: Physics) -> Any:
     """Conductances that cells of a published law are asked for; its range stands for levels 0 .. full scale."""
     name = chip.cell.law or ""
-    law, full_scale = law_of(name), float((1 << chip.array.bits_per_cell) - 1)
+    law, full_scale = law_of(name), full_level(chip)
     wanted = law.g_min + abs(value) * ((law.g_max - law.g_min) / full_scale)
     ahead = ahead_of_drift(chip, physics)
     return asked(name, wanted, ahead) if ahead > 0 else wanted

@@ -226,3 +226,14 @@ class MacroChip(Protocol):
     def calibration(self) -> Calibration: ...
     @property
     def physics(self) -> PhysicsSpec: ...
+
+
+def full_level(chip: MacroChip) -> float:
+    """The level that the whole window of a cell's conductance stands for (decision 0045).
+
+    A cell that holds a weight alone spreads the chip's weights over its window; slices fill theirs.
+    """
+    levels = (1 << chip.array.bits_per_cell) - 1
+    if chip.macro.weights.slices > 1 or chip.macro.weights.encoding == "offset_column":
+        return float(levels)
+    return float(min(levels, max(abs(end) for end in chip.array.cell_range)))

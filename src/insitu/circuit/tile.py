@@ -20,7 +20,7 @@ from insitu.circuit.converter import inl_table
 from insitu.circuit.effects import CELL_EFFECTS, Physics
 from insitu.circuit.held import Draws, ahead_of_drift, held_levels, level_noise, noise_variance, through_wires
 from insitu.circuit.kept import kept
-from insitu.circuit.spec import AdcNoise, ColumnGain, ColumnOffset, DacErrors, MacroChip
+from insitu.circuit.spec import AdcNoise, ColumnGain, ColumnOffset, DacErrors, MacroChip, full_level
 from insitu.device.laws import compensation, restoring
 from insitu.device.noise import read_variance
 
@@ -251,7 +251,7 @@ def read_noise_sd(x_squares: Any, *, chip: MacroChip, physics: Physics, step: An
     xp = namespace(x_squares, step)
     variance = 0.0 * x_squares * step
     if physics.has("read_noise") and not chip.cell.noisy_law:
-        full_scale = float((1 << chip.array.bits_per_cell) - 1)
+        full_scale = full_level(chip)
         cells = chip.macro.cells_per_slice
         variance = variance + read_variance(x_squares, chip.cell, full_scale=full_scale, cells=cells)
     adc = chip.physics.adc_noise

@@ -137,7 +137,7 @@ def _adc(layer: _Layer, attrs: dict[str, Attr]) -> None:
     attrs |= {"readout": "adc", "adc_bits": macro.readout.bits, "adc_signed": macro.readout.signed}
     attrs |= {"adc_m": adc_m, "adc_s": adc_s, "parts": layer.plan.parts}
     attrs |= {"input_bits": macro.input.bits, "plane_bits": macro.input.bits_per_pass}
-    attrs |= {"input_signed": macro.input.signed, "weight_bits": weight_magnitude_bits(chip)}
+    attrs |= {"input_signed": macro.input.signed, "weight_bits": stored_bits(chip)}
     attrs |= {"slice_bits": slice_bits(chip)}
     bias = np.clip(bias, -BIAS_LIMIT, BIAS_LIMIT - 1)
     layer.emit(attrs, q=q, spec=spec, bias=bias, tables=(("multiplier", m), ("shift", r)))
@@ -201,6 +201,11 @@ def _per_channel(values: npt.NDArray[Any], ndim: int, axis: int) -> npt.NDArray[
 def weight_magnitude_bits(chip: Chip) -> int:
     """Bits of the largest weight's magnitude."""
     return weight_limit(chip).bit_length()
+
+
+def stored_bits(chip: Chip) -> int:
+    """Bits that the slices of a weight hold: its magnitude, or a code that has the sign in it."""
+    return weight_magnitude_bits(chip) + int(chip.macro.weights.encoding in ("offset_column", "twos_complement"))
 
 
 def slice_bits(chip: Chip) -> int:

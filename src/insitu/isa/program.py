@@ -96,8 +96,8 @@ class Readout:
     kind exact: nothing else is used.  kind adc: bits, signed, multiplier, shift, slices, planes, parts.
     kind wtm2101: gain (one per column, or a number), parts, k.
     `parts` are the row boundaries (0, ..., rows) between which sums are read separately.
-    `slice_bits` is (magnitude bits of a weight, bits of a slice), `plane_bits` (bits of an input, bits of a plane), as
-    numeric/slicing.py takes them; empty: whole numbers.
+    `slice_bits` is (bits that a weight's slices hold, bits of a slice), `plane_bits` (bits of an input, bits of a
+    plane), as numeric/slicing.py takes them; empty: whole numbers.
     `finer`: powers of two by which each part's step is finer than the rest say; codes are added in a step that is finer
     by `finest`, the largest of them in the layer.
     `biased`: the parts that hold the bias (wtm2101; empty: the first).  `reads`: array reads averaged before a code is

@@ -152,35 +152,40 @@ def _converted(machine: Machine, binding: Binding, x: Sequence[int], w: Sequence
     steps = readout.finer or (0,) * len(bounds)
     for (a, b), up in zip(bounds, steps, strict=True):
         m, s = finer_step(multiplier, shift, up)
-        for w_shift, digits in _digits(w[a:b], readout.slice_bits, _magnitude_digit):
-            for x_shift, plane in _digits(x[a:b], readout.plane_bits, _twos_complement_digit):
+        for w_shift, digits in _slices(w[a:b], readout.slice_bits):
+            for x_shift, plane in _planes(x[a:b], readout.plane_bits):
                 acc = np.array(_narrow(_dot(plane, digits)), np.int64)
                 code = adc_code(acc, m, s, bits=readout.bits, signed=readout.signed)
                 total += int(code) << (w_shift + x_shift + readout.finest - up)
     return total
 
 
-Digit = Callable[[int, int, int, bool], int]
+def _slices(weights: Sequence[int], cut: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """[(shift, digits)], least significant first, for `cut` (bits, bits of a slice); no cut: the weights themselves.
 
-
-def _digits(values: Sequence[int], cut: Sequence[int], digit: Digit) -> list[tuple[int, list[int]]]:
-    """[(shift, digits)], least significant first, for `cut` (bits, bits of a digit); no cut: the values themselves."""
+    Sign and magnitude, as a differential pair stores them.  Slices are full from the top down: the least takes what is
+    left of the bits.
+    """
     if not cut:
-        return [(0, list(values))]
+        return [(0, list(weights))]
     bits, step = cut
-    return [(at, [digit(v, at, step, at + step >= bits) for v in values]) for at in range(0, bits, step)]
+    found: list[tuple[int, list[int]]] = []
+    end = bits
+    while end > 0:
+        at = max(end - step, 0)
+        digits = [(abs(w) & (1 << end) - 1) >> at for w in weights]
+        found.insert(0, (at, [-d if w < 0 else d for d, w in zip(digits, weights, strict=True)]))
+        end = at
+    return found
 
 
-def _magnitude_digit(value: int, at: int, width: int, top: bool) -> int:
-    """Sign and magnitude, as a signed cell or a differential pair stores weights; the top digit takes what is left."""
-    left = abs(value) >> at
-    digit = left if top else left & (1 << width) - 1
-    return -digit if value < 0 else digit
-
-
-def _twos_complement_digit(value: int, at: int, width: int, top: bool) -> int:
-    """Two's complement, as input planes are applied; the top digit carries the sign."""
-    return value >> at if top else value >> at & (1 << width) - 1
+def _planes(inputs: Sequence[int], cut: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """[(shift, digits)] for `cut` (bits, bits of a plane): two's complement from the bottom up, the sign in the top."""
+    if not cut:
+        return [(0, list(inputs))]
+    bits, step = cut
+    mask = (1 << step) - 1
+    return [(at, [x >> at if at + step >= bits else x >> at & mask for x in inputs]) for at in range(0, bits, step)]
 
 
 # vector unit

@@ -23,10 +23,10 @@ from insitu.circuit.converter import bend, drive_levels
 from insitu.circuit.effects import Physics
 from insitu.circuit.tile import adc_bend, column_error, drawn_cells, driver_gain, read_noise_sd
 from insitu.circuit.trim import GAIN_MOST
-from insitu.compiler.quantize_layers import slice_bits, weight_magnitude_bits
+from insitu.compiler.quantize_layers import slice_bits, stored_bits
 from insitu.nn.functional import Apply, Programmed, Setting, along, codes_of_weights, inputs, real_bias, rounded_weights
 from insitu.numeric.readout import adc_range
-from insitu.numeric.slicing import digit_shifts
+from insitu.numeric.slicing import digit_shifts, slice_shifts
 
 SEEDS = 1 << 62
 Sliced = list[tuple[int, Tensor, tuple[Tensor, int] | None]]
@@ -306,15 +306,14 @@ def _drawn(size: tuple[int, ...], seed: int, like: Tensor) -> Tensor:
 
 def sliced(chip: Chip, q: Tensor) -> Sliced:
     """(shift, digits, what cells and reference column hold) of weight codes, as the macro has them."""
-    bits, step, middle = weight_magnitude_bits(chip), slice_bits(chip), 1 << weight_magnitude_bits(chip)
-    offset = chip.macro.weights.encoding == "offset_column"
+    bits, step = stored_bits(chip), slice_bits(chip)
+    middle, offset = 1 << (bits - 1), chip.macro.weights.encoding == "offset_column"
     if step >= bits:
         return [(0, q, (q + middle, middle) if offset else None)]
-    whole, found = q, Sliced()
-    for at in digit_shifts(bits, step):
-        last = at + step >= bits
-        digits = torch.sign(whole) * _digit(whole.abs(), at, step, last=False)
-        levels = (_digit(whole + middle, at, step, last=last), middle >> at if last else 0) if offset else None
+    found = Sliced()
+    for at, end in pairwise((*slice_shifts(bits, step), bits)):
+        digits = torch.sign(q) * _digit(q.abs(), at, end - at, last=False)
+        levels = (_digit(q + middle, at, end - at, last=False), middle >> at if end == bits else 0) if offset else None
         found.append((at, digits, levels))
     return found
 

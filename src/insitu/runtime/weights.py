@@ -18,6 +18,7 @@ from insitu.arch.load import chip_from_json
 from insitu.arch.spec import Chip
 from insitu.base.errors import UsageError
 from insitu.base.store import write_text
+from insitu.circuit.spec import full_level
 from insitu.compiler.placement_file import placement_text
 from insitu.graph.graph import Graph, Node
 from insitu.graph.ops.mvm import block_signs, input_codes
@@ -98,7 +99,7 @@ def conductances(cells: Cells, chip: Chip) -> npt.NDArray[np.float64]:
     Full scale is the cell's conductance where its preset has one, else its read current over its read voltage.
     """
     off, full = _span(chip)
-    level = np.abs(cells.value) / float((1 << chip.array.bits_per_cell) - 1)
+    level = np.abs(cells.value) / full_level(chip)
     held = off + level * (full - off)
     return np.stack([np.where(cells.value > 0, held, off), np.where(cells.value < 0, held, off)], axis=1)
 

@@ -17,7 +17,7 @@ from insitu.circuit.spec import MacroChip
 from insitu.circuit.tile import Cells, adc_bend, column_error, read_noise_sd, tile_cells
 from insitu.isa.program import Binding, Program, Section, Tile
 from insitu.numeric.readout import adc_range, finer_step, wtm2101_join
-from insitu.numeric.slicing import digit_shifts, slice_weights
+from insitu.numeric.slicing import digit_shifts, offset_slices, slice_weights
 from insitu.sim.bound import Analog, BoundMatrix, stacked
 from insitu.sim.drive import drive, drive_floats, drive_signed, peak_of
 from insitu.sim.narrow import finish, narrower, trunc_q2
@@ -197,7 +197,8 @@ class MacroModel:
         step = np.full(binding.cols, step)
         digits = slice_weights(weights, bits=readout.slice_bits[0], step=readout.slice_bits[1])
         offsets = replace(known, mean=None)  # converters have offsets of their own, which `compensated` is a share of
-        levels = _offset_levels(weights, readout.slice_bits) if self._offset() else [None] * len(digits)
+        bits, per_slice = readout.slice_bits
+        levels = offset_slices(weights, bits=bits, step=per_slice) if self._offset() else [None] * len(digits)
         return tuple(
             (up, self._array(section, binding, d, part, step, None, offsets, slice_index=i, levels=levels[i]))
             for i, (up, d) in enumerate(digits)
@@ -342,18 +343,6 @@ def _placed(bend: Array | None, table: Array | None, cols: slice, count: int) ->
     whole = np.zeros((count, table.shape[1])) if bend is None else bend
     whole[cols] = table
     return whole
-
-
-def _offset_levels(weights: Array, slice_bits: tuple[int, ...]) -> list[tuple[Array, int]]:
-    """What cells and reference column of each slice hold of w + 2**magnitude bits, in digits of whole numbers."""
-    magnitude, step = slice_bits
-    middle, mask = 1 << magnitude, (1 << step) - 1
-    shifts = range(0, magnitude, step) if step < magnitude else (0,)
-    whole = np.asarray(weights, np.int64) + middle
-    if step >= magnitude:
-        return [(whole, middle)]
-    last = shifts[-1]
-    return [(whole >> s if s == last else (whole >> s) & mask, (middle >> s) if s == last else 0) for s in shifts]
 
 
 def _bound(
