@@ -32,8 +32,8 @@ def chip(cell: str, encoding: str = "differential_pair") -> Any:
         "parametric-reram-adc8",
         overrides=[f"cell={name}", f"calibration.drift_ahead={30 if ahead else 0}d",
                    f"array.bits_per_cell={bits}", "macro.weights.slices=1",
-                   "macro.input.bits_per_pass=8", f"macro.weights.encoding={encoding}", f"array.cell_range=[{-top}, {top}]",
-                   "calibration.drift_compensation=true"],
+                   "macro.input.bits_per_pass=8", f"macro.weights.encoding={encoding}",
+                   f"array.cell_range=[{-top}, {top}]", "calibration.drift_compensation=true"],
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from insitu.nn.config import Config
 from insitu.nn.exact import integers, reals
 from insitu.nn.kinds import mixin_of
 from insitu.nn.layers import Shared, adopt
+from insitu.nn.norms import held_state
 from insitu.nn.physics import Field, check_reach
 from insitu.nn.runs import copies_of
 from insitu.nn.settings import settings_of
@@ -117,7 +118,7 @@ class Conversion:
         network is the same before and after training.
         """
         which = which or self.first
-        state = {name: unlike_neutral(value) for name, value in module.state_dict().items()}
+        state = {name: unlike_neutral(value) for name, value in held_state(module).items()}
         return self._hosted(which.graph(state), which, module)
 
     def graph(self, module: nn.Module, which: Capture | None = None) -> Graph:
@@ -155,7 +156,10 @@ class Conversion:
         effects = self.physics.after(math.sqrt(self.times[0] * self.times[1]))
         nearest = ptq.Choices(rounding="nearest", ranges="cells", effects=effects)
         given: dict[str, Any] = {"data": self.calibration, "seed": self.config.seed, "choices": nearest}
-        return ptq.plan(self.graph(module, which), self.chip, **given)
+        plan = ptq.plan(self.graph(module, which), self.chip, **given)
+        most = self.chip.macro.bias_rows  # biases move too: a row more than calibration needs, which is taken if used
+        layers = {n: replace(p, bias_rows=p.bias_rows and min(p.bias_rows + 1, most)) for n, p in plan.layers.items()}
+        return replace(plan, layers=layers)
 
     def settle(self, module: nn.Module) -> None:
         """How every layer lies on the chip, from the plan."""

@@ -1,4 +1,4 @@
-"""Batch norms behind layers become part of them, as they do on the chip."""
+"""Batch norms behind layers become part of them, as they do on the chip: which norms, and how a module is told."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.utils import _pytree as pytree
 
+from insitu.nn.layers import ChipLayer, InLayer, adopt
+
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def fold_batch_norms(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, ...]:
-    """Fold every batch norm that alone reads a layer's output; returns their names.
+    """Make every batch norm that alone reads a layer's output part of the layer; returns their names.
 
-    The module is run once on the example to see which norm reads what; a fold that changes the outputs is undone.
+    Chip layers hold the norm's factors among their weights and apply it while they train (`nn.norms`); a layer of the
+    host takes its factors once and for all.  The module is run on the example to see which norm reads what; where
+    folding would change the outputs, nothing is folded.
     """
     training = module.training
     module.eval()
@@ -42,15 +46,27 @@ def _folded(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -
         _fold(layers[layer], norms[norm])
         _put(module, norm, nn.Identity())
     after = _tensors(module(*args, **kwargs))
-    if all(_close(a, b) for a, b in zip(before, after, strict=True)):
-        return tuple(norms)
-    for name, norm in norms.items():
-        _put(module, name, norm)
-    for name, layer in layers.items():
-        if name in bare:
-            layer.bias = None
-        layer.load_state_dict(kept[name])
-    return ()
+    same = all(_close(a, b) for a, b in zip(before, after, strict=True))
+    for layer, norm in pairs:
+        if not same or isinstance(layers[layer], ChipLayer):
+            _put(module, norm, norms[norm])
+            bias = layers[layer].bias
+            if layer in bare:
+                layers[layer].bias = None
+            layers[layer].load_state_dict(kept[layer])
+            if same:
+                _join(layers[layer], norms[norm], bias if layer in bare else None)
+    return tuple(norms) if same else ()
+
+
+def _join(layer: Any, norm: Any, bias: Any) -> None:
+    """The norm is applied by the layer; a layer without a bias gets one of zeros, since a column has one."""
+    if bias is not None:
+        layer.bias = nn.Parameter(torch.zeros_like(bias))
+    if isinstance(norm, ChipLayer):
+        norm.__class__ = type(norm).__bases__[1]
+    adopt(norm, InLayer)
+    layer.__dict__["chip_norm"] = norm
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

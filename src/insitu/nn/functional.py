@@ -80,10 +80,10 @@ class Setting:
     `unit`: real size of one column-sum step [outputs]; `read`: column-sum steps of one code of the readout [outputs].
     `source`: the driven code of a real 0; `drive`: driven codes of one input code.  `parts`: rows of separate readings,
     2**`finer` times as fine as `read`.  `shift`: real numbers added to the bias.  `bias_unit`: column-sum steps of a
-    bias in the array (0: it joins behind the readout).  `transposed`: inputs stand before outputs in the parameter.
-    `behind`: a norm's factors and terms that the weights have taken in.  `copies`: times the program holds the layer,
-    each of which serves a run of positions; `copy` counts them.  `absent`: runs of outputs that no node of the network
-    has, because what they give is constant or nobody reads it.
+    bias in the array (0: it joins behind the readout), of which its rows hold `bias_most`.  `transposed`: inputs stand
+    before outputs in the parameter.  `behind`: a norm's factors and terms that the weights have taken in.  `copies`:
+    times the program holds the layer, each of which serves a run of positions; `copy` counts them.  `absent`: runs of
+    outputs that no node of the network has, because what they give is constant or nobody reads it.
     """
 
     name: str
@@ -102,6 +102,7 @@ class Setting:
     finer: int = 0
     shift: Tensor | None = None
     bias_unit: int = 0
+    bias_most: float = float("inf")
     groups: int = 1
     transposed: bool = False
     behind: Behind | None = None
@@ -208,15 +209,16 @@ def real_bias(setting: Setting, bias: Tensor | None, q: Tensor | None) -> Tensor
         return total
     folded = setting.source * setting.cells(q).sum(0)
     steps = (total / setting.unit - folded) / setting.bias_unit
-    return (rounded(steps) * setting.bias_unit + folded) * setting.unit
+    steps = torch.clamp(rounded(steps), -setting.bias_most, setting.bias_most)
+    return (steps * setting.bias_unit + folded) * setting.unit
 
 
 def layer(
     setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, channel: int = -1
 ) -> Tensor:  # fmt: skip
-    """A chip layer in training without physics: inputs and weights rounded to codes, sums, the readout's codes.
+    """A chip layer's sums in training without physics, of inputs and weights rounded to codes.
 
-    `channel` is the axis of outputs that counts columns.
+    `channel` is the axis of outputs that counts columns.  The readout's codes are `finished`.
     """
     x = inputs(setting, x)
     if setting.bias_unit:
@@ -225,7 +227,11 @@ def layer(
     else:
         real, b = rounded_weights(setting, w), real_bias(setting, bias, None)
     y = apply(x, real)
-    y = y + along(b, y, channel)
+    return y + along(b, y, channel)
+
+
+def finished(setting: Setting, y: Tensor) -> Tensor:
+    """Sums as the readout's codes."""
     return y if setting.y is None else setting.y.rounded(y)
 
 

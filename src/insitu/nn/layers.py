@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from insitu.nn.functional import Apply, Setting, before_norm, codes_of_weights, layer, rounded_weights
+from insitu.nn.functional import Apply, Setting, before_norm, codes_of_weights, finished, layer, rounded_weights
+from insitu.nn.norms import held, normed
 from insitu.nn.physics import Field, drawn, noisy_layer, programmed, straight
 from insitu.nn.runs import Runs, conv_runs
 
@@ -44,11 +45,24 @@ class ChipLayer(Base):
         shared = self.chip_shared
         return None if shared.plain else shared.settings.get(f"{self.chip_name}.{parameter}".lstrip("."))
 
-    def chip_product(
+    def chip_forward(
+        self: Any, setting: Setting, x: Tensor, apply: Apply, *, channel: int = -1, runs: Runs | None = None
+    ) -> Tensor:
+        """The layer's product with the weights that cells hold, and the batch norm among them where there is one."""
+        norm = self.__dict__.get("chip_norm")
+        w, bias = (self.weight, self.bias) if norm is None else held(self, norm)
+        y = self.chip_sums(setting, x, w, bias, apply, channel=channel, runs=runs)
+        return finished(setting, y if norm is None else normed(norm, y, channel))
+
+    def chip_product(self, setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply) -> Tensor:
+        """One product, in the readout's codes."""
+        return finished(setting, self.chip_sums(setting, x, w, bias, apply))
+
+    def chip_sums(
         self, setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, channel: int = -1,
         runs: Runs | None = None,
     ) -> Tensor:  # fmt: skip
-        """One product, on the chip instance of this step where there is one.
+        """The sums of one product, on the chip instance of this step where there is one.
 
         `runs` cuts it where the program has copies of the layer; without it the first one serves all positions.
         """
@@ -76,7 +90,7 @@ class Linear(ChipLayer):
         if setting is None:
             return super().forward(input)
         runs = Runs(F.linear, axis=1) if input.dim() > 2 else None
-        return self.chip_product(setting, input, self.weight, self.bias, F.linear, runs=runs)
+        return self.chip_forward(setting, input, F.linear, runs=runs)
 
 
 class Conv(ChipLayer):
@@ -92,7 +106,7 @@ class Conv(ChipLayer):
             return self._conv_forward(x, w, None)
 
         runs = conv_runs(self) if input.dim() == self.weight.dim() else None
-        return self.chip_product(setting, input, self.weight, self.bias, apply, channel=1, runs=runs)
+        return self.chip_forward(setting, input, apply, channel=1, runs=runs)
 
 
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -112,7 +126,15 @@ class ConvTranspose(ChipLayer):
         def apply(x: Tensor, w: Tensor) -> Tensor:
             return TRANSPOSED[rank](x, w, None, self.stride, self.padding, extra, self.groups, self.dilation)
 
-        return self.chip_product(setting, input, self.weight, self.bias, apply, channel=1)
+        return self.chip_forward(setting, input, apply, channel=1)
+
+
+class InLayer(ChipLayer):
+    """A batch norm that is part of the layer before it, which applies it (`nn.norms`)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input as it is."""
+        return input
 
 
 class Embedding(ChipLayer):

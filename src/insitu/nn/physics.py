@@ -99,7 +99,7 @@ def noisy_layer(
     setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply, *, field: Field, cells: Drawn,
     channel: int = -1,
 ) -> Tensor:  # fmt: skip
-    """A chip layer in training on the cells drawn for it; arguments as those of `functional.layer`."""
+    """A chip layer's sums in training on the cells drawn for it; arguments as those of `functional.layer`."""
     x = inputs(setting, x)
     own, q, held = field.physics.calibration(field.chip), cells.q, cells.held
     with torch.no_grad():
@@ -114,8 +114,7 @@ def noisy_layer(
     y = y + along(shift, y, channel)
     if own.trims:
         y = _trimmed(setting, x, b, y, cells, apply, channel)
-    y = _bent(setting, _read(setting, held, x, y, apply, channel, field.chip), channel, field)
-    return y if setting.y is None else setting.y.rounded(y)
+    return _bent(setting, _read(setting, held, x, y, apply, channel, field.chip), channel, field)
 
 
 def _shift(setting: Setting, held: Held, q: Tensor, b: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -121,6 +122,7 @@ def _setting(
         source=float(spec.zero_point) * drive + layer.input_offset, drive=drive, parts=tuple(layer.parts),
         finer=layer.k if wtm and len(layer.parts) > 2 else 0,
         shift=each(np.asarray(layer.bias)) if layer.bias else None, bias_unit=WTM_BIAS_UNIT if wtm else 0,
+        bias_most=(layer.bias_rows or chip.macro.bias_rows) * hi if wtm else math.inf,
         groups=place.groups, transposed=place.transposed,
     )  # fmt: skip
 
