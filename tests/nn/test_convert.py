@@ -219,3 +219,24 @@ def test_factors_behind_layers_stay_factors_where_errors_are_trained(chip: str) 
     found = insitu.deploy(made, chip, data={"x": x.numpy()}, physics="ideal")
     (real,) = found.run(x[:, None].numpy()).values()
     np.testing.assert_array_equal(real.reshape(exact.shape).astype(np.float32), exact.numpy())
+
+
+@pytest.mark.parametrize("what", ["twice", "as given"])
+def test_modules_that_return_a_value_twice_or_as_it_came(what: str) -> None:
+    class Given(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 4)
+
+        def forward(self, x: Any) -> Any:
+            y = self.layer(x)
+            return (y, y) if what == "twice" else (x, y)
+
+    torch.manual_seed(0)
+    model, x = Given(), samples(16, 8)
+    made = convert(model, "parametric-reram-adc8", config=Config(data=x)).eval()
+    for mine, wanted in zip(made(x), model(x), strict=True):
+        assert float((mine - wanted).detach().abs().max()) < 0.05
+    found = insitu.deploy(made, "parametric-reram-adc8", data={"x": x.numpy()}, physics="ideal")
+    for mine, program in zip(made(x), found.run(x[:, None].numpy()).values(), strict=True):
+        np.testing.assert_array_equal(mine.numpy(), program[:, 0].astype(np.float32))

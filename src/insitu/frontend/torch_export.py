@@ -63,10 +63,13 @@ def import_torch(
     return graph
 
 
-def check_numbers(graph: Graph, module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], label: str) -> None:
+def check_numbers(
+    graph: Graph, module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], label: str, *,
+    state: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """ModelError where a network is not what its module computes in eval for the first sample.
 
-    torch's exporter gets a few modules wrong without a word, an LSTM with proj_size for one, and a module that draws
+    `state` holds parameters and buffers to compute with instead of the module's own.  torch's exporter gets a few modules wrong without a word, an LSTM with proj_size for one, and a module that draws
     random numbers in eval is no network.
     """
     import torch
@@ -79,11 +82,14 @@ def check_numbers(graph: Graph, module: Any, args: Sequence[Any], kwargs: Mappin
     given = [_array(t) for t in pytree.tree_leaves((own, named)) if isinstance(t, torch.Tensor)]
     if len(given) != len(graph.inputs) or graph.symbols() or graph.states:
         return
+    def outputs(*call: Any) -> Any:
+        return module(*call[0], **call[1]) if state is None else torch.func.functional_call(module, dict(state), *call)
+
     training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            wanted = [_array(t) for t in pytree.tree_leaves(module(*own, **named)) if isinstance(t, torch.Tensor)]
+            wanted = [_array(t) for t in pytree.tree_leaves(outputs(own, named)) if isinstance(t, torch.Tensor)]
     except Exception:  # noqa: BLE001  the module's own code, which may want more than one sample
         return
     finally:
@@ -223,12 +229,27 @@ def _onnx(program: Any, label: str, *, optimize: bool = True) -> Any:
     try:
         found = torch.onnx.export(program, dynamo=True, verbose=False, optimize=optimize)
         assert found is not None
-        return found.model_proto
+        return _outputs_apart(found.model_proto)
     except InsituError:
         raise
     except Exception as error:  # noqa: BLE001  the exporter raises many kinds
         need = "operators that torch.onnx.export knows"
         raise ModelError(label, f"torch.onnx.export fails: {_first_line(error)}", need) from None
+
+
+def _outputs_apart(proto: Any) -> Any:
+    """Every output a value of its own: what a module returns twice, or as it was given, gets a node."""
+    import onnx
+
+    graph = proto.graph
+    taken = {v.name for v in (*graph.input, *graph.initializer)}
+    for number, output in enumerate(graph.output):
+        if output.name in taken:
+            fresh = f"{output.name}_out{number}"
+            graph.node.append(onnx.helper.make_node("Identity", [output.name], [fresh], name=fresh))
+            output.name = fresh
+        taken.add(output.name)
+    return proto
 
 
 def _first_line(error: BaseException) -> str:

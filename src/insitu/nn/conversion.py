@@ -97,8 +97,8 @@ class Conversion:
         shapes = tuple(tuple(t.shape[1:]) for t in tensors_of(args, kwargs))
         if shapes not in self.captures:
             found = self.plainly(lambda: capture(module, args, kwargs))
-            written = found.graph(module.state_dict())
-            self.plainly(lambda: check_numbers(written, module, args, kwargs, found.name))
+            state = held_state(module)
+            self.plainly(lambda: check_numbers(found.graph(state), module, args, kwargs, found.name, state=state))
             # errors reach cells whose weights are one parameter's; without them a factor costs a layer nothing
             self.captures[shapes] = found if self.physics.ideal else replace(found, apart=factors(found, module))
         return self.captures[shapes]
