@@ -36,7 +36,7 @@ def stages(
     torch.manual_seed(0)
     network = fit(task.network(), task.x, task.y, Schedule(steps, rate=4e-3), augment=task.augment,
                   folder=out / "float", report=said("float"))  # fmt: skip
-    short = Schedule(tune, rate=1e-3, seed=1)
+    short = Schedule(tune, rate=2e-3, seed=1)
 
     def tuned(module: nn.Module, name: str) -> nn.Module:
         return fit(module, task.x, task.y, short, augment=task.augment, folder=out / name, report=said(name))

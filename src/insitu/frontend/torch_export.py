@@ -82,6 +82,7 @@ def check_numbers(
     given = [_array(t) for t in pytree.tree_leaves((own, named)) if isinstance(t, torch.Tensor)]
     if len(given) != len(graph.inputs) or graph.symbols() or graph.states:
         return
+
     def outputs(*call: Any) -> Any:
         return module(*call[0], **call[1]) if state is None else torch.func.functional_call(module, dict(state), *call)
 
