@@ -140,9 +140,17 @@ def slopes(name: str = "") -> dict[str, float]:
 
 
 def beyond(model: Any, instances: list[int]) -> list[float]:
-    """Seconds that so many chip instances more add to a call with one."""
-    one = float(np.median([deployed(model, SAMPLES, 1) for _ in range(3)]))
-    return [deployed(model, SAMPLES, 1 + n) - one for n in instances]
+    """Seconds that so many chip instances more add to a call with one, which is measured on both sides of each.
+
+    A call with one takes longer than four instances do, and a host that slows down over minutes would be their slope.
+    """
+    deployed(model, SAMPLES, 1)
+    found, one = list[float](), deployed(model, SAMPLES, 1)
+    for n in instances:
+        many, after = deployed(model, SAMPLES, 1 + n), deployed(model, SAMPLES, 1)
+        found.append(many - (one + after) / 2)
+        one = after
+    return found
 
 
 def simulated(model: Any, samples: int) -> float:
