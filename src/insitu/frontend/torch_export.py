@@ -69,8 +69,8 @@ def check_numbers(
 ) -> None:  # fmt: skip
     """ModelError where a network is not what its module computes in eval for the first sample.
 
-    `state` holds parameters and buffers to compute with instead of the module's own.  torch's exporter gets a few modules wrong without a word, an LSTM with proj_size for one, and a module that draws
-    random numbers in eval is no network.
+    torch's exporter gets a few modules wrong without a word, an LSTM with proj_size for one, and a module that draws
+    random numbers in eval is no network.  `state` holds parameters and buffers to compute with instead of the module's.
     """
     import torch
     from torch.utils import _pytree as pytree
