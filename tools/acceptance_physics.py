@@ -216,7 +216,8 @@ def _wires() -> float:
 
 def _pair_of_wires() -> float:
     """A run's weights of a differential pair and of an offset encoding with wires, against that elimination."""
-    rng, worst, step = np.random.default_rng(5), 0.0, 39e-6 / 255
+    rng, worst = np.random.default_rng(5), 0.0
+    steps = {"differential_pair": 39e-6 / 127, "offset_column": 39e-6 / 255}  # a pair's cells hold magnitudes
     w, x = rng.integers(-127, 128, (48, 40)), rng.uniform(0, 1, 48)
     wires = Wires(1.0, 1.0)
     more = ("physics.wires.row=1 Ohm", "physics.wires.column=1 Ohm", "physics.wires.exact=true")
@@ -224,7 +225,7 @@ def _pair_of_wires() -> float:
     def current(level: Any) -> Any:
         return (eliminated(1e-6 + level * step, x, wires) - 1e-6 * x.sum()) / step
 
-    for encoding in ("differential_pair", "offset_column"):
+    for encoding, step in steps.items():
         seen = x @ tile_cells(w, chip=_chip(encoding, *more), physics=Physics(("ir_drop",)), **PLACE).weights
         if encoding == "differential_pair":
             wanted = current(np.maximum(w, 0.0)) - current(np.maximum(-w, 0.0))
