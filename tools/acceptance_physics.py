@@ -222,15 +222,15 @@ def _pair_of_wires() -> float:
     wires = Wires(1.0, 1.0)
     more = ("physics.wires.row=1 Ohm", "physics.wires.column=1 Ohm", "physics.wires.exact=true")
 
-    def current(level: Any) -> Any:
+    def current(level: Any, step: float) -> Any:
         return (eliminated(1e-6 + level * step, x, wires) - 1e-6 * x.sum()) / step
 
     for encoding, step in steps.items():
         seen = x @ tile_cells(w, chip=_chip(encoding, *more), physics=Physics(("ir_drop",)), **PLACE).weights
         if encoding == "differential_pair":
-            wanted = current(np.maximum(w, 0.0)) - current(np.maximum(-w, 0.0))
+            wanted = current(np.maximum(w, 0.0), step) - current(np.maximum(-w, 0.0), step)
         else:
-            both = current(np.hstack([w + 128.0, np.full((48, 1), 128.0)]))
+            both = current(np.hstack([w + 128.0, np.full((48, 1), 128.0)]), step)
             wanted = both[:-1] - both[-1]
         worst = max(worst, float(np.abs(seen - wanted).max() / np.abs(wanted).max()))
     return worst
