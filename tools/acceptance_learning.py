@@ -40,7 +40,7 @@ CHIPS = {  # one cell a weight where the cell holds 8 bits; two where it holds 4
     "reram-2b": ("parametric-reram-adc8", ()),
     "digital": ("dcim-28nm", ("chip.tiles=64",)),
 }  # fmt: skip
-IMAGES = 600  # of CIFAR-10's test images: standard error of a paired difference about 0.7 points
+IMAGES = 600  # of CIFAR-10's test images, for time's sake
 EXACT = ("digital", "reram-2b", "wtm2101")
 
 

@@ -9,6 +9,7 @@ from insitu.arch.load import load_chip
 from insitu.compiler.draft import follow
 from insitu.compiler.plan import LayerPlan, QuantPlan
 from insitu.compiler.quantize import add_scales, quantize
+from insitu.compiler.quantize_layers import slice_bits, stored_bits
 from insitu.graph.graph import Graph, Node, State, const_type
 from insitu.graph.interpret import interpret
 from insitu.graph.ops.shapes import infer
@@ -167,3 +168,15 @@ def test_scales_follow_operators_that_move():
     assert after("Slice", axes=(1,), starts=(1,), ends=(3,), steps=(1,)).scale == (2.0, 3.0)
     assert after("MaxPool", kernel_shape=(2, 2)) == spec
     assert after("Pad", pads=(0, 1, 0, 0, 0, 0, 0, 0)) is None
+
+
+@pytest.mark.parametrize(
+    ("encoding", "cell", "slices", "bits"),
+    [("differential_pair", 2, 4, 7), ("offset_column", 1, 8, 8), ("offset_column", 3, 3, 8), ("offset_column", 2, 4, 8),
+     ("twos_complement", 1, 8, 7), ("twos_complement", 2, 4, 8)],
+)  # fmt: skip
+def test_what_slices_hold_fits_the_cells_and_leaves_no_slice_that_is_always_empty(encoding, cell, slices, bits):
+    more = ("cell=reram-wan", f"array.bits_per_cell={cell}", f"macro.weights.slices={slices}")
+    chip = load_chip("parametric-reram-adc8", overrides=(*more, f"macro.weights.encoding={encoding}"))
+    assert (stored_bits(chip), slice_bits(chip)) == (bits, cell)
+    assert -(-bits // cell) <= slices

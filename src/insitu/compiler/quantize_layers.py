@@ -204,8 +204,18 @@ def weight_magnitude_bits(chip: Chip) -> int:
 
 
 def stored_bits(chip: Chip) -> int:
-    """Bits that the slices of a weight hold: its magnitude, or a code that has the sign in it."""
-    return weight_magnitude_bits(chip) + int(chip.macro.weights.encoding in ("offset_column", "twos_complement"))
+    """Bits that the slices of a weight hold: its magnitude, with an offset column a code that has the sign in it.
+
+    Two's complement lies from the bottom up, in whole slices.
+    """
+    magnitude = weight_magnitude_bits(chip)
+    match chip.macro.weights.encoding:
+        case "offset_column":
+            return magnitude + 1
+        case "twos_complement":
+            return -(-magnitude // slice_bits(chip)) * slice_bits(chip)
+        case _:
+            return magnitude
 
 
 def slice_bits(chip: Chip) -> int:

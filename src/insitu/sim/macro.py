@@ -195,10 +195,10 @@ class MacroModel:
             )
         step = float(step_of(readout, multiplier=readout.multiplier, shift=readout.shift)) / 2.0**finer
         step = np.full(binding.cols, step)
-        digits = slice_weights(weights, bits=readout.slice_bits[0], step=readout.slice_bits[1])
+        bits, each = readout.slice_bits
+        digits = slice_weights(weights, bits=bits, step=each)
         offsets = replace(known, mean=None)  # converters have offsets of their own, which `compensated` is a share of
-        bits, per_slice = readout.slice_bits
-        levels = offset_slices(weights, bits=bits, step=per_slice) if self._offset() else [None] * len(digits)
+        levels = offset_slices(weights, bits=bits, step=each) if self._offset() else [None] * len(digits)
         return tuple(
             (up, self._array(section, binding, d, part, step, None, offsets, slice_index=i, levels=levels[i]))
             for i, (up, d) in enumerate(digits)
