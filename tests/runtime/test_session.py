@@ -9,8 +9,9 @@ import pytest
 
 from insitu.base.errors import DataError, UsageError
 from insitu.numeric.affine import dequantize, quantize
-from insitu.runtime import session as session_module
-from insitu.runtime.session import Session, block_size
+from insitu.runtime import blocks
+from insitu.runtime.blocks import block_size
+from insitu.runtime.session import Session
 from tests.flow.line import build, captured, chip_of, inputs_of
 from tests.flow.test_operators import NETS
 
@@ -85,7 +86,7 @@ def test_neither_blocks_nor_threads_change_a_code(monkeypatch, chip, physics):
     told = []
     whole = session.run_codes(codes, done=told.append)["y"]
     assert told[-1] == 13
-    monkeypatch.setattr(session_module, "MAX_BLOCK", 4)
+    monkeypatch.setattr(blocks, "MAX_BLOCK", 4)
     assert block_size(session.program, 13) == 4
     for count in ("1", "2"):
         monkeypatch.setenv("INSITU_THREADS", count)

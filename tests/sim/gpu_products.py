@@ -22,9 +22,9 @@ READOUTS: dict[str, Readout] = {
     "whole codes": Readout("adc", **{**ADC, "multiplier": 2, "shift": 0, "bits": 14}),
     "rounded codes": Readout("adc", **ADC),
     "unsigned codes, one plane": Readout("adc", **{**ADC, "signed": False, "plane_bits": (8, 8)}),
-    "parts": Readout("adc", **ADC, parts=SPLIT, finer=(0, 2)),
+    "parts": Readout("adc", **ADC, parts=SPLIT, finer=(0, 2), finest=2),
     "wtm2101": Readout("wtm2101", bits=8, gain="g"),
-    "wtm2101 parts": Readout("wtm2101", bits=8, gain="g", parts=SPLIT, k=1, finer=(1, 0)),
+    "wtm2101 parts": Readout("wtm2101", bits=8, gain="g", parts=SPLIT, k=1, finer=(1, 0), finest=1),
 }
 ANALOG = [name for name in READOUTS if name != "exact"]
 CELL = (

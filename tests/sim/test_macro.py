@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,7 +26,12 @@ from insitu.isa.program import (
     Tile,
     weight_ref,
 )
+from insitu.numeric.slicing import input_planes, slice_weights
+from insitu.sim.drive import drive_floats
 from insitu.sim.macro import MacroModel
+from insitu.sim.narrow import finish
+from insitu.sim.noisy import settings
+from insitu.sim.reads import Reads, noisy_codes
 
 ROWS, COLS, VECTORS = 11, 4, 5
 
@@ -169,3 +175,55 @@ def test_noise_does_not_depend_on_how_vectors_are_cut(preset):
     assert not np.array_equal(whole, read(binding, {"w": w}, x))
     other = MacroModel(chip, Physics.parse("full", chip), seed=1, instance=1)
     assert not np.array_equal(whole, other.read(other.bind(made, section, binding, dtype=x.dtype), x))
+
+
+@pytest.mark.parametrize("rounding", ["half_even", "half_up", "trunc"])
+@pytest.mark.parametrize("shift", [40, 42])
+def test_one_kernel_call_requantizes_sums_that_float64_would_round(rounding, shift):
+    """Wide multipliers over several parts: the same codes as the general way, which sums first and narrows then."""
+    chip = load_chip("parametric-reram-adc8")
+    rng = np.random.default_rng(2)
+    parts, finer = (0, 4, 9, ROWS), (0, 3, 1)
+    readout = Readout("adc", bits=8, slice_bits=(7, 2), plane_bits=(8, 1), parts=parts, finer=finer, finest=3)
+    tiles = tuple(Tile(0, a, b - a, 0, COLS, 0, a) for a, b in pairwise(parts))
+    post = Post(multiplier=(1 << 31) - 3, shift=shift, rounding=rounding, zero_point=-7, lo=-128, hi=127)
+    binding = replace(bound(readout, post), tiles=tiles)
+    weights = {
+        "w": rng.integers(-127, 128, (ROWS, COLS)).astype(np.int8), "b": rng.integers(-999, 999, COLS).astype(np.int32),
+    }  # fmt: skip
+    x = rng.integers(0, 128, (40, ROWS)).astype(np.int8)
+    made, section = program(binding, weights)
+    model = MacroModel(chip, Physics.parse("full", chip), seed=1)
+    ready = model.bind(made, section, binding, dtype=x.dtype)
+    assert ready.exact_scale is None
+    assert settings(model, ready, signed=True) is not None
+    driven, signed = drive_floats(binding, x)
+    sums = noisy_codes(model, ready, driven, Reads(0, 0), signed=signed)
+    wanted = finish(ready, sums, np.empty(sums.shape, np.int32))
+    assert np.array_equal(model.read(ready, x), wanted)
+    assert len(np.unique(wanted)) > 10
+
+
+@given(data=st.data())
+def test_no_sum_of_codes_reaches_beyond_its_bound(data):
+    """`reach` is what all reads at the end of the range add up to, and an int32 is taken only where it holds that."""
+    draw = data.draw
+    bits, planes, slices = draw(st.integers(2, 14)), draw(st.integers(1, 8)), draw(st.integers(1, 7))
+    parts = cuts(draw)
+    count = max(1, len(parts) - 1)
+    finer = tuple(draw(st.integers(0, 6)) for _ in range(count))
+    readout = Readout(
+        "adc", bits=bits, slice_bits=(7, slices), plane_bits=(8, planes), parts=parts, finer=finer, finest=max(finer)
+    )
+    w, x = np.full((1, 1), 127), np.full((1, 1), 255)  # every digit of both there: their shifts are those of the reads
+    ups = [
+        (a + b + max(finer) - up)
+        for up in finer
+        for a, _ in slice_weights(w, bits=7, step=slices)
+        for b, _ in input_planes(x, bits=8, step=planes, signed=False)
+    ]
+    binding = bound(readout, Post(lo=-128, hi=127))
+    made, section = program(binding, {"w": np.zeros((ROWS, COLS), np.int8), "b": np.zeros(COLS, np.int32)})
+    ready = MacroModel().bind(made, section, binding, dtype=np.int8)
+    assert ready.reach == sum(1 << (bits - 1 + up) for up in ups)
+    assert (ready.total_type is np.int32) == (ready.reach < 1 << 31)

@@ -19,8 +19,9 @@ from insitu.flow.rows import Coded, coded
 from insitu.graph.export import BLOCK as FLOAT_BLOCK
 from insitu.graph.graph import Graph
 from insitu.graph.passes import Passes
+from insitu.runtime.blocks import block_size
 from insitu.runtime.memory import blocks_need, room, weights_need
-from insitu.runtime.session import Session, block_size
+from insitu.runtime.session import Session
 
 Array = npt.NDArray[Any]
 Told = Callable[[int], None]

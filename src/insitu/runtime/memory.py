@@ -8,8 +8,8 @@ from pathlib import Path
 from insitu.base.errors import UsageError
 from insitu.base.units import format_quantity, parse_quantity
 from insitu.isa.program import Program
+from insitu.runtime.blocks import block_bytes
 from insitu.runtime.parallel import threads
-from insitu.runtime.session import block_bytes
 
 SHARE = 0.5  # of the machine's memory, where nothing is said: others work on it too
 UNKNOWN = 4 << 30  # bytes of a machine that does not say

@@ -16,9 +16,9 @@ from insitu.circuit.effects import Physics
 from insitu.graph.graph import Graph
 from insitu.graph.ops.float import numpy_type
 from insitu.graph.text import parse_graph
-from insitu.isa.check_data import BANKS
-from insitu.isa.program import Program, Section, chip_of_space
+from insitu.isa.program import Program
 from insitu.numeric.affine import QuantSpec, dequantize, quantize
+from insitu.runtime.blocks import block_size
 from insitu.runtime.heat import warmed
 from insitu.runtime.parallel import ranges, spread
 from insitu.sim.backends import macro_model
@@ -26,11 +26,6 @@ from insitu.sim.functional import Machine, load, run
 from insitu.sim.recorded import Recording, record, recordable
 
 Array = npt.NDArray[Any]
-# Memory image and gathered windows of a block; constants, so that blocks are the same on every machine.
-BLOCK_BYTES = 24 << 20
-LEAST_BYTES = 4 << 20  # below it a block's commands cost more than its arithmetic
-MAX_BLOCK = 64
-PARTS = 4  # blocks that a call is cut into where it is large enough, for threads to share
 
 
 class Session:
@@ -251,39 +246,6 @@ def _checked_sizes(program: Program, sizes: Mapping[str, int]) -> dict[str, int]
         if name in sizes and not 1 <= int(sizes[name]) <= most:
             raise DataError(f"size {name}", str(sizes[name]), f"1 to {most}, as the program was compiled")
     return {name: int(sizes[name]) for name in program.sizes if name in sizes}
-
-
-def block_size(program: Program, samples: int) -> int:
-    """Samples of a block: memory image and largest window matrix within BLOCK_BYTES, blocks of nearly equal size."""
-    each = _sample_bytes(program)
-    most = int(np.clip(BLOCK_BYTES // each, 1, MAX_BLOCK))
-    parts = max(-(-samples // most), min(PARTS, samples * each // LEAST_BYTES), 1)
-    whole = -(-parts // PARTS) * PARTS if parts > PARTS else parts
-    return -(-max(samples, 1) // whole)
-
-
-def block_bytes(program: Program, samples: int) -> int:
-    """Bytes of the memory images and windows of one block of a run of `samples`."""
-    return block_size(program, samples) * _sample_bytes(program)
-
-
-def _sample_bytes(program: Program) -> int:
-    windows = max((_largest_window(section) for section in program.sections), default=0)
-    return max(1, sum(n for s, n in program.spaces.items() if chip_of_space(s)[0] != BANKS) + 4 * windows)
-
-
-def _largest_window(section: Section) -> int:
-    """Elements an MVM gathers at most, over the trips of the loops around it."""
-    trips, largest = [1], 0
-    for command in section.code:
-        if command.op == "LOOP":
-            trips.append(trips[-1] * int(command.args[0]))
-        elif command.op == "ENDL":
-            trips.pop()
-        elif command.op in ("MVM", "GEMV"):
-            sizes = section.descriptors[int(command.args[1])].sizes
-            largest = max(largest, trips[-1] * int(np.prod([int(n) for n in sizes])))
-    return largest
 
 
 def machine_of(session: Session) -> Machine:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from insitu.circuit.panels import WIDE, Panels, Variances, packed, packed_variances
 from insitu.isa.program import Binding
 from insitu.numeric.readout import adc_range, finer_step
+from insitu.numeric.slicing import digit_shifts, slice_shifts
 from insitu.sim.products import FLOAT64_EXACT, Matrix
 
 Array = npt.NDArray[Any]
@@ -105,7 +106,7 @@ class BoundMatrix:
         """Above the magnitude of any number that is requantized, the bias included."""
         if self.binding.readout.kind != "adc":
             return self.ideal[0].bound
-        return (1 << self.total_bits) + int(np.abs(self.bias).max(initial=0))
+        return self.reach + 1 + int(np.abs(self.bias).max(initial=0))
 
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
@@ -151,17 +152,18 @@ class BoundMatrix:
         return tuple(found)
 
     @cached_property
-    def total_bits(self) -> int:
-        """Bits of the magnitude of the sum of all codes of a converter: all planes, slices and row parts."""
+    def reach(self) -> int:
+        """The largest magnitude of the sum of all codes of a converter: all planes, slices and row parts."""
         readout = self.binding.readout
-        planes, slices = (bits - step for bits, step in (readout.plane_bits, readout.slice_bits))
-        # shifts of powers of two add up to less than twice the largest one
-        return readout.bits + max(planes, 0) + 1 + max(slices, 0) + 1 + readout.finest + len(self.parts).bit_length()
+        digits = sum(1 << shift for shift in digit_shifts(*readout.plane_bits))
+        slices = sum(1 << shift for shift in slice_shifts(*readout.slice_bits))
+        parts = sum(1 << (readout.finest - finer) for finer in readout.finer or (0,) * len(self.parts))
+        return max(map(abs, adc_range(readout.bits, signed=readout.signed))) * digits * slices * parts
 
     @property
     def total_type(self) -> npt.DTypeLike:
         """The narrow type that holds the sum of all codes of a converter, or int64."""
-        return np.int32 if self.total_bits < 31 else np.int64
+        return np.int32 if self.reach < 1 << 31 else np.int64
 
     @cached_property
     def exact_scale(self) -> tuple[Array, Array] | None:

@@ -98,7 +98,8 @@ def drive_rows(codes, scale, add, lo, hi, out):
 def noisy_rows(codes, out, stream, drive, reads, post):
     """Output codes [vectors, columns] of stored codes [vectors, rows]: insitu.sim.noisy, a block of vectors at a time.
 
-    stream[0] numbers the first vector.  Readout WTM2101 gives output codes as they are, ADC sums to be requantized.
+    stream[0] numbers the first vector.  Readout WTM2101 gives output codes as they are, ADC sums to be requantized:
+    post is what `narrow_exact` takes, then what `narrow` takes; a scale of no columns asks for the latter.
     """
     bounds, own = reads[0], stream.copy()
     widest = np.diff(bounds).max()
@@ -129,8 +130,10 @@ def noisy_across(patches, out, stream, reads, post):
 def _finish(total, reads, post, out):
     if reads[11] == WTM2101:
         out[:] = total
-    else:
+    elif post[1].shape[0] > 0:
         narrow_exact(total, post[0], post[1], post[2], post[3], post[4], out)
+    else:
+        narrow(total, post[5], post[6], post[7], post[8], post[9], post[10], post[11], out)
 
 
 def _flat(x):

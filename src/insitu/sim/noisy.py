@@ -35,18 +35,20 @@ def settings(model: MacroModel, bound: BoundMatrix, *, signed: bool) -> Settings
     binding, readout = bound.binding, bound.binding.readout
     if not bound.analog or binding.negated or not _straight(model, bound):
         return None
-    post = binding.post
+    post, exact = binding.post, bound.exact_scale or (np.zeros(0), np.zeros(0))
     if readout.kind == "wtm2101" and len(bound.parts) == 1:
-        kind, lo, hi, tables = WTM2101, post.lo, post.hi, (np.zeros(0), np.zeros(0))
-    elif readout.kind == "adc" and bound.total_type == np.int32 and bound.exact_scale is not None:
-        (lo, hi), kind, tables = adc_range(readout.bits, signed=readout.signed), ADC, bound.exact_scale
+        kind, lo, hi = WTM2101, post.lo, post.hi
+    elif readout.kind == "adc" and bound.total_type == np.int32:
+        (lo, hi), kind = adc_range(readout.bits, signed=readout.signed), ADC
     else:
         return None
     from insitu.circuit.kernels import converter
+    from insitu.sim.kernels import MODES
 
     bounds = np.array([p.start for p in bound.parts] + [bound.parts[-1].stop], np.int64)
     reads = (bounds, *_planes(bound, signed=signed), *bound.arrays, kind, lo, hi, converter(np.int32))
-    return line_of_drive(binding), reads, (*tables, float(post.zero_point), float(post.lo), float(post.hi))
+    whole = (bound.bias, bound.multiplier, bound.shift, MODES[post.rounding], post.zero_point, post.lo, post.hi)
+    return line_of_drive(binding), reads, (*exact, float(post.zero_point), float(post.lo), float(post.hi), *whole)
 
 
 def stream(model: MacroModel, bound: BoundMatrix, first: int, sequence: int) -> Array:
