@@ -39,6 +39,24 @@ class Rounded(torch.autograd.Function):
         return torch.ops.aten.hardtanh_backward(grads[0], x, *ctx.bounds), None, None, None
 
 
+class RoundedEach(torch.autograd.Function):
+    """`Rounded` with a scale of its own for each channel: scales broadcast against x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scales: Tensor, lo: int, hi: int) -> Tensor:
+        """Save the numbers in steps for what is clipped."""
+        steps = x / scales
+        ctx.save_for_backward(steps)
+        ctx.bounds = (lo - 0.5, hi + 0.5)
+        return steps.round().clamp_(lo, hi).mul_(scales)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """The gradient, but for what is clipped."""
+        (steps,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grads[0], steps, *ctx.bounds), None, None, None
+
+
 @dataclass(frozen=True)
 class Codes:
     """What the codes of an activation stand for; `axis` counts from the end, `scales` are per channel there."""
@@ -68,8 +86,7 @@ class Codes:
         lo, hi = self.lo - self.zero, self.hi - self.zero
         if self.scales is None or self.axis is None:
             return Rounded.apply(x, self.scale, lo, hi)
-        scales = along(self.scales.to(x.device), x, self.axis)
-        return Rounded.apply(x / scales, 1.0, lo, hi) * scales
+        return RoundedEach.apply(x, along(self.scales.to(x.device), x, self.axis), lo, hi)
 
 
 @dataclass(frozen=True)
@@ -165,7 +182,7 @@ def codes_of_weights(setting: Setting, w: Tensor) -> Tensor:
 
 def rounded_weights(setting: Setting, w: Tensor) -> Tensor:
     """The real numbers next to weights that codes stand for."""
-    return Rounded.apply(w.float() / setting.step, 1.0, setting.lo, setting.hi) * setting.step
+    return RoundedEach.apply(w.float(), setting.step, setting.lo, setting.hi)
 
 
 class Programmed(torch.autograd.Function):
