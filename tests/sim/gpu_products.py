@@ -44,7 +44,8 @@ def binding_of(name: str, **more: Any) -> Binding:
     if readout.kind == "wtm2101":
         given = {"post": Post(lo=-128, hi=127), "input_shift": 1, "input_offset": 128}
     else:
-        given = {"post": Post(multiplier=1, shift=8, zero_point=5, lo=-128, hi=127)}  # a step is one code's most
+        step = 8 + readout.finest  # one code's most
+        given = {"post": Post(multiplier=1, shift=step, zero_point=5, lo=-128, hi=127)}
     given |= more
     return Binding("fc", "w", "b", ROWS, COLUMNS, given.pop("zero_in", 0), tiles, readout, given.pop("post"), **given)
 
