@@ -104,8 +104,8 @@ def test_negated_rows_and_other_roundings_are_the_processors() -> None:
     np.testing.assert_array_equal(codes_of(FUSED, binding, x), codes_of(MacroModel(), binding, x))
 
 
-def assert_physics_near(name: str, *overrides: str) -> None:
-    chip, x, binding = chip_of(name, *overrides), inputs(1000), binding_of(name)
+def assert_physics_near(name: str, *overrides: str, vectors: int = 1000) -> None:
+    chip, x, binding = chip_of(name, *overrides), inputs(vectors), binding_of(name)
     model = like(FUSED, chip, "full")
     assert matrix_of(model, binding, x.dtype).launches
     assert_near(codes_of(model, binding, x), codes_of(like(MacroModel(), chip, "full"), binding, x))
@@ -117,7 +117,7 @@ def test_codes_under_physics_are_near_the_processors(name: str) -> None:
 
 
 def test_noise_by_cell_is_near_the_processors() -> None:
-    assert_physics_near("parts", *UNEVEN)
+    assert_physics_near("parts", *UNEVEN, vectors=8000)  # of 80,000 codes 3 differ: too few for a tenth as many
 
 
 def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
