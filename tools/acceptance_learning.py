@@ -33,14 +33,18 @@ ANALOG = ("calibration.drift_compensation=true", "macro.input.bits_per_pass=8", 
 CHIPS = {  # one cell a weight where the cell holds 8 bits; two where it holds 4
     "wtm2101": ("wtm2101", ()),
     "pcm": ("parametric-reram-adc8", ("cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", *ANALOG)),
-    "reram": ("parametric-reram-adc8", ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", *ANALOG)),
+    "reram": ("reram-apart", ("macro.weights.slice_shift=1", "array.cell_range=[-45, 45]")),  # decision 0047
+    "reram-apart": (
+        "parametric-reram-adc8", ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", *ANALOG)
+    ),
     "pcm-columns": ("pcm", ("calibration.column_drift=true",)),
     "reram-columns": ("reram", ("calibration.column_drift=true",)),
+    "reram-apart-columns": ("reram-apart", ("calibration.column_drift=true",)),
     "pcm-ahead": ("parametric-pcm-adc8", ()),
     "reram-2b": ("parametric-reram-adc8", ()),
     "digital": ("dcim-28nm", ("chip.tiles=64",)),
 }  # fmt: skip
-IMAGES = 600  # of CIFAR-10's test images, for time's sake
+IMAGES = 2000  # of CIFAR-10's test images, for time's sake
 EXACT = ("digital", "reram-2b", "wtm2101")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import insitu
-from insitu.algo.cells import cell_errors
+from insitu.algo.cells import cell_errors, closer_slices
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
 from insitu.base.errors import UsageError
@@ -67,6 +67,43 @@ def test_outputs_gain_where_cells_err(cells: tuple[str, ...]) -> None:
         assert found.result.bit_exact.mismatches == 0
     print(error)
     assert error["cells"] > error["codes"] + 0.5
+
+
+@pytest.mark.parametrize("cells", [RERAM, ()])
+def test_closer_slices_are_worth_what_is_said(cells: tuple[str, ...]) -> None:
+    """Of weights alone the decibels said, of outputs under all physics most of them; the integers are the program's."""
+    chip, graph, x = chip_of(cells), network(), {"x": np.random.default_rng(1).normal(size=(96, 40))}
+    y = np.maximum(x["x"] @ graph.constants["w1"], 0) @ graph.constants["w2"]
+    layers = [np.abs(w) / np.abs(w).max(axis=0) for w in (graph.constants["w1"], graph.constants["w2"])]
+    found = closer_slices(chip, Physics.parse("full", chip).after(86400.0), layers)
+    assert found is not None
+    closer, gain = found
+    assert (closer.macro.weights.slice_shift, closer.array.cell_range) == (1, (-45, 45))
+    said = load_chip(
+        "parametric-reram-adc8",
+        overrides=[
+            *cells, "calibration.drift_compensation=true", "macro.weights.slice_shift=1", "array.cell_range=[-45, 45]",
+        ],
+    )  # fmt: skip
+    sqnr = []
+    for each in (chip, said):
+        asked = Options(instances=6, time="1d", physics="programming_noise")
+        deployed = insitu.deploy(graph, each, data={**x, "y": y.astype(np.float32)}, options=asked)
+        assert deployed.result.bit_exact is not None
+        assert deployed.result.bit_exact.mismatches == 0
+        sqnr.append(deployed.metrics["sqnr_chip_mean_db"].value)
+    assert sqnr[1] - sqnr[0] == pytest.approx(gain, abs=1.5)
+    assert closer_slices(closer, Physics.parse("full", closer).after(86400.0), layers) is None
+
+
+def test_slices_stay_where_fewer_codes_would_cost_more() -> None:
+    layers = [np.abs(np.random.default_rng(0).standard_normal((8, 200))).clip(0, 4) / 4]
+    exact = chip_of(("cell=reram-cmo",))  # verified to .2 % of full scale
+    assert closer_slices(exact, Physics.parse("full", exact), layers) is None
+    single = chip_of(PCM)
+    assert closer_slices(single, Physics.parse("full", single), layers) is None
+    chip = chip_of(RERAM)
+    assert closer_slices(chip, Physics.parse("ideal", chip), layers) is None
 
 
 def test_ideal_chips_keep_their_plans_and_odd_names_are_refused() -> None:

@@ -43,6 +43,14 @@ def test_presets_are_sound(name: str) -> None:
         ("dcim-28nm", "cell=nor-flash-8b", "a digital cell with an exact readout"),
         ("parametric-reram-adc8", "macro.readout.bits=15", "an integer from 1 to 14"),
         ("parametric-reram-adc8", "macro.weights.slices=3", "a range within [-63, 63]"),
+        (
+            "parametric-reram-adc8",
+            "macro.weights.slice_shift=1",
+            "[-45, 45]: differential_pair, 4 x 2 bits, 1 apart",
+        ),
+        ("parametric-reram-adc8", "macro.weights.slice_shift=3", "at most 2, the bits of a cell"),
+        ("dcim-28nm", "macro.weights.slice_shift=1", "several slices in differential pairs"),
+        ("isaac", "macro.weights.slice_shift=1", "several slices in differential pairs"),
     ],
 )
 def test_a_contradiction_is_named_with_what_it_needs(base: str, override: str, message: str) -> None:

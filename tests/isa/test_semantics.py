@@ -17,7 +17,7 @@ from insitu.isa.semantics import run
 from insitu.isa.semantics_ops import _planes, _slices
 from insitu.isa.table import table
 from insitu.numeric.functions import softmax_codes, softmax_table
-from insitu.numeric.slicing import input_planes, slice_weights
+from insitu.numeric.slicing import input_planes, most_weight, slice_weights
 
 
 def unary(op: str, vector: Vector, x: list[int], *, source: str, out: str, count: int, dtype: str = "i32") -> list[int]:
@@ -279,6 +279,25 @@ def test_digits_are_those_of_numeric(values: list[int], step: int) -> None:
     signed = [v - 256 if v > 127 else v for v in bytes_]
     planes = input_planes(np.array(signed), bits=8, step=step, signed=True)
     assert _planes(signed, (8, step)) == [(s, d.tolist()) for s, d in planes]
+
+
+@given(
+    step=st.integers(1, 6), count=st.integers(2, 5), apart=st.integers(1, 6), values=st.lists(st.integers(-4000, 4000))
+)
+def test_overlapping_digits_are_those_of_numeric(step: int, count: int, apart: int, values: list[int]) -> None:
+    apart = min(apart, step)
+    most = most_weight(step, count, apart)
+    values = [max(-most, min(most, v)) for v in values] + [most, -most, 0]
+    theirs = slice_weights(np.array(values), bits=count * step, step=step, shift=apart)
+    assert _slices(values, (count * step, step), apart) == [(s, d.tolist()) for s, d in theirs]
+
+
+def test_mvm_adc_slices_that_overlap() -> None:
+    readout = Readout(kind="adc", bits=5, signed=True, slice_bits=(4, 2), slice_shift=1)
+    # 2 bits each, one apart, hold up to 3 + 2 * 3: w = -7 lies as -3 and -2, w = 3 in the low one alone
+    assert mvm(exact(1, 2, readout=readout), [4], [[-7, 3]], on=adc_chip(5)) == [-12 + 2 * -8, 12]
+    # x = 6: -18 clips to -16, -12 does not
+    assert mvm(exact(1, 2, readout=readout), [6], [[-7, 3]], on=adc_chip(5)) == [-16 + 2 * -12, 15]
 
 
 WTM = chip(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import insitu
+from insitu.arch.load import load_chip
 from insitu.base.errors import ConfigError, UsageError
 
 torch: Any = pytest.importorskip("torch", reason="extra torch")
@@ -47,8 +48,13 @@ def trained(chip: Any, *, steps: int = 3, config: Any = None) -> tuple[Any, Any]
     return made.eval(), x
 
 
-@pytest.mark.parametrize("chip", CHIPS)
-def test_eval_returns_the_numbers_of_the_compiled_program(chip: str) -> None:
+def closer() -> Any:
+    """A chip whose slices overlap."""
+    return load_chip("parametric-reram-adc8", overrides=["macro.weights.slice_shift=1", "array.cell_range=[-45, 45]"])
+
+
+@pytest.mark.parametrize("chip", [*CHIPS, pytest.param(closer(), id="closer")])
+def test_eval_returns_the_numbers_of_the_compiled_program(chip: Any) -> None:
     made, _ = trained(chip)
     x = samples(300, 2, 8, 8)
     found = insitu.deploy(made, chip, data={"x": x[:8].numpy()}, physics="ideal")
@@ -185,8 +191,6 @@ def test_another_chip_is_refused() -> None:
 
 
 def test_an_effect_that_cannot_reach_a_layer_is_an_error() -> None:
-    from insitu.arch.load import load_chip
-
     chip = load_chip("parametric-reram-adc8", overrides=["physics.adc.inl=0.5"])
     with pytest.raises(ConfigError, match="adc_inl"):
         convert(torch.nn.Linear(4, 2), chip, config=Config(physics="full"))

@@ -11,6 +11,7 @@ import insitu
 from insitu.arch.load import load_chip
 from insitu.circuit.effects import Physics
 from insitu.circuit.tile import cell_normals, drawn_cells, tile_cells
+from insitu.compiler.quantize_layers import sliced_codes
 from insitu.device.cell import load_cell
 
 torch: Any = pytest.importorskip("torch", reason="extra torch")
@@ -18,6 +19,7 @@ pytest.importorskip("onnxscript", reason="extra torch")
 
 from insitu.flow.physics import instance_session  # noqa: E402  behind the check for torch
 from insitu.nn import Config, convert  # noqa: E402
+from insitu.nn.physics import sliced  # noqa: E402
 
 WHOLE = ["array.bits_per_cell=8", "macro.weights.slices=1", "macro.input.bits_per_pass=8"]  # one cell, one pass
 CELLS = ("pcm-hermes", "pcm-hermes ahead", "pcm-nandakumar", "reram-wan", "reram-cmo", "reram-1t1r-2b", "nor-flash-8b")
@@ -35,6 +37,17 @@ def chip(cell: str, encoding: str = "differential_pair") -> Any:
                    "macro.input.bits_per_pass=8", f"macro.weights.encoding={encoding}",
                    f"array.cell_range=[{-top}, {top}]", "calibration.drift_compensation=true"],
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("closer", [(), ("macro.weights.slice_shift=1", "array.cell_range=[-45, 45]")])
+def test_tensors_are_sliced_as_arrays_are(closer: tuple[str, ...]) -> None:
+    given = load_chip("parametric-reram-adc8", overrides=closer)
+    limit = given.array.cell_range[1]
+    q = np.arange(-limit, limit + 1)[:, None]
+    theirs = sliced_codes(q, given)
+    for (a, mine, _), (b, digits) in zip(sliced(given, torch.from_numpy(q).float()), theirs, strict=True):
+        assert a == b
+        np.testing.assert_array_equal(mine.numpy(), digits)
 
 
 def codes(bits: int, *shape: int) -> Any:

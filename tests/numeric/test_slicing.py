@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insitu.numeric.slicing import digit_shifts, input_planes, offset_slices, slice_shifts, slice_weights
+from insitu.numeric.slicing import digit_shifts, input_planes, most_weight, offset_slices, slice_shifts, slice_weights
 
 
 def joined(parts):
@@ -22,6 +22,28 @@ def test_weight_slices_recombine(bits, step, seed):
     assert np.array_equal(joined(slices), w)
     assert all((np.abs(digits) < 1 << min(step, bits)).all() for _, digits in slices)
     assert len(slices) == -(-bits // step)
+
+
+@given(step=st.integers(1, 6), count=st.integers(2, 6), shift=st.integers(1, 6), seed=st.integers(0, 1 << 16))
+def test_overlapping_slices_recombine_and_fill_the_lowest_first(step, count, shift, seed):
+    shift = min(shift, step)
+    cap, most = (1 << step) - 1, most_weight(step, count, shift)
+    w = np.random.default_rng(seed).integers(-most, most, (5, 4), endpoint=True)
+    w.flat[:3] = -most, most, 0
+    slices = slice_weights(w, bits=count * step, step=step, shift=shift)
+    assert [s for s, _ in slices] == [shift * k for k in range(count)]
+    assert np.array_equal(joined(slices), w)
+    assert all((np.abs(digits) <= cap).all() and (digits * w >= 0).all() for _, digits in slices)
+    for k, (place, digits) in enumerate(slices[1:], 1):  # one less would be more than those below hold
+        rest = np.abs(w) - sum(np.abs(d) << s for s, d in slices[k + 1 :])
+        fewer = rest - ((np.abs(digits) - 1) << place)
+        assert (fewer[digits != 0] > most_weight(step, k, shift)).all()
+
+
+def test_slices_as_far_apart_as_they_are_wide_are_digits():
+    w = np.arange(-255, 256)
+    plain, close = slice_weights(w, bits=8, step=4), slice_weights(w, bits=8, step=4, shift=4)
+    assert all(a == b and np.array_equal(p, q) for (a, p), (b, q) in zip(plain, close, strict=True))
 
 
 @given(bits=st.integers(2, 16), step=st.integers(1, 17), seed=st.integers(0, 1 << 16))

@@ -116,6 +116,9 @@ def test_adc(data):
         shift=draw(st.integers(0, 16)), parts=cuts(draw), slice_bits=(7, draw(st.integers(1, 8))),
         plane_bits=(8, draw(st.integers(1, 8))),
     )  # fmt: skip
+    if draw(st.booleans()):  # slices that overlap
+        step, count = draw(st.sampled_from([(6, 2), (5, 3), (4, 4)]))
+        readout = replace(readout, slice_bits=(count * step, step), slice_shift=draw(st.integers(2, step)))
     weights = {"w": w, "b": rng.integers(-500, 500, COLS).astype(np.int32), **tables}
     binding = bound(readout, post)
     assert np.array_equal(read(binding, weights, x), expected(binding, weights, x))
@@ -212,14 +215,17 @@ def test_no_sum_of_codes_reaches_beyond_its_bound(data):
     parts = cuts(draw)
     count = max(1, len(parts) - 1)
     finer = tuple(draw(st.integers(0, 6)) for _ in range(count))
+    apart = draw(st.integers(0, slices))
+    bits_held = 2 * slices if apart else 7
     readout = Readout(
-        "adc", bits=bits, slice_bits=(7, slices), plane_bits=(8, planes), parts=parts, finer=finer, finest=max(finer)
-    )
-    w, x = np.full((1, 1), 127), np.full((1, 1), 255)  # every digit of both there: their shifts are those of the reads
+        "adc", bits=bits, slice_bits=(bits_held, slices), plane_bits=(8, planes), parts=parts, finer=finer,
+        finest=max(finer), slice_shift=apart,
+    )  # fmt: skip
+    w, x = np.full((1, 1), 0), np.full((1, 1), 255)
     ups = [
         (a + b + max(finer) - up)
         for up in finer
-        for a, _ in slice_weights(w, bits=7, step=slices)
+        for a, _ in slice_weights(w, bits=bits_held, step=slices, shift=apart)
         for b, _ in input_planes(x, bits=8, step=planes, signed=False)
     ]
     binding = bound(readout, Post(lo=-128, hi=127))

@@ -15,9 +15,8 @@ from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.plan import LayerPlan
 from insitu.compiler.quantize_layers import (
     effective_weight,
-    slice_bits,
-    stored_bits,
-    weight_magnitude_bits,
+    sliced_codes,
+    weight_limit,
     weight_rows,
 )
 from insitu.compiler.tile import balanced
@@ -25,7 +24,7 @@ from insitu.graph.graph import Graph, Node
 from insitu.graph.passes import Passes
 from insitu.numeric.affine import Ints, QuantSpec, quantize
 from insitu.numeric.readout import adc_range
-from insitu.numeric.slicing import input_planes, slice_weights
+from insitu.numeric.slicing import input_planes
 
 Array = npt.NDArray[Any]
 SHRINK = tuple(2.0 ** (-i / 4) for i in range(13))  # ranges tried, of the largest sum
@@ -64,7 +63,7 @@ def adc_layer(
     """The converter's settings for a layer that multiplies real vectors `real` [vectors, channels, *kernel]."""
     w = np.asarray(graph.constants[node.inputs[1]], np.float64)
     rows = weight_rows(effective_weight(w, source, node)[0], node)
-    limit = (1 << weight_magnitude_bits(chip)) - 1
+    limit = weight_limit(chip)
     q = np.clip(np.rint(rows / np.asarray(scales)[:, None]), -limit, limit).astype(np.int64)
     x = in_groups(quantize(real, source), 1, 1 if node.op == "MatMul" else int(node.attr("group", 1)))
     bounds = balanced(x.shape[2], chip.array.rows)
@@ -80,7 +79,7 @@ def _sums(x: Ints, q: Ints, bounds: tuple[int, ...], chip: Chip) -> list[tuple[i
     bits, step = macro.input.bits, macro.input.bits_per_pass
     for a, b in pairwise(bounds):
         planes = input_planes(x[..., a:b], bits=bits, step=step, signed=macro.input.signed)
-        slices = slice_weights(q[:, a:b], bits=stored_bits(chip), step=slice_bits(chip))
+        slices = sliced_codes(q[:, a:b], chip)
         for up_x, plane in planes:
             for up_w, digits in slices:
                 columns = digits.reshape(groups, each, -1).transpose(0, 2, 1).astype(np.float64)

@@ -5,7 +5,8 @@ Where cells err much, fewer and larger codes hold more of a weight: clipping som
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,8 @@ from insitu.arch.spec import Chip
 from insitu.base.random import effect_key
 from insitu.circuit.effects import CELL_EFFECTS, LEVEL_NOISE, Physics
 from insitu.circuit.tile import drawn_cells
-from insitu.compiler.quantize_layers import slice_bits, stored_bits, weight_limit
-from insitu.numeric.slicing import offset_slices, slice_weights
+from insitu.compiler.quantize_layers import slice_bits, sliced_codes, stored_bits, weight_limit
+from insitu.numeric.slicing import most_weight, offset_slices
 
 Floats = npt.NDArray[np.float64]
 DRAWS = 256  # of every code: their mean square is known to a tenth
@@ -47,13 +48,51 @@ def cell_errors(chip: Chip, physics: Physics) -> Floats | None:
     return found if found.any() else None
 
 
+def closer_slices(
+    chip: Chip, physics: Physics, layers: Sequence[Floats]
+) -> tuple[Chip, float] | None:  # fmt: skip
+    """The chip with slices of weights as close as cells err least, and the decibels that a weight gains by that.
+
+    `layers` are weights as shares of their column's largest, each as large as any other in the mean; what weights lose
+    to fewer codes counts as well.  None where a chip's weights have no slices to move, or lie best as they are.
+    """
+    own = chip.macro.weights
+    if own.encoding != "differential_pair" or own.slices == 1 or chip.macro.readout.kind != "adc":
+        return None
+    known = [(_share_lost(other, physics, layers), other) for other in (chip, *_closer(chip))]
+    if known[0][0] == 0.0 or not layers:
+        return None
+    lost, best = min(known, key=lambda pair: pair[0])
+    return None if best is chip else (best, 10.0 * math.log10(known[0][0] / lost))
+
+
+def _closer(chip: Chip) -> Iterator[Chip]:
+    """The chip with each other distance between slices."""
+    weights, array = chip.macro.weights, chip.array
+    for shift in range(1, array.bits_per_cell):
+        most = most_weight(array.bits_per_cell, weights.slices, shift)
+        if shift != weights.slice_shift and most < weight_limit(chip):
+            macro = chip.macro.model_copy(update={"weights": weights.model_copy(update={"slice_shift": shift})})
+            yield chip.model_copy(
+                update={"macro": macro, "array": array.model_copy(update={"cell_range": (-most, most)})}
+            )
+
+
+def _share_lost(chip: Chip, physics: Physics, layers: Sequence[Floats]) -> float:
+    """Mean square error of weights by cells and rounding over their mean square, mean over layers."""
+    cells, limit = cell_errors(chip, physics), weight_limit(chip)
+    if cells is None:
+        return 0.0
+    found = [(cells[np.rint(w * limit).astype(np.int64)].mean() + 1 / 12) / (w * w).mean() / limit**2 for w in layers]
+    return float(np.mean(found))
+
+
 def _slices(chip: Chip, codes: npt.NDArray[np.int64]) -> list[tuple[int, Any, Any]]:
     """(shift, digits, what cells and reference column hold) of weight codes, as the macro has them."""
-    bits, step = stored_bits(chip), slice_bits(chip)
-    digits = slice_weights(codes, bits=bits, step=step)
+    digits = sliced_codes(codes, chip)
     if chip.macro.weights.encoding != "offset_column":
         return [(shift, q, None) for shift, q in digits]
-    levels = offset_slices(codes, bits=bits, step=step)
+    levels = offset_slices(codes, bits=stored_bits(chip), step=slice_bits(chip))
     held = [(cells.astype(np.float64), reference) for cells, reference in levels]
     return [(shift, q, own) for (shift, q), own in zip(digits, held, strict=True)]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from insitu.arch.spec import Chip
 from insitu.base.errors import ConfigError
+from insitu.numeric.slicing import most_weight
 
 WTM_BITS = 8  # the wtm2101 readout is defined for 8-bit codes
 
@@ -69,9 +70,13 @@ def _weights(chip: Chip) -> Iterator[ChipFault]:
     if lo < low or hi > high:
         encoding, slices = chip.macro.weights.encoding, chip.macro.weights.slices
         need = f"a range within {[low, high]}: {encoding}, {slices} x {chip.array.bits_per_cell} bits"
-        yield ChipFault(path, str([lo, hi]), need, ("more macro.weights.slices",))
+        shift = chip.macro.weights.slice_shift
+        closer = f", {shift} apart" if shift else ""
+        way = f"--set 'array.cell_range=[{low}, {high}]'" if shift else "more macro.weights.slices"
+        yield ChipFault(path, str([lo, hi]), need + closer, (way,))
     if chip.macro.weights.encoding == "signed_cell" and chip.macro.weights.slices != 1:
         yield ChipFault(("macro", "weights", "slices"), str(chip.macro.weights.slices), "1 with signed cells")
+    yield from _slices(chip)
     if chip.macro.input.bits_per_pass > chip.macro.input.bits:
         given = chip.macro.input
         yield ChipFault(
@@ -79,10 +84,26 @@ def _weights(chip: Chip) -> Iterator[ChipFault]:
         )
 
 
+def _slices(chip: Chip) -> Iterator[ChipFault]:
+    """Slices that lie closer than cells are wide."""
+    weights, wide = chip.macro.weights, chip.array.bits_per_cell
+    if not weights.slice_shift:
+        return
+    path, got = ("macro", "weights", "slice_shift"), str(weights.slice_shift)
+    if weights.encoding != "differential_pair" or weights.slices == 1 or chip.macro.readout.kind != "adc":
+        need = "0, unless each of several slices in differential pairs has a conversion of its own (readout adc)"
+        yield ChipFault(path, got, need)
+    elif weights.slice_shift > wide:
+        yield ChipFault(path, got, f"at most {wide}, the bits of a cell: codes between would be missing")
+
+
 def _holdable(chip: Chip) -> tuple[int, int]:
     """The integers that the slices of a weight can hold."""
-    total = chip.array.bits_per_cell * chip.macro.weights.slices
+    shift, slices = chip.macro.weights.slice_shift, chip.macro.weights.slices
+    total = chip.array.bits_per_cell * slices
     top = (1 << total) - 1
+    if shift:
+        top = most_weight(chip.array.bits_per_cell, slices, shift)
     match chip.macro.weights.encoding:
         case "twos_complement" | "offset_column":
             return -(1 << (total - 1)), (1 << (total - 1)) - 1

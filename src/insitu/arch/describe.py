@@ -14,6 +14,7 @@ from insitu.base.units import format_quantity
 from insitu.circuit.cost import converter_bits
 from insitu.circuit.effects import chip_effects
 from insitu.circuit.model import adc_survey
+from insitu.circuit.spec import Weights
 
 ORIGINS = {"vendor": "a vendor's chip", "paper": "a published chip", "parametric": "parametric, not a product"}
 WIDTH = 14
@@ -57,7 +58,7 @@ def _geometry(chip: Chip) -> Iterator[str]:
     kept = "keeps its weights without power" if cell.nonvolatile else "loses its weights without power"
     yield _row("cell", f"{cell.name} ({cell.kind}), {array.bits_per_cell} bits used of {cell.bits}, {kept}")
     lo, hi = array.cell_range
-    yield _row("weights", f"{lo} to {hi}, {macro.weights.encoding}, {_count(macro.weights.slices, 'slice')}")
+    yield _row("weights", f"{lo} to {hi}, {macro.weights.encoding}, {_slices(macro.weights)}")
     low, high = chip.input_range
     yield _row("inputs", f"{low} to {high}, {_count(macro.passes, 'pass')}")
     yield _row("readout", _readout(chip))
@@ -144,6 +145,11 @@ def _sources(chip: Chip) -> Iterator[str]:
 
 def _row(name: str, text: str) -> str:
     return f"{name:<{WIDTH}}{text}"
+
+
+def _slices(weights: Weights) -> str:
+    apart = f", {weights.slice_shift} bits apart" if weights.slice_shift else ""
+    return _count(weights.slices, "slice") + apart
 
 
 def _count(number: int, noun: str) -> str:

@@ -46,6 +46,13 @@ class Weights(Config):
 
     encoding: Encoding
     slices: int = Field(default=1, ge=1, le=16)
+    slice_shift: int = Field(
+        default=0,
+        ge=0,
+        le=12,
+        description="bits from one slice of a weight to the next; 0: as wide as cells, which holds most codes.  Closer "
+        "ones hold fewer codes, of which cells err less",
+    )
 
 
 class Readout(Config):

@@ -382,4 +382,5 @@ def _readout(emitter: Emitter, node: Node, piece: Piece, columns: slice, prefix:
         "adc", bits=a("adc_bits"), signed=bool(a("adc_signed")), multiplier=multiplier, shift=shift,
         parts=parts, slice_bits=(a("weight_bits"), a("slice_bits")), plane_bits=(a("input_bits"), a("plane_bits")),
         encoding=emitter.chip.macro.weights.encoding, finer=finer, finest=finest, reads=reads,
+        slice_shift=int(a("slice_shift", 0)),
     )  # fmt: skip

@@ -16,6 +16,7 @@ from insitu.graph.graph import Attr, Graph, Node
 from insitu.numeric.affine import Floats, Ints, QuantSpec
 from insitu.numeric.affine import quantize as codes_of
 from insitu.numeric.readout import WTM_BIAS_UNIT
+from insitu.numeric.slicing import slice_weights
 
 Tables = Sequence[tuple[str, Ints | None]]
 BIAS_LIMIT = 1 << 30  # column sums with their bias stay below 2^31
@@ -139,6 +140,8 @@ def _adc(layer: _Layer, attrs: dict[str, Attr]) -> None:
     attrs |= {"input_bits": macro.input.bits, "plane_bits": macro.input.bits_per_pass}
     attrs |= {"input_signed": macro.input.signed, "weight_bits": stored_bits(chip)}
     attrs |= {"slice_bits": slice_bits(chip)}
+    if macro.weights.slice_shift:
+        attrs["slice_shift"] = macro.weights.slice_shift
     bias = np.clip(bias, -BIAS_LIMIT, BIAS_LIMIT - 1)
     layer.emit(attrs, q=q, spec=spec, bias=bias, tables=(("multiplier", m), ("shift", r)))
 
@@ -206,8 +209,10 @@ def weight_magnitude_bits(chip: Chip) -> int:
 def stored_bits(chip: Chip) -> int:
     """Bits that the slices of a weight hold: its magnitude, with an offset column a code that has the sign in it.
 
-    Two's complement lies from the bottom up, in whole slices.
+    Two's complement lies from the bottom up, in whole slices; of slices with a shift of their own all bits count.
     """
+    if chip.macro.weights.slice_shift:
+        return chip.macro.weights.slices * slice_bits(chip)
     magnitude = weight_magnitude_bits(chip)
     match chip.macro.weights.encoding:
         case "offset_column":
@@ -221,6 +226,12 @@ def stored_bits(chip: Chip) -> int:
 def slice_bits(chip: Chip) -> int:
     """Bits of one weight slice (all of the magnitude when one cell holds a weight)."""
     return 16 if chip.macro.weights.slices == 1 else chip.array.bits_per_cell
+
+
+def sliced_codes(codes: Ints, chip: Chip) -> list[tuple[int, Ints]]:
+    """[(shift, digits)] of weight codes in the chip's cells."""
+    shift = chip.macro.weights.slice_shift
+    return slice_weights(codes, bits=stored_bits(chip), step=slice_bits(chip), shift=shift)
 
 
 def weight_limit(chip: Chip) -> int:

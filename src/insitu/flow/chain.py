@@ -25,6 +25,7 @@ from insitu.compiler.precision import apply_plan
 from insitu.flow import check, figures, modules, quality
 from insitu.flow import data as data_
 from insitu.flow import physics as physics_
+from insitu.flow.advice import advice
 from insitu.flow.agreement import agreement
 from insitu.flow.blocks import Feed, feed_of, float_rows, real_outputs
 from insitu.flow.optimize import TARGET, Searched, searched
@@ -370,7 +371,8 @@ class _Measured:
             | {"constants": by_weight([*cost.extra["constants"], *owed(trial, self.effects.after(self.times[0]))])}
             | ({"scales": dict(self.scales)} if self.scales else {})
             | {"uncalibrated": course.extra(), "sqnr_uncalibrated": near.extra(), "physics": self._described()}
-            | self._confusion(scores),
+            | self._confusion(scores)
+            | advice(self.session.graph, self.chip, self.effects.after(self.times[-1]), metrics),
         )
 
     def _bit_exact(self) -> Any:

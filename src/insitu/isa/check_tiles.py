@@ -81,6 +81,8 @@ def _setting_faults(program: Program, binding: Binding, where: str) -> Iterator[
     pairs = len(readout.slice_bits) in (0, 2) and len(readout.plane_bits) in (0, 2)
     if readout.kind == "adc" and not (1 <= readout.bits <= 24 and pairs and all(n > 0 for n in _digits(binding))):
         yield Fault("B7", where, f"{readout.bits} bits, digits {_digits(binding)}")
+    if not 0 <= readout.slice_shift <= (readout.slice_bits or (0, 0))[-1]:
+        yield Fault("B7", where, f"slices of {readout.slice_bits} bits {readout.slice_shift} apart")
     yield from _drive_faults(binding, where)
     if readout.kind == "wtm2101":
         yield from _gain_faults(program, binding, where)

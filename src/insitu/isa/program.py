@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.numeric.affine import Rounding
+from insitu.numeric.slicing import slice_shifts
 
 Size = int | str  # a name stands for a size bound at run time
 SymbolKind = Literal["input", "output", "weight", "state", "scratch"]
@@ -98,6 +99,7 @@ class Readout:
     `parts` are the row boundaries (0, ..., rows) between which sums are read separately.
     `slice_bits` is (bits that a weight's slices hold, bits of a slice), `plane_bits` (bits of an input, bits of a
     plane), as numeric/slicing.py takes them; empty: whole numbers.
+    `slice_shift`: bits from one slice to the next where slices lie closer than they are wide (0: as they are wide).
     `finer`: powers of two by which each part's step is finer than the rest say; codes are added in a step that is finer
     by `finest`, the largest of them in the layer.
     `biased`: the parts that hold the bias (wtm2101; empty: the first).  `reads`: array reads averaged before a code is
@@ -119,6 +121,15 @@ class Readout:
     finest: int = 0
     biased: tuple[int, ...] = ()
     reads: int = 0
+    slice_shift: int = 0
+
+    @property
+    def slice_shifts(self) -> tuple[int, ...]:
+        """Bit positions of the slices of a weight, least significant first."""
+        if not self.slice_bits:
+            return (0,)
+        bits, step = self.slice_bits
+        return slice_shifts(bits, step, self.slice_shift)
 
 
 @dataclass(frozen=True)

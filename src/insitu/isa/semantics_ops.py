@@ -152,7 +152,7 @@ def _converted(machine: Machine, binding: Binding, x: Sequence[int], w: Sequence
     steps = readout.finer or (0,) * len(bounds)
     for (a, b), up in zip(bounds, steps, strict=True):
         m, s = finer_step(multiplier, shift, up)
-        for w_shift, digits in _slices(w[a:b], readout.slice_bits):
+        for w_shift, digits in _slices(w[a:b], readout.slice_bits, readout.slice_shift):
             for x_shift, plane in _planes(x[a:b], readout.plane_bits):
                 acc = np.array(_narrow(_dot(plane, digits)), np.int64)
                 code = adc_code(acc, m, s, bits=readout.bits, signed=readout.signed)
@@ -160,15 +160,18 @@ def _converted(machine: Machine, binding: Binding, x: Sequence[int], w: Sequence
     return total
 
 
-def _slices(weights: Sequence[int], cut: Sequence[int]) -> list[tuple[int, list[int]]]:
+def _slices(weights: Sequence[int], cut: Sequence[int], apart: int = 0) -> list[tuple[int, list[int]]]:
     """[(shift, digits)], least significant first, for `cut` (bits, bits of a slice); no cut: the weights themselves.
 
     Sign and magnitude, as a differential pair stores them.  Slices are full from the top down: the least takes what is
-    left of the bits.
+    left of the bits.  Slices `apart` bits apart overlap: from the top down each takes the least that lets those below
+    hold the rest.
     """
     if not cut:
         return [(0, list(weights))]
     bits, step = cut
+    if apart and step < bits:
+        return _overlapping(weights, count=-(-bits // step), most=(1 << step) - 1, apart=apart)
     found: list[tuple[int, list[int]]] = []
     end = bits
     while end > 0:
@@ -176,6 +179,17 @@ def _slices(weights: Sequence[int], cut: Sequence[int]) -> list[tuple[int, list[
         digits = [(abs(w) & (1 << end) - 1) >> at for w in weights]
         found.insert(0, (at, [-d if w < 0 else d for d, w in zip(digits, weights, strict=True)]))
         end = at
+    return found
+
+
+def _overlapping(weights: Sequence[int], *, count: int, most: int, apart: int) -> list[tuple[int, list[int]]]:
+    found: list[tuple[int, list[int]]] = []
+    rest = [abs(w) for w in weights]
+    for at in range(apart * (count - 1), -1, -apart):
+        below = sum(most << lower for lower in range(0, at, apart))
+        digits = [max(0, -((below - r) // (1 << at))) for r in rest]  # division rounds down, so this rounds up
+        rest = [r - (d << at) for r, d in zip(rest, digits, strict=True)]
+        found.insert(0, (at, [-d if w < 0 else d for d, w in zip(digits, weights, strict=True)]))
     return found
 
 

@@ -309,12 +309,25 @@ def sliced(chip: Chip, q: Tensor) -> Sliced:
     middle, offset = 1 << (bits - 1), chip.macro.weights.encoding == "offset_column"
     if step >= bits:
         return [(0, q, (q + middle, middle) if offset else None)]
+    if chip.macro.weights.slice_shift and not offset:
+        return _overlapping(q, slice_shifts(bits, step, chip.macro.weights.slice_shift), float((1 << step) - 1))
     found = Sliced()
     for at, end in pairwise((*slice_shifts(bits, step), bits)):
         digits = torch.sign(q) * _digit(q.abs(), at, end - at, last=False)
         levels = (_digit(q + middle, at, end - at, last=False), middle >> at if end == bits else 0) if offset else None
         found.append((at, digits, levels))
     return found
+
+
+def _overlapping(q: Tensor, shifts: Sequence[int], most: float) -> Sliced:
+    """As numeric.slicing.slice_weights of slices that lie closer than they are wide."""
+    sign, rest, found = torch.sign(q), q.abs(), Sliced()
+    for k in range(len(shifts) - 1, 0, -1):
+        place, below = float(1 << shifts[k]), most * sum(1 << at for at in shifts[:k])
+        digit = torch.ceil((rest - below) / place).clamp(min=0.0)
+        found.insert(0, (shifts[k], sign * digit, None))
+        rest = rest - digit * place
+    return [(0, sign * rest, None), *found]
 
 
 def _digit(value: Tensor, at: int, step: int, *, last: bool) -> Tensor:

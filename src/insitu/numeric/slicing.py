@@ -16,25 +16,46 @@ def digit_shifts(bits: int, step: int) -> tuple[int, ...]:
     return tuple(range(0, bits, step))
 
 
-def slice_shifts(bits: int, step: int) -> tuple[int, ...]:
+def slice_shifts(bits: int, step: int, shift: int = 0) -> tuple[int, ...]:
     """Bit positions of the slices of a weight, least significant first: all hold `step` bits, the least what is left.
 
-    A cell's error counts by its place value, so a slice that is not full belongs at the bottom (decision 0045).
+    A cell's error counts by its place value, so a slice that is not full belongs at the bottom (decision 0045).  With
+    `shift` they lie that many bits apart, where `bits` counts those of all cells (decision 0047).
     """
+    if shift and step < bits:
+        return tuple(shift * k for k in range(-(-bits // step)))
     return (0, *range(bits - (-(-bits // step) - 1) * step, bits, step))
 
 
-def slice_weights(w: npt.NDArray[Any], *, bits: int, step: int) -> list[tuple[int, Ints]]:
+def most_weight(step: int, slices: int, shift: int) -> int:
+    """The largest magnitude that slices of `step` bits hold, `shift` bits apart."""
+    return ((1 << step) - 1) * sum(1 << shift * k for k in range(slices))
+
+
+def slice_weights(w: npt.NDArray[Any], *, bits: int, step: int, shift: int = 0) -> list[tuple[int, Ints]]:
     """[(shift, digits)] with sum(digits << shift) = w; sign and magnitude, as a differential pair stores them.
 
     `bits` counts what the slices hold (`compiler.quantize_layers.stored_bits`).  One slice (step >= bits) is the weight
-    itself.
+    itself.  Of slices that lie `shift` bits apart each takes the least that lets those below hold the rest, so that a
+    small weight lies in cells whose errors count least.
     """
     w = np.asarray(w, np.int64)
     if step >= bits:
         return [(0, w)]
+    if shift:
+        return _overlapping(w, bits, step, shift)
     sign, magnitude, shifts = np.sign(w), np.abs(w), (*slice_shifts(bits, step), bits)
     return [(a, sign * ((magnitude >> a) & ((1 << b - a) - 1))) for a, b in pairwise(shifts)]
+
+
+def _overlapping(w: Ints, bits: int, step: int, shift: int) -> list[tuple[int, Ints]]:
+    sign, rest, shifts = np.sign(w), np.abs(w), slice_shifts(bits, step, shift)
+    found: list[tuple[int, Ints]] = []
+    for k in range(len(shifts) - 1, 0, -1):
+        digit = np.maximum(-((most_weight(step, k, shift) - rest) >> shifts[k]), 0)
+        found.insert(0, (shifts[k], sign * digit))
+        rest = rest - (digit << shifts[k])
+    return [(0, sign * rest), *found]
 
 
 def offset_slices(w: npt.NDArray[Any], *, bits: int, step: int) -> list[tuple[Ints, int]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from insitu.isa.check_data import BANKS
 from insitu.isa.program import Binding, Command, Program, Section, chip_of_space
-from insitu.numeric.slicing import digit_shifts, slice_shifts
+from insitu.numeric.slicing import digit_shifts
 from insitu.sim.counts import executions
 from insitu.sim.poly import number, whole
 
@@ -69,4 +69,4 @@ def _reads(binding: Binding) -> int:
     readout = binding.readout
     if readout.kind != "adc":
         return 1
-    return len(digit_shifts(*readout.plane_bits)) * len(slice_shifts(*readout.slice_bits))
+    return len(digit_shifts(*readout.plane_bits)) * len(readout.slice_shifts)

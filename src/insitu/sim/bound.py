@@ -12,7 +12,7 @@ import numpy.typing as npt
 from insitu.circuit.panels import WIDE, Panels, Variances, packed, packed_variances
 from insitu.isa.program import Binding
 from insitu.numeric.readout import adc_range, finer_step
-from insitu.numeric.slicing import digit_shifts, slice_shifts
+from insitu.numeric.slicing import digit_shifts
 from insitu.sim.products import FLOAT64_EXACT, Matrix
 
 Array = npt.NDArray[Any]
@@ -156,7 +156,7 @@ class BoundMatrix:
         """The largest magnitude of the sum of all codes of a converter: all planes, slices and row parts."""
         readout = self.binding.readout
         digits = sum(1 << shift for shift in digit_shifts(*readout.plane_bits))
-        slices = sum(1 << shift for shift in slice_shifts(*readout.slice_bits))
+        slices = sum(1 << shift for shift in readout.slice_shifts)
         parts = sum(1 << (readout.finest - finer) for finer in readout.finer or (0,) * len(self.parts))
         return max(map(abs, adc_range(readout.bits, signed=readout.signed))) * digits * slices * parts
 

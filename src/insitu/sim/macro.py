@@ -196,7 +196,7 @@ class MacroModel:
         step = float(step_of(readout, multiplier=readout.multiplier, shift=readout.shift)) / 2.0**finer
         step = np.full(binding.cols, step)
         bits, each = readout.slice_bits
-        digits = slice_weights(weights, bits=bits, step=each)
+        digits = slice_weights(weights, bits=bits, step=each, shift=readout.slice_shift)
         offsets = replace(known, mean=None)  # converters have offsets of their own, which `compensated` is a share of
         levels = offset_slices(weights, bits=bits, step=each) if self._offset() else [None] * len(digits)
         return tuple(
@@ -356,7 +356,8 @@ def _sliced(binding: Binding, weights: Array) -> tuple[tuple[int, Matrix], ...]:
     """Weight slices of one part, each in the type its product with one input plane is exact in."""
     bits, step = binding.readout.slice_bits
     peak = 1 << min(binding.readout.plane_bits)
-    return tuple((up, exact_matrix(digits, peak=peak)) for up, digits in slice_weights(weights, bits=bits, step=step))
+    slices = slice_weights(weights, bits=bits, step=step, shift=binding.readout.slice_shift)
+    return tuple((up, exact_matrix(digits, peak=peak)) for up, digits in slices)
 
 
 def _planes(x: Array, *, bits: int, step: int, signed: bool) -> list[tuple[int, Array]]:

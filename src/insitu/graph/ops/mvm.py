@@ -174,7 +174,10 @@ def adc_sum(x: Ints, w: Ints, node: Node, finer_columns: Ints | None) -> Ints:
             step=int(node.attr("plane_bits", 8)),
             signed=bool(node.attr("input_signed", True)),
         )
-        slices = slice_weights(w[part], bits=int(node.attr("weight_bits", 7)), step=int(node.attr("slice_bits", 8)))
+        slices = slice_weights(
+            w[part], bits=int(node.attr("weight_bits", 7)), step=int(node.attr("slice_bits", 8)),
+            shift=int(node.attr("slice_shift", 0)),
+        )  # fmt: skip
         for up_x, plane in planes:
             for up_w, digits in slices:
                 code = adc_code(product(plane, digits), multiplier, shift, bits=bits, signed=signed)
