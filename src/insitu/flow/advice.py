@@ -14,25 +14,37 @@ from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.quantize_layers import weight_rows
 from insitu.graph.graph import Graph
 
-LOST = 0.02  # of accuracy, from which on a change is looked for
+LOST, LOST_DB = (
+    0.02,
+    6.0,
+)  # of accuracy, or of closeness where there are no labels, from which on a change is looked for
 WORTH = 1.0  # decibels
 
 
 def advice(graph: Graph, chip: Chip, physics: Physics, metrics: Mapping[str, Metric]) -> dict[str, str]:
-    """A change for a quantized graph whose accuracy physics costs much: {"accuracy_change": text}, or nothing."""
-    before, after = (metrics[n].value if n in metrics else None for n in ("accuracy_quantized", "accuracy_chip_mean"))
-    if before is None or after is None or physics.ideal:
-        return {}
-    lost = before - after
-    found = closer_slices(chip, physics, _shares(graph)) if lost >= LOST else None
+    """A change for a quantized graph that physics costs much: {"accuracy_change": text}, or nothing."""
+    cost = "" if physics.ideal else _cost(metrics)
+    found = closer_slices(chip, physics, _shares(graph)) if cost else None
     if found is None or found[1] < WORTH:
         return {}
     other, gain = found
     low, high = other.array.cell_range
-    shift = other.macro.weights.slice_shift
-    how = f"--set macro.weights.slice_shift={shift} --set 'array.cell_range=[{low}, {high}]'"
-    text = f"lay slices of weights closer ({how}): cells err {gain:.1f} dB less; physics costs {100 * lost:.1f} points"
-    return {"accuracy_change": f"{text} of accuracy"}
+    how = f"--set macro.weights.slice_shift={other.macro.weights.slice_shift} --set 'array.cell_range=[{low}, {high}]'"
+    return {
+        "accuracy_change": f"lay slices of weights closer ({how}): cells err {gain:.1f} dB less; physics costs {cost}"
+    }
+
+
+def _cost(metrics: Mapping[str, Metric]) -> str:
+    """What physics costs in words; nothing where that is little, or not known."""
+    known = {name: metric.value for name, metric in metrics.items()}
+    before, after = known.get("accuracy_quantized"), known.get("accuracy_chip_mean")
+    if before is not None and after is not None:
+        return f"{100 * (before - after):.1f} points of accuracy" if before - after >= LOST else ""
+    before, after = known.get("sqnr_db"), known.get("sqnr_chip_mean_db")
+    if before is None or after is None or not before - after >= LOST_DB:
+        return ""
+    return f"{min(before, 99.0) - after:.1f} dB"
 
 
 def _shares(graph: Graph) -> list[np.ndarray]:

@@ -114,11 +114,11 @@ def best_change(result: Result) -> str | None:
 
 def _accuracy_change(result: Result) -> str | None:
     quantized, chip = result.value("accuracy_quantized"), result.value("accuracy_chip_mean")
+    if given := result.extra.get("accuracy_change"):
+        return str(given)
     if quantized is None or chip is None or quantized - chip < 0.02:
         return None
     lost = 100.0 * (quantized - chip)
-    if given := result.extra.get("accuracy_change"):
-        return str(given)
     return f"train with the chip's noise, or average more reads: physics costs {lost:.1f} points of accuracy"
 
 

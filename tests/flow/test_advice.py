@@ -1,0 +1,47 @@
+"""A run that loses to physics says which change of the chip would help, and the change does."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+import insitu
+from insitu.arch.load import load_chip
+from insitu.flow.chain import Options
+from insitu.report.diagnose import best_change
+from tests.flow.test_optimize import network
+
+RERAM = ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", "macro.input.bits_per_pass=8")
+
+
+def ran(*overrides: str, labels: bool = False, physics: str = "full") -> insitu.Deployment:
+    graph, x = network(), np.random.default_rng(1).normal(size=(96, 40)).astype(np.float32)
+    data = {"x": x}
+    if labels:
+        data["y"] = (np.maximum(x @ graph.constants["w1"], 0) @ graph.constants["w2"]).argmax(axis=1)
+    chip = load_chip("parametric-reram-adc8", overrides=[*RERAM, *overrides])
+    return insitu.deploy(graph, chip, data=data, options=Options(instances=3, time="1d", physics=physics))
+
+
+def test_what_is_advised_can_be_typed_and_helps() -> None:
+    found = ran()
+    said = best_change(found.result)
+    assert said is not None
+    assert "lay slices of weights closer" in said
+    assert said.endswith(" dB")
+    settings = re.findall(r"--set '?([\w.]+=(?:\[[^\]]*\]|\d+))", said)
+    assert len(settings) == 2
+    better = ran(*settings)
+    gained = (d.metrics["sqnr_chip_mean_db"].value for d in (better, found))
+    assert next(gained) > next(gained) + 1
+    assert "accuracy_change" not in better.result.extra
+
+
+def test_with_labels_it_says_points() -> None:
+    found = ran(labels=True)
+    assert "points of accuracy" in found.result.extra["accuracy_change"]
+
+
+def test_without_physics_there_is_nothing_to_advise() -> None:
+    assert "accuracy_change" not in ran(physics="ideal").result.extra
