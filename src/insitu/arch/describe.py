@@ -148,7 +148,7 @@ def _row(name: str, text: str) -> str:
 
 
 def _slices(weights: Weights) -> str:
-    apart = f", {weights.slice_shift} bits apart" if weights.slice_shift else ""
+    apart = f", {_count(weights.slice_shift, 'bit')} apart" if weights.slice_shift else ""
     return _count(weights.slices, "slice") + apart
 
 
