@@ -5,6 +5,7 @@
     python tools/acceptance_learning.py train TASK CHIP     the recipe: baseline, QAT, noise-aware; 10 instances
     python tools/acceptance_learning.py drift TASK CHIP     the baseline alone: what a year costs it; 10 instances
     python tools/acceptance_learning.py plan CHIP           --optimize accuracy on DNN_S: share of the gap closed
+    python tools/acceptance_learning.py untrained [NETWORK ...]  kws, vww on three chips at 1 day: accuracies, intervals
 
 Data lie in INSITU_SHARED_DATA; checkpoints stay in INSITU_RUNS where that is set.  CHIP: wtm2101, pcm, reram (CHIPS),
 or one with columns trimmed when it is used (pcm-columns, reram-columns), and levels ahead of their drift (pcm-ahead).
@@ -196,8 +197,34 @@ def plan(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+UNTRAINED = ("kws", "vww")  # networks without a training split
+ANALOG_CHIPS = ("wtm2101", "pcm-ahead", "reram-columns")
+
+
+def untrained(*names: str) -> dict[str, Any]:
+    """Accuracy after quantization and the chip's calibration, with intervals of 95 % over chips and over samples."""
+    rows: dict[str, Any] = {}
+    for network in names or UNTRAINED:
+        model, x, y = networks()[network]
+        known = len(x) // 4  # for calibration; the rest is judged
+        calib, x, y = {"x": x[:known]}, x[known:], y[known:]
+        for name in ANALOG_CHIPS:
+            asked: dict[str, Any] = {"instances": 10, "time": "1d", "max_chips": 64, "calib": calib}
+            d = insitu.deploy(model, chip(name), data={"x": x, "y": y}, **asked)
+            values = np.array(d.result.accuracy_over[0].values)
+            mean, spread = float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5
+            drawn = (mean * (1.0 - mean) / len(y)) ** 0.5
+            rows[f"{network} {name}"] = {
+                "float": d.metrics["accuracy_float"].value, "ideal": d.metrics["accuracy_quantized"].value,
+                "chip": round(mean, 4), "over_chips": round(1.96 * spread, 4), "over_samples": round(1.96 * drawn, 4),
+                "samples": len(y),
+            }  # fmt: skip
+            print(network, name, rows[f"{network} {name}"], file=sys.stderr, flush=True)
+    return {"rows": rows, "reported": len(rows)}
+
+
 def main() -> None:
-    known = {"exact": exact, "ptq": ptq, "train": train, "drift": drift, "plan": plan}
+    known = {"exact": exact, "ptq": ptq, "train": train, "drift": drift, "plan": plan, "untrained": untrained}
     made: Any = known[sys.argv[1]]
     print(json.dumps(made(*sys.argv[2:])))
 

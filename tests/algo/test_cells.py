@@ -115,3 +115,25 @@ def test_ideal_chips_keep_their_plans_and_odd_names_are_refused() -> None:
     assert plans[0] == plans[1]
     with pytest.raises(UsageError, match="codes, cells"):
         insitu.deploy(graph, chip_of(RERAM), data=x, options=Options(ranges="wide"))
+
+
+@pytest.mark.parametrize(("kind", "zero"), [("skewed", 0), ("sparse", 0), ("even", -128)])
+def test_rows_are_driven_around_what_inputs_mostly_are(kind: str, zero: int) -> None:
+    """Reads are noisy by the squares of codes: few far values must not make a code far from 0 of the common ones."""
+    rng = np.random.default_rng(1)
+    x = {
+        "skewed": np.where(rng.random((128, 40)) < 0.05, -30.0, 1.0) * rng.normal(1.0, 0.3, (128, 40)),
+        "sparse": np.maximum(rng.normal(-1.0, 1.0, (128, 40)), 0.0),
+        "even": rng.uniform(0.0, 1.0, (128, 40)),
+    }[kind]
+    chip, graph = chip_of(PCM), network()
+    found = insitu.deploy(graph, chip, data={"x": x}, options=Options(instances=4, time="1d", physics="read_noise"))
+    assert found.plan is not None
+    spec = found.plan.values["x"]
+    assert abs(spec.zero_point - zero) < 4
+    assert found.result.bit_exact is not None
+    assert found.result.bit_exact.mismatches == 0
+    exact = insitu.deploy(graph, load_chip("dcim-28nm"), data={"x": x}, options=Options(instances=1))
+    assert exact.plan is not None
+    if kind != "even":
+        assert abs(exact.plan.values["x"].zero_point) > 30

@@ -20,7 +20,17 @@ from insitu.algo.channels import channel_axis
 from insitu.algo.equalize import behind, channels_of, equalized
 from insitu.algo.gains import CELLS, Columns, affordable, columns_of, free_scales, given_scale, one_scale
 from insitu.algo.refine import refined
-from insitu.algo.search import OBSERVERS, asymmetric, error, few_rows, power_of_two, symmetric, top_code, unsigned
+from insitu.algo.search import (
+    OBSERVERS,
+    asymmetric,
+    drives_much,
+    error,
+    few_rows,
+    power_of_two,
+    symmetric,
+    top_code,
+    unsigned,
+)  # fmt: skip
 from insitu.algo.ties import bases, carried, sharing
 from insitu.algo.weights import weight_scales
 from insitu.arch.spec import Chip
@@ -178,6 +188,8 @@ def _input(choice: _Choice, name: str) -> QuantSpec:
     if state and choice.kind == "wtm2101" and _from_layer(choice, name):
         return symmetric(seen, relu=seen.low >= 0)
     common = asymmetric(seen, signed=signed, bits=choice.bits)
+    if choice.kind == "adc" and signed and drives_much(seen, common):
+        common = symmetric(seen, relu=seen.low >= 0, bits=choice.bits)
     return common if state else _equalized(choice, name, common)
 
 

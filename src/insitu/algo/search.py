@@ -13,6 +13,7 @@ from insitu.algo.calibrate import Range
 from insitu.numeric.affine import QuantSpec, dequantize, quantize
 
 Floats = npt.NDArray[np.float64]
+QUIET = 0.5  # of the mean square that rows are driven with, below which a bit of resolution is worth less
 SHRINK = tuple(2.0 ** (-i / 8) for i in range(49))  # ranges tried, of the largest magnitude seen
 PATIENCE = 3  # ranges tried past the best one
 LOOKED_AT = 1 << 15  # elements an error is measured on
@@ -139,6 +140,16 @@ def _asymmetric(seen: Range, *, signed: bool, shrink: float, bits: int) -> Quant
     scale = (high - low) / codes
     zero = int(np.clip(np.rint(base - low / scale), base, base + codes))
     return QuantSpec(bits, signed=signed, scale=(scale,), zero_point=zero)
+
+
+def drives_much(seen: Range, spec: QuantSpec) -> bool:
+    """Whether a spec's codes drive rows much harder than values around a code 0 at 0 would.
+
+    Cells err and reads are noisy by the squares of codes: by those of values less what code 0 stands for, in real
+    numbers, however fine the codes are.
+    """
+    rows, middle = few_rows(seen.rows), -spec.zero_point * max(spec.scale)
+    return bool(np.square(rows).mean() < QUIET * np.square(rows - middle).mean())
 
 
 def symmetric(seen: Range, *, relu: bool, default: float = 1.0, bits: int = 8) -> QuantSpec:
