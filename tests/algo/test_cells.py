@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import insitu
+from insitu.algo import cells as cells_module
 from insitu.algo.cells import cell_errors, closer_slices
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
@@ -44,6 +45,20 @@ def test_errors_are_those_of_the_cells_that_are_simulated(encoding: str, code: i
         noise = 0.0 if cells.variance is None else float(cells.variance.mean())
         wanted += 4.0**shift * (float(((cells.weights - digits) ** 2).mean()) + noise)
     assert found[code] == pytest.approx(wanted, rel=0.25)
+
+
+def test_wide_weights_are_looked_at_in_pieces_that_err_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where drift is made up for by what all codes have lost: a piece is from all over the range."""
+    chip = chip_of(PCM)
+    physics = Physics.parse("full", chip, time=86400.0)
+    whole = cell_errors(chip, physics)
+    monkeypatch.setattr(cells_module, "TOGETHER", 16)
+    parts = cell_errors(chip, physics)
+    assert whole is not None
+    assert parts is not None
+    assert parts.shape == whole.shape
+    assert parts[8:] == pytest.approx(whole[8:], rel=0.5)
+    assert parts.mean() == pytest.approx(whole.mean(), rel=0.1)
 
 
 def test_cells_without_errors_weigh_nothing() -> None:

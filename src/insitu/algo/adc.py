@@ -13,12 +13,7 @@ from insitu.algo.vectors import in_groups, vectors_of
 from insitu.arch.spec import Chip
 from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.plan import LayerPlan
-from insitu.compiler.quantize_layers import (
-    effective_weight,
-    sliced_codes,
-    weight_limit,
-    weight_rows,
-)
+from insitu.compiler.quantize_layers import effective_weight, sliced_codes, weight_limit, weight_rows
 from insitu.compiler.tile import balanced
 from insitu.graph.graph import Graph, Node
 from insitu.graph.passes import Passes

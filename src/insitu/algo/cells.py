@@ -22,6 +22,7 @@ from insitu.numeric.slicing import most_weight, offset_slices
 
 Floats = npt.NDArray[np.float64]
 DRAWS = 256  # of every code: their mean square is known to a tenth
+TOGETHER = 512  # codes: some ten MB, however wide weights are
 OF_CELLS = frozenset((*CELL_EFFECTS, *LEVEL_NOISE, "read_noise")) - {"ir_drop", "dac_nonlinearity"}
 
 
@@ -33,7 +34,14 @@ def cell_errors(chip: Chip, physics: Physics) -> Floats | None:
     own = replace(physics, effects=tuple(e for e in physics.effects if e in OF_CELLS))
     if own.ideal:
         return None
-    codes = np.arange(weight_limit(chip) + 1)
+    found, pieces = np.zeros(weight_limit(chip) + 1), -(-weight_limit(chip) // TOGETHER)
+    for first in range(pieces):  # each from all over the range, since drift is made up for by what all have lost
+        found[first::pieces] = _errors(chip, own, np.arange(first, len(found), pieces))
+    return found if found.any() else None
+
+
+def _errors(chip: Chip, own: Physics, codes: npt.NDArray[np.int64]) -> Floats:
+    """Mean square error of each code, over DRAWS of its cells."""
     asked = np.repeat(codes, DRAWS)[:, None]  # a column, so that every draw has a reference cell of its own
     held, noise = np.zeros(asked.shape), np.zeros(asked.shape)
     for number, (shift, digits, levels) in enumerate(_slices(chip, asked)):
@@ -44,17 +52,14 @@ def cell_errors(chip: Chip, physics: Physics) -> Floats | None:
         held += cells.weights * 2.0**shift
         if cells.variance is not None:
             noise += cells.variance * 4.0**shift / own.calibration(chip).reads
-    found = ((held - asked) ** 2 + noise).reshape(len(codes), DRAWS).mean(axis=1)
-    return found if found.any() else None
+    return ((held - asked) ** 2 + noise).reshape(len(codes), DRAWS).mean(axis=1)
 
 
-def closer_slices(
-    chip: Chip, physics: Physics, layers: Sequence[Floats]
-) -> tuple[Chip, float] | None:  # fmt: skip
+def closer_slices(chip: Chip, physics: Physics, layers: Sequence[Floats]) -> tuple[Chip, float] | None:
     """The chip with slices of weights as close as cells err least, and the decibels that a weight gains by that.
 
     `layers` are weights as shares of their column's largest, each as large as any other in the mean; what weights lose
-    to fewer codes counts as well.  None where a chip's weights have no slices to move, or lie best as they are.
+    to fewer codes counts as well.  None where a chip's weights have no slices to move, or no closer ones are better.
     """
     own = chip.macro.weights
     if own.encoding != "differential_pair" or own.slices == 1 or chip.macro.readout.kind != "adc":
@@ -67,7 +72,7 @@ def closer_slices(
 
 
 def _closer(chip: Chip) -> Iterator[Chip]:
-    """The chip with each other distance between slices."""
+    """The chip with each shorter distance between slices."""
     weights, array = chip.macro.weights, chip.array
     for shift in range(1, array.bits_per_cell):
         most = most_weight(array.bits_per_cell, weights.slices, shift)

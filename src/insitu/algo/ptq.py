@@ -30,7 +30,7 @@ from insitu.algo.search import (
     symmetric,
     top_code,
     unsigned,
-)  # fmt: skip
+)
 from insitu.algo.ties import bases, carried, sharing
 from insitu.algo.weights import weight_scales
 from insitu.arch.spec import Chip

@@ -22,7 +22,10 @@ WORTH = 1.0  # decibels
 
 
 def advice(graph: Graph, chip: Chip, physics: Physics, metrics: Mapping[str, Metric]) -> dict[str, str]:
-    """A change for a quantized graph that physics costs much: {"accuracy_change": text}, or nothing."""
+    """A change for a quantized graph that physics costs much: {"accuracy_change": text}, or nothing.
+
+    `physics` is at the time that the metrics are of, a run's first.
+    """
     cost = "" if physics.ideal else _cost(metrics)
     found = closer_slices(chip, physics, _shares(graph)) if cost else None
     if found is None or found[1] < WORTH:

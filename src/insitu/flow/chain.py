@@ -372,7 +372,7 @@ class _Measured:
             | ({"scales": dict(self.scales)} if self.scales else {})
             | {"uncalibrated": course.extra(), "sqnr_uncalibrated": near.extra(), "physics": self._described()}
             | self._confusion(scores)
-            | advice(self.session.graph, self.chip, self.effects.after(self.times[-1]), metrics),
+            | advice(self.session.graph, self.chip, self.effects.after(self.times[0]), metrics),
         )
 
     def _bit_exact(self) -> Any:
