@@ -48,6 +48,7 @@ SMALL: Mapping[str, tuple[str, tuple[str, ...]]] = {  # layers split over row pa
     "wtm2101-small": ("wtm2101", ("array.rows=48", "array.cols=160", "macro.bias_rows=64")),
 }
 CHIPS = {**FULL, **SMALL}
+BARE = ("calibration.column_drift=false", "calibration.spare_rows=false")  # the converter chip without its procedures
 
 
 @cache

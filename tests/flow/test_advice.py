@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pytest
 
 import insitu
 from insitu.arch.load import load_chip
 from insitu.flow.chain import Options
 from insitu.report.diagnose import best_change
+from tests.flow.line import BARE
 from tests.flow.test_optimize import network
 
-RERAM = ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", "macro.input.bits_per_pass=8")
+RERAM = ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", "macro.input.bits_per_pass=8", *BARE)
 
 
 def ran(*overrides: str, labels: bool = False, physics: str = "full", time: str = "1d") -> insitu.Deployment:
@@ -24,15 +26,19 @@ def ran(*overrides: str, labels: bool = False, physics: str = "full", time: str 
     return insitu.deploy(graph, chip, data=data, options=Options(instances=3, time=time, physics=physics))
 
 
-def test_what_is_advised_can_be_typed_and_helps() -> None:
-    found = ran()
+@pytest.mark.parametrize(
+    ("rows", "words", "count"),
+    [("array.rows=256", "fill empty rows with copies", 1), ("array.rows=40", "lay slices of weights closer", 2)],
+)
+def test_what_is_advised_can_be_typed_and_helps(rows: str, words: str, count: int) -> None:
+    found = ran(rows)
     said = best_change(found.result)
     assert said is not None
-    assert "lay slices of weights closer" in said
+    assert words in said
     assert said.endswith(" dB")
-    settings = re.findall(r"--set '?([\w.]+=(?:\[[^\]]*\]|\d+))", said)
-    assert len(settings) == 2
-    better = ran(*settings)
+    settings = re.findall(r"--set '?([\w.]+=(?:\[[^\]]*\]|\w+))", said)
+    assert len(settings) == count
+    better = ran(rows, *settings)
     gained = (d.metrics["sqnr_chip_mean_db"].value for d in (better, found))
     assert next(gained) > next(gained) + 1
     assert "accuracy_change" not in better.result.extra

@@ -19,13 +19,13 @@ from insitu.flow.trial import Tuner, recompiled
 from insitu.graph.export import float_session
 from insitu.graph.graph import Graph
 from insitu.runtime.session import Session
-from tests.flow.line import captured
+from tests.flow.line import BARE, captured
 from tests.graph.networks import model, node
 
 CHIPS = {
     "reram": (
         "parametric-reram-adc8",
-        ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", "macro.input.bits_per_pass=8"),
+        ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", "macro.input.bits_per_pass=8", *BARE),
     ),
     "wtm2101": ("wtm2101", ("calibration.refine_passes=0",)),
 }  # fmt: skip

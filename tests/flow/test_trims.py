@@ -20,17 +20,17 @@ from insitu.isa.check import find_faults
 from insitu.isa.setup import COLUMNS, COLUMNS_AGAIN
 from insitu.runtime.session import Session
 from insitu.sim.timing import simulate_setup
-from tests.flow.line import captured, check_semantics, inputs_of
+from tests.flow.line import BARE, captured, check_semantics, inputs_of
 from tests.graph.networks import model, node
 
 YEAR = 365.25 * 86400.0
 SPARED, STUCK = ("calibration.spare_columns=true",), Stuck(off=0.0005, on=0.001)
 CHIPS = {
-    "sliced": ("parametric-reram-adc8", ()),
-    "split": ("parametric-reram-adc8", ("array.rows=24", "array.cols=16", "macro.columns_per_adc=64")),
+    "sliced": ("parametric-reram-adc8", BARE),
+    "split": ("parametric-reram-adc8", ("array.rows=24", "array.cols=16", "macro.columns_per_adc=64", *BARE)),
     "pcm": (
         "parametric-reram-adc8",
-        ("cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", "macro.input.bits_per_pass=8"),
+        ("cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", "macro.input.bits_per_pass=8", *BARE),
     ),
     "wtm2101": ("wtm2101", ("calibration.refine_passes=0",)),
 }  # fmt: skip
@@ -130,10 +130,10 @@ def test_what_does_not_stand_out_is_not_believed() -> None:
     """Columns that are alike keep a gain of one, however noisy the reads; those that differ get their own."""
     rng = np.random.default_rng(0)
     wanted, noise = rng.normal(0, 20, (64, 100)), rng.normal(0, 4, (64, 100))
-    alike = column_trims(wanted, wanted + noise, np.ones(64), lo=-128, hi=127)
+    alike = column_trims(wanted, wanted + noise, lo=-128, hi=127)
     assert np.std(alike.gain) < 0.5 * 4 / 20 / 8  # half of the error of an estimate
     gains, offsets = 1 + 0.1 * rng.standard_normal(100), 3 * rng.standard_normal(100)
-    apart = column_trims(wanted, wanted * gains + offsets + noise, np.ones(64), lo=-128, hi=127)
+    apart = column_trims(wanted, wanted * gains + offsets + noise, lo=-128, hi=127)
     assert np.std(apart.gain * gains) < 0.04
     assert np.std(apart.offset - offsets) < 0.7
 

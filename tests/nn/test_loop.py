@@ -36,7 +36,8 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
 
     def model() -> Any:
         torch.manual_seed(4)
-        return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Dropout(0.3), torch.nn.Linear(8, 3))
+        parts = (torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.3), torch.nn.Linear(8, 3))
+        return torch.nn.Sequential(*parts)
 
     class CutError(Exception):
         pass
@@ -49,9 +50,30 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     whole = fit(model(), x, y, schedule)
     with pytest.raises(CutError):
         fit(model(), x, y, schedule, folder=tmp_path, report=stop)
-    again = fit(model(), x, y, schedule, folder=tmp_path)
-    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
-        assert torch.equal(a, b)
+    for again in (fit(model(), x, y, schedule, folder=tmp_path) for _ in range(2)):  # the second is done already
+        for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_norms_settle_on_many_batches_alike() -> None:
+    """Statistics behind training are those of `settle` batches; a norm that is held keeps its own."""
+    torch.manual_seed(0)
+    x, y = torch.randn(4096, 5) * 3 + 1, torch.randint(0, 2, (4096,))
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 5), torch.nn.BatchNorm1d(5))
+    short = Schedule(4, batch=64, settle=0)
+    before = fit(model, x, y, short)[0].running_mean.clone()
+    assert float((before - x.mean(0)).abs().max()) > 0.3  # of four batches
+    settled = fit(model, x, y, Schedule(4, batch=64))
+    assert float((settled[0].running_mean - x.mean(0)).abs().max()) < 0.2
+    assert float((settled[0].running_var / x.var(0) - 1).abs().max()) < 0.1
+    assert settled[0].momentum == 0.1
+
+    class Held(torch.nn.BatchNorm1d):
+        def train(self, mode: bool = True) -> Any:
+            return super().train(False)
+
+    held = fit(torch.nn.Sequential(Held(5)), x, y, Schedule(4, batch=64))
+    assert torch.equal(held[0].running_mean, torch.zeros(5))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10])

@@ -20,6 +20,7 @@ pytest.importorskip("onnxscript", reason="extra torch")
 from insitu.flow.physics import instance_session  # noqa: E402  behind the check for torch
 from insitu.nn import Config, convert  # noqa: E402
 from insitu.nn.physics import sliced  # noqa: E402
+from tests.flow.line import BARE  # noqa: E402
 
 WHOLE = ["array.bits_per_cell=8", "macro.weights.slices=1", "macro.input.bits_per_pass=8"]  # one cell, one pass
 CELLS = ("pcm-hermes", "pcm-hermes ahead", "pcm-nandakumar", "reram-wan", "reram-cmo", "reram-1t1r-2b", "nor-flash-8b")
@@ -114,8 +115,9 @@ def test_rounding_passes_gradients_straight_through() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "overrides", "time"),
-    [("wtm2101", [], "0s"), ("parametric-reram-adc8", ["cell=pcm-hermes", *WHOLE], "1d"),
-     ("parametric-reram-adc8", ["cell=reram-wan", "array.rows=150"], "1d")],
+    [("wtm2101", [], "0s"), ("parametric-reram-adc8", ["cell=pcm-hermes", *WHOLE, *BARE], "1d"),
+     ("parametric-reram-adc8", ["cell=reram-wan", "array.rows=150", *BARE], "1d"),
+     ("parametric-reram-adc8", ["cell=reram-wan", "array.rows=1300", "calibration.column_drift=false"], "1d")],
 )  # fmt: skip
 def test_training_errs_as_much_as_the_simulator(name: str, overrides: list[str], time: str) -> None:
     given = load_chip(name, overrides=overrides)
@@ -135,6 +137,7 @@ def test_training_errs_as_much_as_the_simulator(name: str, overrides: list[str],
         (y,) = session.run(x[:, None].numpy()).values()
         rows.append(torch.from_numpy(y[:, 0].astype(np.float32)) - exact)
     simulated = torch.stack(rows)
+    assert made.insitu.shared.settings["0.weight"].rows_times == (4 if given.calibration.spare_rows else 1)
     assert float(trained.std() / simulated.std()) == pytest.approx(1.0, abs=0.08)
     gain = [float((e.mean(0) * exact).mean() / exact.square().mean()) for e in (trained, simulated)]
     assert gain[0] == pytest.approx(gain[1], abs=0.02)

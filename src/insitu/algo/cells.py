@@ -65,7 +65,7 @@ def closer_slices(chip: Chip, physics: Physics, layers: Sequence[Floats]) -> tup
     if own.encoding != "differential_pair" or own.slices == 1 or chip.macro.readout.kind != "adc":
         return None
     known = [(_share_lost(other, physics, layers), other) for other in (chip, *_closer(chip))]
-    if known[0][0] == 0.0 or not layers:
+    if known[0][0] == 0.0:
         return None
     lost, best = min(known, key=lambda pair: pair[0])
     return None if best is chip else (best, 10.0 * math.log10(known[0][0] / lost))
@@ -83,12 +83,21 @@ def _closer(chip: Chip) -> Iterator[Chip]:
             )
 
 
-def _share_lost(chip: Chip, physics: Physics, layers: Sequence[Floats]) -> float:
+def gained(chip: Chip, physics: Physics, layers: Sequence[Floats], copies: Sequence[int]) -> float:
+    """Decibels that weights err less by where each of `layers` is there so many times; 0 where cells err nothing."""
+    before = _share_lost(chip, physics, layers)
+    return 10.0 * math.log10(before / _share_lost(chip, physics, layers, copies)) if before else 0.0
+
+
+def _share_lost(chip: Chip, physics: Physics, layers: Sequence[Floats], copies: Sequence[int] = ()) -> float:
     """Mean square error of weights by cells and rounding over their mean square, mean over layers."""
     cells, limit = cell_errors(chip, physics), weight_limit(chip)
-    if cells is None:
+    if cells is None or not layers:
         return 0.0
-    found = [(cells[np.rint(w * limit).astype(np.int64)].mean() + 1 / 12) / (w * w).mean() / limit**2 for w in layers]
+    found: list[float] = []
+    for w, times in zip(layers, copies or (1,) * len(layers), strict=True):
+        error = cells[np.rint(w * limit).astype(np.int64)].mean() / times + 1 / 12
+        found.append(float(error / (w * w).mean() / limit**2))
     return float(np.mean(found))
 
 

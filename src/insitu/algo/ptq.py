@@ -31,6 +31,7 @@ from insitu.algo.search import (
     top_code,
     unsigned,
 )
+from insitu.algo.spare import filled
 from insitu.algo.ties import bases, carried, sharing
 from insitu.algo.weights import weight_scales
 from insitu.arch.spec import Chip
@@ -155,7 +156,8 @@ def plan(
     if given(graph):  # a model's own biases stay what they are
         return QuantPlan(values, layers)
     both = choices.rounding == "second-order"
-    return refined(graph, chip, QuantPlan(values, layers), data=seen.data, second_order=both)
+    made = refined(graph, chip, QuantPlan(values, layers), data=seen.data, second_order=both)
+    return filled(graph, chip, made)
 
 
 def _decided(start: _Choice) -> tuple[dict[str, QuantSpec], dict[str, LayerPlan]]:

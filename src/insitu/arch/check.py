@@ -54,6 +54,11 @@ def _cells(chip: Chip) -> Iterator[ChipFault]:
         yield ChipFault(
             ("calibration", "spare_columns"), "true, and no column is reserved", "macro.reserved_columns: 1 or more"
         )
+    if chip.calibration.spare_rows and chip.macro.readout.kind != "adc":
+        yield ChipFault(
+            ("calibration", "spare_rows"), f"true beside a readout of kind {chip.macro.readout.kind}",
+            "a converter, whose step may grow with the copies: macro.readout.kind: adc",
+        )  # fmt: skip
     if chip.macro.reserved_columns >= chip.array.cols:
         yield ChipFault(
             ("macro", "reserved_columns"), str(chip.macro.reserved_columns), f"fewer than the {chip.array.cols} columns"

@@ -132,6 +132,10 @@ class Calibration(Config):
         default=False,
         description="after programming, macro.reserved_columns replace the columns whose cells came out worst",
     )
+    spare_rows: bool = Field(
+        default=False,
+        description="rows that a layer leaves empty in its arrays hold copies of it, whose sums the column adds up",
+    )
     last_layer: bool = Field(
         default=False,
         description="after a trial on calibration inputs the last layer is solved again for the chip, and reprogrammed",

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from insitu.algo.cells import closer_slices
+from insitu.algo.cells import closer_slices, gained
+from insitu.algo.spare import copies_that_fit
 from insitu.arch.spec import Chip
 from insitu.base.metrics import Metric
 from insitu.circuit.effects import Physics
@@ -14,10 +15,7 @@ from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.quantize_layers import weight_rows
 from insitu.graph.graph import Graph
 
-LOST, LOST_DB = (
-    0.02,
-    6.0,
-)  # of accuracy, or of closeness where there are no labels, from which on a change is looked for
+LOST, LOST_DB = 0.02, 6.0  # of accuracy, of closeness where no labels are: from there on a change is looked for
 WORTH = 1.0  # decibels
 
 
@@ -27,15 +25,31 @@ def advice(graph: Graph, chip: Chip, physics: Physics, metrics: Mapping[str, Met
     `physics` is at the time that the metrics are of, a run's first.
     """
     cost = "" if physics.ideal else _cost(metrics)
-    found = closer_slices(chip, physics, _shares(graph)) if cost else None
-    if found is None or found[1] < WORTH:
+    ways = [w for w in (_closer(graph, chip, physics), _spare(graph, chip, physics)) if w is not None] if cost else []
+    if not ways or max(ways)[0] < WORTH:
         return {}
+    gain, what = max(ways)
+    return {"accuracy_change": f"{what}: cells err {gain:.1f} dB less; physics costs {cost}"}
+
+
+def _closer(graph: Graph, chip: Chip, physics: Physics) -> tuple[float, str] | None:
+    """(decibels, words) of slices of weights that lie closer."""
+    found = closer_slices(chip, physics, [*_shares(graph).values()])
+    if found is None:
+        return None
     other, gain = found
     low, high = other.array.cell_range
     how = f"--set macro.weights.slice_shift={other.macro.weights.slice_shift} --set 'array.cell_range=[{low}, {high}]'"
-    return {
-        "accuracy_change": f"lay slices of weights closer ({how}): cells err {gain:.1f} dB less; physics costs {cost}"
-    }
+    return gain, f"lay slices of weights closer ({how})"
+
+
+def _spare(graph: Graph, chip: Chip, physics: Physics) -> tuple[float, str] | None:
+    """(decibels, words) of copies in rows that layers leave empty."""
+    if chip.calibration.spare_rows or chip.macro.readout.kind != "adc":
+        return None
+    layers, copies = _shares(graph), copies_that_fit(graph, chip)
+    gain = gained(chip, physics, [*layers.values()], [copies[name] for name in layers])
+    return gain, "fill empty rows with copies (--set calibration.spare_rows=true)"
 
 
 def _cost(metrics: Mapping[str, Metric]) -> str:
@@ -50,13 +64,13 @@ def _cost(metrics: Mapping[str, Metric]) -> str:
     return f"{min(before, 99.0) - after:.1f} dB"
 
 
-def _shares(graph: Graph) -> list[np.ndarray]:
+def _shares(graph: Graph) -> dict[str, np.ndarray]:
     """Weights of every layer [outputs, rows] as shares of their column's largest."""
-    found: list[np.ndarray] = []
+    found: dict[str, np.ndarray] = {}
     for node in graph.nodes:
         if is_weight_layer(graph, node):
             rows = np.abs(weight_rows(np.asarray(graph.constants[node.inputs[1]], np.float64), node))
             peak = rows.max(axis=1, keepdims=True, initial=0.0)
             if peak.any():
-                found.append(rows / np.where(peak > 0, peak, 1.0))
+                found[node.name] = rows / np.where(peak > 0, peak, 1.0)
     return found

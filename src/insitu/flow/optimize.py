@@ -3,10 +3,10 @@
 Every candidate is compiled and run on chip instances with the run's physics; its score is the signal over the error of
 the outputs against the float network's, over calibration inputs, so that no label and no evaluated sample is looked at.
 First come ranges of weights that weigh what cells err by, which cost nothing, and the chip's procedures that its file
-leaves off (levels ahead of their drift, columns trimmed, a trial that the last layer is solved for), then the same
-transforms on all layers, from few cells to many, until the target is reached: a share of the gap between the errors of
-this chip and of an ideal one.  Then they are taken back layer by layer, the largest first, as far as the target stays
-reached.  Target 1 asks for the best there is, whatever it takes.
+leaves off (copies in empty rows, levels ahead of their drift, columns trimmed, a trial that the last layer is solved
+for), then the same transforms on all layers, from few cells to many, until the target is reached: a share of the gap
+between the errors of this chip and of an ideal one.  Then they are taken back layer by layer, the largest first, as far
+as the target stays reached.  Target 1 asks for the best there is, whatever it takes.
 Scored samples are the last of the calibration inputs, which no procedure is given.  Each step states its energy, the
 cells it takes, and what it costs once before use: programming, known inputs that are played, trials.
 """
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from insitu.algo import ptq
+from insitu.algo.spare import filled
 from insitu.arch.spec import Chip
 from insitu.base.errors import ConfigError, InfeasibleError, UsageError
 from insitu.circuit.effects import Physics
@@ -132,6 +133,8 @@ def procedures_off(chip: Chip, effects: Physics) -> list[str]:
     names = ["column_drift" if later else "column_gain", "last_layer"]
     if later and ahead_of_drift(with_procedures(chip, ("drift_ahead",)), effects) > 0:
         names.insert(0, "drift_ahead")
+    if chip.macro.readout.kind == "adc":
+        names.insert(0, "spare_rows")
     return [n for n in names if not getattr(chip.calibration, n)]
 
 
@@ -156,7 +159,7 @@ def searched(
     few = {n: a[-SAMPLES:] for n, a in calibration.items()}
     work = _Search(captured, chip, build, few, calibration, effects, seed, choices)
     both = [work, work.weighing("cells")] if choices.ranges == "codes" else [work]
-    names = [n.name for n in weight_nodes(work.adapted)]
+    names = work.names
     default = work.tried("as it is", {})
     if default is None:
         return Searched(nothing := Step("as it is", np.inf, None, 0), (nothing,), target)
@@ -180,7 +183,7 @@ def searched(
         steps += [step] if step is not None else []
     for number, transforms in enumerate(LADDER):
         progress("search a precision plan", number, len(LADDER) + len(names))
-        step = None if enough() else work.tried(_named(work.own, transforms), dict.fromkeys(names, transforms))
+        step = None if enough() else work.tried(_named(work.own, transforms), work.everywhere(transforms))
         steps += [step] if step is not None else []
     chosen = best()
     work = next(w for w in both if w.choices.ranges == chosen.ranges).beside(*chosen.procedures)
@@ -244,6 +247,7 @@ class _Search:
         self.given = {n: a[:-SAMPLES] for n, a in self.calibration.items()} if enough else self.calibration
         self.on = self.chip
         self.adapted = verify(adapt.run(given.run(self.captured, self.chip), self.chip))
+        self.names = [n.name for n in weight_nodes(self.adapted)]
         self.plan = self.planned()
         self.real = float_session(self.captured)(self.few)
 
@@ -251,7 +255,14 @@ class _Search:
         """The same search on the chip with these procedures beside its own."""
         other = copy(self)
         other.own, other.on = names, with_procedures(self.chip, names)
+        other.plan = filled(self.adapted, other.on, self.plan)
         return other
+
+    def everywhere(self, transforms: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """The transforms on all layers; those that have as many copies in empty rows already keep these."""
+        rest = {k: v for k, v in transforms.items() if k not in ("copies", "apart")}
+        asked, own = transforms.get("copies", 1), {n: p.precision.copies for n, p in self.plan.layers.items()}
+        return {n: rest if 1 < asked <= own.get(n, 1) else transforms for n in self.names}
 
     def weighing(self, ranges: str) -> _Search:
         """The same search with weights in other ranges."""

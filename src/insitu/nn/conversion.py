@@ -204,12 +204,12 @@ class Conversion:
 
     def exact(self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What the module returns in eval: the numbers that the program's integers stand for."""
-        which = self.captured(module, args, kwargs)
-        graph, tensors = self.quantized(module, which), tensors_of(args, kwargs)
-        codes = integers(graph, arrays_of(graph, tensors))
-        out = put_back(which, reals(graph, codes))
+        which, tensors = self.captured(module, args, kwargs), tensors_of(args, kwargs)
+        graph, count = self.quantized(module, which), len(tensors[0])
+        given = tensors if count else [t.new_zeros((1, *t.shape[1:])) for t in tensors]  # of no samples there are none
+        out = put_back(which, reals(graph, integers(graph, arrays_of(graph, given))))
         device = tensors[0].device
-        return pytree.tree_map(lambda t: t.to(device), out)
+        return pytree.tree_map(lambda t: (t if count else t[:0]).to(device), out)
 
     # physics
 

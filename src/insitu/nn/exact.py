@@ -7,6 +7,7 @@ against `graph.interpret`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def integers(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Codes (or numbers) of every output for real inputs (samples, *shape)."""
     values: dict[str, Any] = {n: _given(graph, n, a) for n, a in inputs.items()}
     last = {v: i for i, n in enumerate(graph.nodes) for v in n.inputs}
-    for index, node in enumerate(graph.nodes):
+    for index, node in enumerate(map(_once, graph.nodes)):
         if is_weight_layer(graph, node) and not is_plain(graph, node) and not any(node.attr(t) for t in TRANSFORMED):
             values[node.output] = _layer(graph, node, values[node.inputs[0]])
         else:
@@ -44,6 +45,16 @@ def reals(graph: Graph, codes: Mapping[str, Array]) -> list[Array]:
         quant = graph.type(name).quant
         found.append(codes[name] if quant is None else dequantize(codes[name], quant).astype(np.float32))
     return found
+
+
+def _once(node: Node) -> Node:
+    """A layer whose rows are there several times, behind a converter with a step as many times as large: with one."""
+    blocks = tuple(node.attr("blocks", ()))
+    others = (node.attr(t) for t in TRANSFORMED if t != "blocks")
+    if node.attr("readout") != "adc" or len(blocks) < 2 or set(blocks) != {1} or any(others):
+        return node
+    kept = {name: value for name, value in node.attrs.items() if name != "blocks"}
+    return replace(node, attrs={**kept, "adc_s": int(node.attr("adc_s", 0)) - (len(blocks).bit_length() - 1)})
 
 
 def _given(graph: Graph, name: str, array: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from insitu.base.errors import DataError
 Report = Callable[[int, float], None]  # (step, mean loss since the last report)
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 CHECKPOINT = "checkpoint.pt"
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast: AdamW, its rate up for a tenth of the steps and down along a cosine.
 
-    Every `every` steps there is a report and a checkpoint.
+    Every `every` steps there is a report and a checkpoint.  `settle`: batches behind the last step, from which batch
+    norms take their statistics anew with all of them alike (Wu and Johnson, arXiv:2105.07576): a running mean of ten
+    batches is as noisy as the chips that were drawn for them.
     """
 
     steps: int
@@ -32,6 +35,7 @@ class Schedule:
     weight_decay: float = 0.01
     seed: int = 0
     every: int = 100
+    settle: int = 64
 
     def share(self, step: int) -> float:
         """The rate of a step, as a share of `rate`."""
@@ -60,10 +64,8 @@ def fit(
     done = _resumed(module, optimizer, cycle, folder)
     losses: list[float] = []
     for step in range(done, schedule.steps):
-        rng = torch.Generator().manual_seed(schedule.seed << 32 | step)
-        pick = torch.randint(0, len(x), (schedule.batch,), generator=rng)
-        batch = x[pick] if augment is None else augment(x[pick], rng)
-        error = loss(module(batch), y[pick])
+        batch, wanted = _batch(x, y, schedule, step, augment)
+        error = loss(module(batch), wanted)
         optimizer.zero_grad()
         error.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 2.0)
@@ -74,7 +76,33 @@ def fit(
             report(step + 1, sum(losses) / len(losses))
             losses.clear()
             _saved(module, optimizer, cycle, folder, step + 1)
+    if schedule.settle:
+        _settled(module, (_batch(x, y, schedule, schedule.steps + i, augment)[0] for i in range(schedule.settle)))
     return module.eval()
+
+
+def _batch(x: Tensor, y: Tensor, schedule: Schedule, step: int, augment: Augment | None) -> tuple[Tensor, Tensor]:
+    """The samples and targets of a step."""
+    rng = torch.Generator().manual_seed(schedule.seed << 32 | step)
+    pick = torch.randint(0, len(x), (schedule.batch,), generator=rng)
+    return x[pick] if augment is None else augment(x[pick], rng), y[pick]
+
+
+@torch.no_grad()
+def _settled(module: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Statistics of batch norms that train, from these batches."""
+    norms = [m for m in module.modules() if isinstance(m, NORMS) and m.training and m.track_running_stats]
+    if not norms:
+        return
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # a plain mean
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.zero_()
+    for batch in batches:
+        module(batch)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
 
 
 def _saved(module: nn.Module, optimizer: Any, cycle: Any, folder: Path | None, step: int) -> None:

@@ -167,6 +167,9 @@ def straight(setting: Setting, w: Tensor, q: Tensor, holds: Tensor, *, moves: bo
 @torch.no_grad()
 def programmed(setting: Setting, q: Tensor, field: Field, copies: int = 1) -> list[Held]:
     """Weight codes q [rows, outputs] on one chip instance, so many times; array by array, as they lie there."""
+    if (times := setting.rows_times) > 1:
+        tall = replace(setting, rows_times=1, read=setting.read * times)
+        return [_averaged(held, times) for held in programmed(tall, q.repeat(times, 1), field, copies)]
     if copies > 1 and field.physics.has("ir_drop"):  # wires are solved one array at a time
         return [programmed(replace(setting, copy=i), q, field)[0] for i in range(copies)]
     settings = [setting] if copies == 1 else [replace(setting, copy=i) for i in range(copies)]
@@ -181,6 +184,13 @@ def programmed(setting: Setting, q: Tensor, field: Field, copies: int = 1) -> li
             own[:] = gain if index == 0 else own[0], own[1] + off, own[2] + still
     spreads = [None] * copies if spread is None else [*spread]
     return [Held(own, a[0], a[1], a[2], noise) for own, a, noise in zip(cells, columns, spreads, strict=True)]
+
+
+def _averaged(held: Held, times: int) -> Held:
+    """Cells whose rows are there so many times, in the steps of one: what a column adds up is shared among them."""
+    rows = (times, len(held.cells) // times, -1)
+    spread = None if held.spread is None else held.spread.reshape(rows).sum(0) / times**2
+    return Held(held.cells.reshape(rows).mean(0), held.bias, held.offset / times, held.floor / times**2, spread)
 
 
 def _part(

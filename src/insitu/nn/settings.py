@@ -124,6 +124,7 @@ def _setting(
         shift=each(np.asarray(layer.bias)) if layer.bias else None, bias_unit=WTM_BIAS_UNIT if wtm else 0,
         bias_most=(layer.bias_rows or chip.macro.bias_rows) * hi if wtm else math.inf,
         groups=place.groups, transposed=place.transposed,
+        rows_times=1 if layer.precision.apart else layer.precision.copies,
     )  # fmt: skip
 
 

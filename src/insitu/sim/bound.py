@@ -31,6 +31,7 @@ class Analog:
     macro: int
     spread: npt.NDArray[np.float32] | Variances | None = None  # noise of each cell in units of slope; None: all alike
     bend: npt.NDArray[np.float64] | None = None  # [columns, codes], errors of the converters; None: straight ones
+    after: npt.NDArray[np.float64] | None = None  # codes that trims take from the sum over planes
 
     @property
     def cells(self) -> npt.NDArray[np.float32]:

@@ -18,7 +18,7 @@ from insitu.circuit.tile import Cells, adc_bend, column_error, read_noise_sd, ti
 from insitu.isa.program import Binding, Program, Section, Tile
 from insitu.numeric.readout import adc_range, finer_step, wtm2101_join
 from insitu.numeric.slicing import digit_shifts, offset_slices, slice_weights
-from insitu.sim.bound import Analog, BoundMatrix, stacked
+from insitu.sim.bound import Analog, Arrays, BoundMatrix, stacked
 from insitu.sim.drive import drive, drive_floats, drive_signed, peak_of
 from insitu.sim.narrow import finish, narrower, trunc_q2
 from insitu.sim.noisy import reader
@@ -65,8 +65,9 @@ class MacroModel:
         analog = tuple(
             self._analog(section, binding, weights, bias, i, p, columns[1], known) for i, p in enumerate(parts)
         )
+        bias = bias - _taken(binding, analog)
         analog, stack = stacked(analog)
-        return replace(bound, analog=analog, stack=stack)
+        return replace(bound, bias=bias, analog=analog, stack=stack)
 
     def read(self, bound: BoundMatrix, codes: Array, *, first_vector: int = 0, sequence: int = 0) -> Array:
         """Output codes [vectors, columns] of stored input codes [vectors, rows].
@@ -326,6 +327,17 @@ class MacroModel:
     def _core(self, section: Section) -> int:
         """The core's number over all chips."""
         return section.chip * int(getattr(self.chip, "cores", 1)) + section.core
+
+
+def _taken(binding: Binding, analog: Arrays) -> Array:
+    """What trims of columns take from the sums of codes, in their finest step [columns]."""
+    readout, taken = binding.readout, np.zeros(binding.cols, INT64)
+    steps = readout.finer or (0,) * len(analog)
+    for index, slices in enumerate(analog):
+        for up, array in slices:
+            if array.after is not None:
+                taken += array.after.astype(INT64) << (up + readout.finest - steps[index])
+    return taken
 
 
 def _known(program: Program, binding: Binding, dtype: npt.DTypeLike) -> Known:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from insitu.base.random import read_normals
 from insitu.circuit.panels import Variances
-from insitu.circuit.trim import Trims, column_trims
+from insitu.circuit.trim import Trims, column_trims, summed_trims
 from insitu.isa.program import Binding
 from insitu.numeric.readout import adc_range
 from insitu.sim.bound import Analog
@@ -45,11 +45,13 @@ def measured(
     lo, hi = (-128, 127) if readout.kind == "wtm2101" else adc_range(readout.bits, signed=readout.signed)
     driven = np.ascontiguousarray(inputs - binding.zero_in, np.float32)
     planes = [(0, driven)] if readout.kind == "wtm2101" else list(planes_of(driven, readout, signed=signed))
+    wanted = np.stack([p.astype(np.float64) @ weights + (0 if bias is None else bias) for _, p in planes]) / analog.step
     plane = np.concatenate([p for _, p in planes])
-    weight = np.repeat([4.0**up for up, _ in planes], len(driven))
-    wanted = (plane.astype(np.float64) @ weights + (0 if bias is None else bias)) / analog.step
-    seen = _read(model, binding, analog, plane, reads, lo, hi, place=place, stream=stream)
-    return column_trims(wanted, seen, weight, lo=lo, hi=hi)
+    seen = _read(model, binding, analog, plane, reads, lo, hi, place=place, stream=stream).reshape(wanted.shape)
+    if len(planes) == 1:
+        return column_trims(wanted[0], seen[0], lo=lo, hi=hi)
+    places = np.array([2.0**up for up, _ in planes])
+    return summed_trims(*(np.tensordot(places, codes, axes=1) for codes in (np.clip(wanted, lo, hi), seen)))
 
 
 def _read(
@@ -79,4 +81,4 @@ def trimmed(analog: Analog, trims: Trims) -> Analog:
     else:
         spread = (spread * factor).astype(np.float32)
     offset = (analog.offset - trims.offset) * trims.gain
-    return replace(analog, gain=analog.gain * trims.gain, offset=offset, slope=slope, spread=spread)
+    return replace(analog, gain=analog.gain * trims.gain, offset=offset, slope=slope, spread=spread, after=trims.after)
