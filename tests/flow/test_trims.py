@@ -77,12 +77,9 @@ def test_gains_and_offsets_are_taken_away(name: str) -> None:
     assert after < 0.12 * before
 
 
-@pytest.mark.parametrize(("name", "left"), [("pcm", 0.75), ("sliced", 0.92)])
+@pytest.mark.parametrize(("name", "left"), [("pcm", 0.6), ("sliced", 0.7)])
 def test_errors_of_cells_lose_their_part_in_a_column(name: str, left: float) -> None:
-    """Of independent errors of cells only mean and slope go: much where inputs are above zero.
-
-    Planes of bits, whose means differ, share a trim and gain less.
-    """
+    """Of independent errors of cells only mean and slope go: much where inputs are above zero, plane by plane too."""
     bare, trimmed = chip_of(name), chip_of(name, "calibration.column_gain=true")
     assert error(line(trimmed), trimmed, "full") < left * error(line(bare), bare, "full")
 

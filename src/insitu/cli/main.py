@@ -171,7 +171,7 @@ def run(
             metavar="SHARE",
             help="of --optimize: the cheapest plan that closes this share of the gap to an ideal chip; 1: the best",
         ),
-    ] = 0.8,
+    ] = 0.9,
     observer: Observer = "mse",
     rounding: Rounding = "second-order",
     ranges: Ranges = "codes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -311,8 +312,11 @@ def _optimized(
         raise ConfigError("optimize", options.optimize, "accuracy")
     if captured.level == "quantized":
         raise ConfigError("optimize", f"{captured.name} came quantized", "a float model")
+    once = partial(
+        build, max_chips=options.max_chips, objective="cells"
+    )  # cells drawn for other positions are no others
     return searched(
-        captured, chip, build, calibration=prepared.calibration, seed=options.seed, progress=progress,
+        captured, chip, once, calibration=prepared.calibration, seed=options.seed, progress=progress,
         choices=choices, target=options.target,
     )  # fmt: skip
 

@@ -100,8 +100,8 @@ class Setting:
     bias in the array (0: it joins behind the readout), of which its rows hold `bias_most`.  `transposed`: inputs stand
     before outputs in the parameter.  `behind`: a norm's factors and terms that the weights have taken in.  `copies`:
     times the program holds the layer, each of which serves a run of positions; `copy` counts them.  `rows_times`: how
-    often an array holds the layer's rows, whose sums a column adds up.  `absent`: runs of outputs that no node of the
-    network has, because what they give is constant or nobody reads it.
+    often an array holds the layer's rows, whose sums a column adds up; sums are multiples of `grain` steps.  `absent`:
+    runs of outputs that no node of the network has, because what they give is constant or nobody reads it.
     """
 
     name: str
@@ -127,6 +127,7 @@ class Setting:
     copies: int = 1
     copy: int = 0
     rows_times: int = 1
+    grain: int = 1
     absent: tuple[tuple[int, int], ...] = ()
 
     @property

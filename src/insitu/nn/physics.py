@@ -1,13 +1,14 @@
 """Noise-aware training: one chip instance a step, through the functions of arrays that the simulator calls.
 
 Input planes and weight slices are taken together: errors of conversions add up as their variances do, and the rounding
-of partial codes is noise of its variance.  What cells hold, what columns and converters do to it and how noisy a read
-is come from `circuit`; random numbers from torch's generator.
+of partial codes is noise of its variance, none where a column's sums are whole codes.  What cells hold, what columns
+and converters do to it and how noisy a read is come from `circuit`; random numbers from torch's generator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -47,7 +48,8 @@ class Held:
     """The cells of one layer: [rows, outputs] in weight steps, and the errors of its columns.
 
     `bias` is the gain of bias rows, `offset` in column-sum steps, `floor` the variance of a read that no input makes,
-    `spread` [rows, outputs] that of squared driven codes, both in column-sum steps squared.
+    `spread` [rows, outputs] that of squared driven codes, both in column-sum steps squared.  `rounded`: conversions of
+    whole codes, whose rounding depends on how much else they err by.
     """
 
     cells: Tensor
@@ -55,6 +57,20 @@ class Held:
     offset: Tensor
     floor: Tensor
     spread: Tensor | None
+    rounded: Sequence[Rounded] = ()
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Conversions of one slice in one row part: what a plane's counts in the sum, squared; steps of a code [outputs].
+
+    `still` is the variance of a read in steps squared, `wrong` the sum of squares of what its cells err by.
+    """
+
+    counts: float
+    read: Tensor
+    still: Tensor
+    wrong: Tensor
 
 
 def check_reach(chip: Chip, physics: Physics) -> None:
@@ -168,7 +184,7 @@ def straight(setting: Setting, w: Tensor, q: Tensor, holds: Tensor, *, moves: bo
 def programmed(setting: Setting, q: Tensor, field: Field, copies: int = 1) -> list[Held]:
     """Weight codes q [rows, outputs] on one chip instance, so many times; array by array, as they lie there."""
     if (times := setting.rows_times) > 1:
-        tall = replace(setting, rows_times=1, read=setting.read * times)
+        tall = replace(setting, rows_times=1, grain=times, read=setting.read * times)
         return [_averaged(held, times) for held in programmed(tall, q.repeat(times, 1), field, copies)]
     if copies > 1 and field.physics.has("ir_drop"):  # wires are solved one array at a time
         return [programmed(replace(setting, copy=i), q, field)[0] for i in range(copies)]
@@ -177,28 +193,32 @@ def programmed(setting: Setting, q: Tensor, field: Field, copies: int = 1) -> li
     cells = q.new_empty((copies, *q.shape))
     spread = torch.zeros_like(cells) if _any_noise(field) else None
     columns = [[torch.full_like(setting.read, v) for v in (1.0, 0.0, 0.0)] for _ in settings]
+    rounded: list[Rounded] = []
     for index, (a, b) in enumerate(pairwise(parts)):
         rows, noise = cells[:, a:b], None if spread is None else spread[:, a:b]
         found = _part(settings, q[a:b], index, len(parts) - 1, field, rows, noise)
-        for own, (gain, off, still) in zip(columns, found, strict=True):
+        rounded += found[0][3]
+        for own, (gain, off, still, _) in zip(columns, found, strict=True):
             own[:] = gain if index == 0 else own[0], own[1] + off, own[2] + still
     spreads = [None] * copies if spread is None else [*spread]
-    return [Held(own, a[0], a[1], a[2], noise) for own, a, noise in zip(cells, columns, spreads, strict=True)]
+    return [Held(own, a[0], a[1], a[2], noise, rounded) for own, a, noise in zip(cells, columns, spreads, strict=True)]
 
 
 def _averaged(held: Held, times: int) -> Held:
     """Cells whose rows are there so many times, in the steps of one: what a column adds up is shared among them."""
     rows = (times, len(held.cells) // times, -1)
     spread = None if held.spread is None else held.spread.reshape(rows).sum(0) / times**2
-    return Held(held.cells.reshape(rows).mean(0), held.bias, held.offset / times, held.floor / times**2, spread)
+    rounded = [replace(r, counts=r.counts / times**2) for r in held.rounded]
+    cells, offset, floor = held.cells.reshape(rows).mean(0), held.offset / times, held.floor / times**2
+    return Held(cells, held.bias, offset, floor, spread, rounded)
 
 
 def _part(
     settings: Sequence[Setting], q: Tensor, index: int, parts: int, field: Field, cells: Tensor, spread: Tensor | None
-) -> list[tuple[Tensor, Tensor, Tensor]]:
+) -> list[tuple[Tensor, Tensor, Tensor, list[Rounded]]]:
     """The rows of one part in all copies of a layer: fills `cells` and `spread` [copies, rows, outputs].
 
-    Returns, by copy, the gain of its first slice, its offset, and the variance of a read.
+    Returns, by copy, the gain of its first slice, its offset, the variance of a read, conversions of whole codes.
     """
     chip, physics, setting = field.chip, field.physics, settings[0]
     read = setting.read / 2.0**setting.finer
@@ -207,7 +227,10 @@ def _part(
     columns = [[_columns(s, read, index, number, field) for number in range(len(shifts))] for s in settings]
     gains = [_stacked([own[number][0] for own in columns]) for number in range(len(shifts))]
     still, noise = _variances(read, chip, physics)
-    rounding = read * read / 12.0 if parts * len(planes) * len(shifts) > 1 else 0.0 * read
+    several = parts * len(planes) * len(shifts) > 1
+    powers, whole = sum(p * p for p in planes), several and not bool((read > setting.grain).any())
+    rounding = read * read / 12.0 if several and not whole else 0.0 * read
+    wrong = [torch.zeros_like(read) for _ in shifts]
     drivers = _row_gain((len(settings), len(q), 1), chip, physics, q)
     for c in range(0, q.shape[1], cols):
         own = slice(c, c + cols)
@@ -219,16 +242,35 @@ def _part(
             factor = 2.0**up if gain is None else gain[..., own] * 2.0**up
             more = held.weights if gain is None and up == 0 else held.weights * factor
             total = more if number == 0 else total + more
+            if whole:
+                wrong[number][own] = (held.weights - digits).square().sum(-2).reshape(-1, digits.shape[1]).mean(0)
             if spread is not None:
                 spread[..., own] += _cell_noise(digits, held.variance, noise[own], field) * 4.0**up
         cells[..., own] = total if drivers is None else total * drivers
-    floor = (still + rounding) * (sum(p * p for p in planes) * sum(4.0**up for up in shifts))
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    floor = (still + rounding) * (powers * sum(4.0**up for up in shifts))
+    rounded = [Rounded(4.0**up, read, still, w) for up, w in zip(shifts, wrong, strict=True)] if whole else []
+    found: list[tuple[Tensor, Tensor, Tensor, list[Rounded]]] = []
     for at in columns:
         offsets = (off * read * (sum(planes) * 2**up) for up, (_, off) in zip(shifts, at, strict=True))
         gain = at[0][0]
-        found.append((torch.ones_like(read) if gain is None else gain, sum(offsets, 0.0 * read), floor))
+        found.append((torch.ones_like(read) if gain is None else gain, sum(offsets, 0.0 * read), floor, rounded))
     return found
+
+
+def _rounding(held: Held, codes: Tensor, chip: Chip) -> Any:
+    """Variance that rounding adds to sums of whole codes, which small errors leave as they are, in steps squared.
+
+    Of a normal error it is 1/12 code less the first term of the series in its characteristic function (Widrow and
+    Kollar, Quantization Noise, Cambridge 2008).  What cells err by counts as often as a plane's digits drive them.
+    """
+    total: Any = 0.0
+    for at, digits in zip(plane_shifts(chip), _digits(chip, codes), strict=True):
+        driven = digits.square().mean()
+        for part in held.rounded:
+            own = (part.still + part.wrong * driven) / (part.read * part.read)
+            less = (1.0 / math.pi**2 + 4.0 * own) * torch.exp(-2.0 * math.pi**2 * own)
+            total = total + (1.0 / 12.0 - less).clamp(min=0.0) * part.read**2 * (part.counts * float(4**at))
+    return total
 
 
 def _stacked(gains: Sequence[Tensor | None]) -> Tensor | None:
@@ -377,23 +419,30 @@ def _driven(setting: Setting, x: Tensor, field: Field) -> Tensor:
 
 def _squares(chip: Chip, codes: Tensor) -> Tensor:
     """Sum over input planes of 4**shift digit**2."""
-    shifts, step = plane_shifts(chip), chip.macro.input.bits_per_pass
+    parts = zip(plane_shifts(chip), _digits(chip, codes), strict=True)
+    return sum((d * d * float(4**at) for at, d in parts), torch.zeros_like(codes))
+
+
+def _digits(chip: Chip, codes: Tensor) -> Iterator[Tensor]:
+    """What each input plane drives."""
+    shifts, step, last = plane_shifts(chip), chip.macro.input.bits_per_pass, chip.macro.input.signed
     if len(shifts) == 1:
-        return codes * codes
-    last = chip.macro.input.signed
-    digits = ((at, _digit(codes, at, step, last=last and at == shifts[-1])) for at in shifts)
-    return sum((d * d * float(4**at) for at, d in digits), torch.zeros_like(codes))
+        yield codes
+        return
+    for at in shifts:
+        yield _digit(codes, at, step, last=last and at == shifts[-1])
 
 
 def _read(setting: Setting, held: Held, x: Tensor, y: Tensor, apply: Apply, channel: int, chip: Chip) -> Tensor:
     """Outputs with one draw of what reads add to them."""
     with torch.no_grad():
-        if held.spread is None and not bool(held.floor.any()):
+        if held.spread is None and not bool(held.floor.any()) and not held.rounded:
             return y
-        variance = along(held.floor, y, channel)
+        codes = torch.round(_codes(setting, x, channel)) if held.rounded or held.spread is not None else x
+        floor = held.floor + _rounding(held, codes, chip) if held.rounded else held.floor
+        variance = along(floor, y, channel)
         if held.spread is not None:
-            squares = _squares(chip, torch.round(_codes(setting, x, channel)))
-            variance = variance + apply(squares, setting.back(held.spread))
+            variance = variance + apply(_squares(chip, codes), setting.back(held.spread))
         noise = (
             _drawn(tuple(y.shape), int(torch.randint(SEEDS, ())), y)
             * torch.sqrt(variance.clamp(min=0.0))
