@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import insitu
 from insitu.arch.load import load_chip
 from insitu.base.errors import InsituError
 from insitu.circuit.effects import Physics
@@ -91,3 +92,15 @@ def test_layers_that_share_arrays_have_no_rows_to_spare() -> None:
 def test_only_converters_take_copies_for_nothing() -> None:
     with pytest.raises(InsituError, match=r"calibration.spare_rows"):
         load_chip("dcim-28nm", overrides=[ON])
+
+
+@pytest.mark.parametrize("asked", [{"signed": "pn"}, {"apart": True}])
+def test_rows_that_are_asked_for_otherwise_are_free(asked: dict[str, Any]) -> None:
+    """Four copies of 40 rows leave none for the negative ones; without it this would fit no array."""
+    chip = load_chip(PRESET, overrides=["macro.input.signed=false"])
+    x = {"x": np.random.default_rng(0).standard_normal((32, 40)).astype(np.float32)}
+    found = insitu.deploy(dense(40), chip, data=x, precision={"*": asked}, physics="ideal")
+    assert found.plan is not None
+    assert copies(found.plan) == 1
+    assert found.result.bit_exact is not None
+    assert found.result.bit_exact.mismatches == 0

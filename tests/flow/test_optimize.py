@@ -97,8 +97,8 @@ def test_a_target_out_of_reach_becomes_a_share_of_the_best() -> None:
     shares = ((0.0, 1), (0.5, 2), (0.72, 4), (0.75, 3), (0.8, 16))
     steps = [optimize.Step(str(s), 1.0 - s, 1e-6, c, share=s) for s, c in shares]
     best = steps[-1]
-    chosen, goal = optimize.picked(steps, best, 0.9)
+    chosen, goal = optimize.picked(steps, 0.9)
     assert goal == pytest.approx(0.72)
     assert (chosen.share, chosen.cells) == (0.75, 3)
-    assert optimize.picked(steps, best, 0.8) == (best, 0.8)
-    assert optimize.picked(steps, best, 1.0) == (best, None)
+    assert optimize.picked(steps, 0.8) == (best, 0.8)
+    assert optimize.picked(steps, 1.0) == (best, None)

@@ -244,3 +244,19 @@ def test_modules_that_return_a_value_twice_or_as_it_came(what: str) -> None:
     found = insitu.deploy(made, "parametric-reram-adc8", data={"x": x.numpy()}, physics="ideal")
     for mine, program in zip(made(x), found.run(x[:, None].numpy()).values(), strict=True):
         np.testing.assert_array_equal(mine.numpy(), program[:, 0].astype(np.float32))
+
+
+def test_volumes_train_with_scales_per_channel() -> None:
+    """A 3-D convolution is another operator's work on the chip, whose channels lie along another axis."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv3d(2, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(64, 5))
+    with torch.no_grad():  # outputs as different as ask for scales of their own
+        model[0].weight *= torch.logspace(-1, 1, 8)[:, None, None, None, None]
+        model[3].weight /= torch.logspace(-1, 1, 8).repeat_interleave(8)
+    x = torch.randn(64, 2, 4, 4, 4)
+    made = convert(model, "parametric-reram-adc8", config=Config(data=x))
+    setting = made.insitu.shared.settings["0.weight"]
+    assert setting.y is not None
+    assert (setting.y.axis, len(setting.y.scales)) == (-4, 8)
+    trained, wanted = made.train()(x), model(x)
+    assert float((trained - wanted).square().mean() / wanted.var()) < 0.01

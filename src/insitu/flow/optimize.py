@@ -187,7 +187,7 @@ def searched(
         progress("search a precision plan", number, len(LADDER) + len(names))
         step = None if enough() else work.tried(_named(work.own, transforms), work.everywhere(transforms))
         steps += [step] if step is not None else []
-    chosen, goal = picked(steps, best(), target)
+    chosen, goal = picked(steps, target)
     work = next(w for w in both if w.choices.ranges == chosen.ranges).beside(*chosen.procedures)
     for number, name in enumerate(work.largest(names)):
         progress("search a precision plan", len(LADDER) + number, len(LADDER) + len(names))
@@ -200,11 +200,12 @@ def searched(
     return Searched(chosen, tuple(steps), target)
 
 
-def picked(steps: Sequence[Step], best: Step, target: float) -> tuple[Step, float | None]:
+def picked(steps: Sequence[Step], target: float) -> tuple[Step, float | None]:
     """(a step, the share of the gap that it must keep); none where the best is asked for.
 
     Where no step reaches the target, that share of what the best one closes: its last tenths cost most.
     """
+    best = max(steps, key=lambda s: s.score_db)
     if target >= 1.0 or best.share >= target:
         return best, None if target >= 1.0 else target
     goal = target * best.share

@@ -76,6 +76,8 @@ def _with(plan: QuantPlan, graph: Graph, chip: Chip, node: Node, transforms: Tra
     if "finer_columns" in given:
         given["finer_columns"] = tuple(given["finer_columns"])
     layer = plan.layers[node.name]
+    if given.keys() & {"signed", "apart"}:  # the rows that copies were to fill are taken otherwise
+        given.setdefault("copies", 1)
     layer = replace(layer, precision=replace(layer.precision, **given))
     plan = replace(plan, layers={**plan.layers, node.name: layer})
     return plan if bits is None else rewidened(plan, graph, chip, node, bits=int(bits))

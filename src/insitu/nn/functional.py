@@ -76,6 +76,10 @@ class Codes:
         zero = spec.zero_point
         return cls(max(spec.scale), zero, min(low, zero), max(high, zero), spec.axis, scales)
 
+    def along(self, axis: int) -> Codes:
+        """The same where channels lie along another axis."""
+        return self if self.axis is None else replace(self, axis=axis)
+
     def each(self, like: Tensor) -> Tensor:
         """The step of every channel."""
         return torch.full_like(like, self.scale) if self.scales is None else self.scales.to(like)

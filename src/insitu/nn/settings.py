@@ -114,11 +114,14 @@ def _setting(
 
     step = np.full(int(np.prod(place.shape)), np.nan)
     step[index[index >= 0]] = steps[index >= 0]
+    x = Codes.of(spec)
     y = Codes.of(out, lo=int(bounds["lo"]), hi=int(bounds["hi"])) if whole and out is not None else None  # type: ignore[arg-type]
+    if len(place.shape) != graph.constants[node.inputs[1]].ndim:  # another operator's work, such as a 3-D convolution's
+        x, y = replace(x, axis=None, scales=None), y and y.along(1 - len(place.shape))
     lo, hi = chip.array.cell_range if wtm else (-weight_limit(chip), weight_limit(chip))
     made = torch.tensor(step.reshape(place.shape), dtype=torch.float32)
     return Setting(
-        name, number, place.shape, Codes.of(spec), y, made, lo, hi, each(unit), each(read),
+        name, number, place.shape, x, y, made, lo, hi, each(unit), each(read),
         source=float(spec.zero_point) * drive + layer.input_offset, drive=drive, parts=tuple(layer.parts),
         finer=layer.k if wtm and len(layer.parts) > 2 else 0,
         shift=each(np.asarray(layer.bias)) if layer.bias else None, bias_unit=WTM_BIAS_UNIT if wtm else 0,
