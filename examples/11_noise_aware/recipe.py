@@ -29,7 +29,7 @@ STAGES = ("baseline", "qat", "noise")
 
 
 def stages(
-    task: tasks.Task, chip: Any, *, steps: int, tune: int, out: Path, time: Any = ("60s", "1y"),
+    task: tasks.Task, chip: Any, *, steps: int, tune: int, out: Path, time: Any = ("1h", "1y"),
     names: Sequence[str] = STAGES,
 ) -> dict[str, nn.Module]:  # fmt: skip
     """The trained networks by name: baseline, quantization-aware, noise-aware."""

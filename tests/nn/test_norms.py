@@ -15,8 +15,8 @@ torch: Any = pytest.importorskip("torch", reason="extra torch")
 pytest.importorskip("onnxscript", reason="extra torch")
 pytestmark = pytest.mark.slow  # torch takes seconds to load its exporter
 
-from insitu.nn import Config, convert  # noqa: E402  behind the check for torch
-from insitu.nn.norms import held, normed  # noqa: E402
+from insitu.nn import Config, convert, quantized  # noqa: E402  behind the check for torch
+from insitu.nn.norms import factors, followed, held, normed  # noqa: E402
 
 nn = torch.nn
 
@@ -115,6 +115,47 @@ def test_training_on_a_chip_is_training_with_the_norms(chip: str) -> None:
     (program,) = found.run(fresh[:, None].numpy()).values()
     np.testing.assert_array_equal(exact.numpy(), program[:, 0].astype(np.float32))
     assert found.result.bit_exact.mismatches == 0
+
+
+FIRST = "node_conv2d.weight"
+CHANGED = (("dcim-28nm", ()), ("dcim-28nm", ("capabilities.scales=power_of_two",)), ("parametric-pcm-adc8", ()))
+
+
+@pytest.mark.parametrize(("chip", "changes"), CHANGED)
+def test_codes_are_the_layers_own_whatever_its_norm_does(chip: str, changes: tuple[str, ...]) -> None:
+    """A norm of other factors changes what codes mean, in training, in eval, in the program and behind a checkpoint."""
+    x = samples(64, 2, 8, 8)
+    made = convert(settled(network(), x), insitu.load_chip(chip, overrides=list(changes)), config=Config(data=x))
+    before = quantized(made).constants[FIRST]
+    with torch.no_grad():
+        made[1].weight.mul_(4.0)  # an octave is what all chips can follow
+        made[1].running_mean.mul_(2.0)
+        made[0].bias.mul_(2.0)
+        made[1].running_var.mul_(4.0)
+    np.testing.assert_array_equal(before, quantized(made).constants[FIRST])
+    setting = made[0].chip_setting()
+    np.testing.assert_allclose(followed(setting, factors(made[1])[0]).step / setting.step, 2.0, rtol=1e-4)
+    again = convert(settled(network(), 3 * x), made.__dict__["insitu"].chip, config=Config(data=x))
+    again.load_state_dict(made.state_dict())
+    np.testing.assert_array_equal(made(x), again(x))
+    again.train(), made.train()
+    torch.manual_seed(0)
+    ours = made(x)
+    torch.manual_seed(0)
+    torch.testing.assert_close(again(x), ours, rtol=1e-5, atol=1e-5)
+
+
+def test_a_norm_of_other_data_settles_where_the_float_one_does() -> None:
+    """With much less spread than at conversion; steps that stay would clip weights, and the norm would run away."""
+    x = samples(64, 2, 8, 8)
+    model = settled(network(), x)
+    made = convert(model, "parametric-reram-adc8", config=Config(data=x))
+    smooth = nn.functional.avg_pool2d(samples(64, 2, 10, 10, seed=5), 3, stride=1)
+    model.train(), made.train()
+    with torch.no_grad():
+        for _ in range(100):
+            model(smooth), made(smooth)
+    torch.testing.assert_close(made[1].running_var, model[1].running_var, rtol=0.2, atol=1e-3)
 
 
 def test_states_copies_and_pickles_keep_their_norms() -> None:

@@ -49,7 +49,7 @@ def converted(model: Any, chip: Chip) -> tuple[Graph, QuantPlan] | None:
     graph = conversion.canonical(model)
     if conversion.plan is None:
         raise UsageError(type(model).__name__, "no plan yet", "a module that has seen a batch, or Config(data=...)")
-    return graph, conversion.plan
+    return graph, conversion.now(model)
 
 
 def _example(module: Any, sources: Sequence[Source | None]) -> list[npt.NDArray[Any]]:

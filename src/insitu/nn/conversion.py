@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from insitu.circuit.effects import Physics
 from insitu.compiler import adapt, given
 from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.offload import offloaded
-from insitu.compiler.plan import QuantPlan
+from insitu.compiler.plan import QuantPlan, plan_from_json, plan_to_json
 from insitu.compiler.precision import apply_plan
 from insitu.frontend.torch_export import check_numbers
 from insitu.graph.graph import Graph
@@ -31,10 +32,10 @@ from insitu.nn.config import Config
 from insitu.nn.exact import integers, reals
 from insitu.nn.kinds import mixin_of
 from insitu.nn.layers import Shared, adopt
-from insitu.nn.norms import held_state
+from insitu.nn.norms import followed_plan, held_state, norm_factors
 from insitu.nn.physics import Field, check_reach
 from insitu.nn.runs import copies_of
-from insitu.nn.settings import settings_of
+from insitu.nn.settings import layout_of
 from insitu.runtime.objective import objective_of
 
 Array = npt.NDArray[Any]
@@ -57,6 +58,8 @@ class Conversion:
     captures: dict[Shapes, Capture] = field(default_factory=dict[Shapes, Capture])
     calibration: dict[str, Array] = field(default_factory=dict[str, Array])
     plan: QuantPlan | None = None
+    factors: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])  # of norms, as the plan saw them
+    columns: Mapping[str, Sequence[tuple[str, Array]]] = field(default_factory=dict[str, Sequence[tuple[str, Array]]])
     ready: bool = False  # layers have their settings
     busy: bool = False  # the module's own forward is wanted
     made: tuple[Any, Graph] | None = None  # (which weights, quantized graph)
@@ -147,7 +150,7 @@ class Conversion:
         tensors = tensors_of(args, kwargs)
         self.calibration = {n: a[:SAMPLES] for n, a in arrays_of(which.graph(module.state_dict()), tensors).items()}
         if self.plan is None:
-            self.plan = self._planned(module, which)
+            self.plan, self.factors = self._planned(module, which), norm_factors(module)
         self.settle(module)
 
     def _planned(self, module: nn.Module, which: Capture) -> QuantPlan:
@@ -166,17 +169,20 @@ class Conversion:
         assert self.plan is not None
         signed, source = marked(self.first, module)
         canonical = self.canonical(module)
-        found, unreached = settings_of(
-            self._for_chip(canonical), canonical, signed, source, self.chip, self.plan, module, self._copies(module)
+        wtm = self.chip.macro.readout.kind == "wtm2101"  # gains tie steps to outputs there
+        self.columns = {}  # how often layers are held is not a matter of steps
+        layout = layout_of(
+            self._for_chip(canonical), canonical, signed, source, self.chip, self.plan, module,
+            copies=self._copies(module), factors={} if wtm else self.factors,
         )  # fmt: skip
-        missing = [n for n in unreached if n.rpartition(".")[0] not in self.left_out]
+        missing = [n for n in layout.unreached if n.rpartition(".")[0] not in self.left_out]
         if missing and not self.physics.ideal:
             got = f"{missing[0]}, whose weights reach the arrays in another form than the module has them"
             ways = _ways_out(module, missing[0].rpartition(".")[0])
             raise ConfigError("Config.physics", got, "layers that the effects can reach in training", try_=ways)
         self.shared.settings.clear()
-        self.shared.settings.update(found)
-        self.ready, self.made = True, None
+        self.shared.settings.update(layout.settings)
+        self.columns, self.ready, self.made = layout.columns, True, None
 
     def _copies(self, module: nn.Module) -> dict[str, int]:
         """Times the program holds each layer; their errors are their own, so an ideal chip has no use for it."""
@@ -184,9 +190,25 @@ class Conversion:
             return {}
         return copies_of(self.quantized(module), self.chip, self.config.objective)
 
-    def take(self, plan: QuantPlan) -> None:
-        """The plan of a checkpoint; settings follow at the next call."""
-        self.plan, self.ready, self.made = plan, False, None
+    def now(self, module: nn.Module) -> QuantPlan:
+        """The plan with the steps of weights that the module's norms have at present."""
+        assert self.plan is not None
+        octaves = self.chip.capabilities.scales == "power_of_two"
+        return followed_plan(self.plan, self.columns, self.factors, norm_factors(module), octaves=octaves)
+
+    def kept(self) -> str:
+        """The plan, and the factors of norms that it was made for, as text; "" where there is no plan yet."""
+        if self.plan is None:
+            return ""
+        factors = {name: values.tolist() for name, values in self.factors.items()}
+        return json.dumps({"plan": plan_to_json(self.plan), "factors": factors})
+
+    def take(self, text: str) -> None:
+        """The plan of a checkpoint, as `kept` writes it; settings follow at the next call."""
+        given = json.loads(text)
+        self.plan = plan_from_json(given["plan"])
+        self.factors = {name: torch.tensor(values) for name, values in given["factors"].items()}
+        self.ready, self.made = False, None
 
     def quantized(self, module: nn.Module, which: Capture | None = None) -> Graph:
         """The quantized graph with the module's present weights."""
@@ -199,7 +221,7 @@ class Conversion:
             if any(is_weight_layer(graph, n) and n.name not in self.plan.layers for n in graph.nodes):
                 got = "a network with other layers than the plan has, from inputs of another shape"
                 raise ModelError(which.name, got, "inputs shaped as those it was calibrated on")
-            self.made = (key, verify(apply_plan(graph, self.chip, plan=self.plan)))
+            self.made = (key, verify(apply_plan(graph, self.chip, plan=self.now(module))))
         return self.made[1]
 
     def exact(self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

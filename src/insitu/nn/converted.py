@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
 from insitu.base.errors import UsageError
-from insitu.compiler.plan import plan_from_json, plan_to_json
 from insitu.graph.graph import Graph
 from insitu.nn.config import Config
 from insitu.nn.conversion import Conversion
@@ -98,15 +97,14 @@ class ChipModule(Base):
 
     def get_extra_state(self: Any) -> Tensor:
         """The plan, as bytes, so that a checkpoint compiles to the same integers."""
-        conversion: Conversion = self.__dict__["insitu"]
-        text = "" if conversion.plan is None else plan_to_json(conversion.plan)
+        text = self.__dict__["insitu"].kept()
         return torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8).clone()
 
     def set_extra_state(self: Any, state: Tensor) -> None:
         """Take the plan of a checkpoint."""
         text = bytes(state.cpu().numpy().tobytes()).decode().strip()
         if text:
-            self.__dict__["insitu"].take(plan_from_json(text))
+            self.__dict__["insitu"].take(text)
 
 
 def _forgive(module: nn.Module, keys: Any) -> None:

@@ -105,7 +105,9 @@ class Setting:
     before outputs in the parameter.  `behind`: a norm's factors and terms that the weights have taken in.  `copies`:
     times the program holds the layer, each of which serves a run of positions; `copy` counts them.  `rows_times`: how
     often an array holds the layer's rows, whose sums a column adds up; sums are multiples of `grain` steps.  `absent`:
-    runs of outputs that no node of the network has, because what they give is constant or nobody reads it.
+    runs of outputs that no node of the network has, because what they give is constant or nobody reads it.  `norm`:
+    factors of a batch norm among the weights [outputs], of which steps keep their share (`nn.norms.followed`),
+    in `octaves` where scales are powers of two.
     """
 
     name: str
@@ -133,6 +135,8 @@ class Setting:
     rows_times: int = 1
     grain: int = 1
     absent: tuple[tuple[int, int], ...] = ()
+    norm: Tensor | None = None
+    octaves: bool = False
 
     @property
     def nowhere(self) -> bool:
@@ -151,13 +155,23 @@ class Setting:
         step = self.step / (scale[:, None] if self.transposed else scale)
         return replace(self, x=x, step=step, behind=None)
 
+    def stretched(self, ratio: Tensor) -> Setting:
+        """The setting with steps of weights so many times as large [outputs]; codes mean that much more."""
+        if self.transposed:
+            ins, out, *kernel = self.shape
+            each = ratio.reshape(self.groups, 1, out).expand(-1, ins // self.groups, -1).reshape(ins, out)
+            step = self.step * each.reshape(ins, out, *[1] * len(kernel))
+        else:
+            step = self.step * ratio.reshape(-1, *[1] * (len(self.shape) - 1))
+        return replace(self, step=step, unit=self.unit * ratio)
+
     def to(self, device: torch.device) -> Setting:
         """The same on another device."""
         if self.step.device == device:
             return self
-        shift = None if self.shift is None else self.shift.to(device)
         moved = {n: getattr(self, n).to(device) for n in ("step", "unit", "read")}
-        return replace(self, shift=shift, **moved)
+        moved |= {n: v.to(device) for n in ("shift", "norm") if (v := getattr(self, n)) is not None}
+        return replace(self, **moved)
 
     def cells(self, w: Tensor) -> Tensor:
         """A parameter-shaped tensor as [rows, outputs]; rows of one group where there are several."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from insitu.nn.functional import Apply, Setting, before_norm, codes_of_weights, finished, layer, rounded_weights
-from insitu.nn.norms import held, normed
+from insitu.nn.norms import factors, followed, held, normed
 from insitu.nn.physics import Field, drawn, noisy_layer, programmed, straight
 from insitu.nn.runs import Runs, conv_runs
 
@@ -51,6 +51,8 @@ class ChipLayer(Base):
         """The layer's product with the weights that cells hold, and the batch norm among them where there is one."""
         norm = self.__dict__.get("chip_norm")
         w, bias = (self.weight, self.bias) if norm is None else held(self, norm)
+        if norm is not None:
+            setting = followed(setting.to(x.device), factors(norm)[0])
         y = self.chip_sums(setting, x, w, bias, apply, channel=channel, runs=runs)
         return finished(setting, y if norm is None else normed(norm, y, channel))
 

@@ -7,15 +7,21 @@ Parameters keep their names and meaning: what is trained is what a float model o
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from insitu.nn.functional import along
+from insitu.compiler.plan import QuantPlan
+from insitu.nn.functional import Setting, along
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 TINY = 1e-12  # of a factor, where a channel is switched off
+GROWTH_MOST = 256.0  # biases stay whole numbers of sane size
 
 
 def factors(norm: Any) -> tuple[Tensor, Tensor]:
@@ -24,6 +30,49 @@ def factors(norm: Any) -> tuple[Tensor, Tensor]:
     factor = factor if norm.weight is None else factor * norm.weight
     shift = -norm.running_mean * factor
     return factor, shift if norm.bias is None else shift + norm.bias
+
+
+def followed(setting: Setting, factor: Tensor) -> Setting:
+    """The setting where the norm's factors have become these [outputs]."""
+    if setting.norm is None:
+        return setting
+    return setting.stretched(growth(factor.detach(), setting.norm, octaves=setting.octaves))
+
+
+def growth(factor: Tensor, before: Tensor, *, octaves: bool) -> Tensor:
+    """How many times as large steps are [outputs], where a norm's factors were those before; in `octaves` where scales
+    are powers of two.
+
+    Codes are then the layer's own weights' whatever its norm does.  Were steps to stay, a norm that finds less spread
+    would push weights beyond the largest code, find less spread still, and go on so.  A channel that was switched off
+    stays as it is.
+    """
+    ratio = (factor.abs() / before.abs().clamp(min=TINY)).clamp(1.0 / GROWTH_MOST, GROWTH_MOST)
+    ratio = torch.exp2(torch.round(torch.log2(ratio))) if octaves else ratio
+    return torch.where(before.abs() > TINY, ratio, torch.ones_like(ratio))
+
+
+def norm_factors(module: nn.Module) -> dict[str, Tensor]:
+    """Factors [outputs] of the norms that layers hold, by the layer's weight."""
+    layers = ((name, layer.__dict__.get("chip_norm")) for name, layer in module.named_modules())
+    with torch.no_grad():
+        return {f"{name}.weight".lstrip("."): factors(norm)[0].cpu() for name, norm in layers if norm is not None}
+
+
+def followed_plan(
+    plan: QuantPlan, columns: Mapping[str, Sequence[tuple[str, npt.NDArray[Any]]]], before: Mapping[str, Tensor],
+    now: Mapping[str, Tensor], *, octaves: bool,
+) -> QuantPlan:  # fmt: skip
+    """The plan made for norms' factors before, for those they have now; `columns` as `settings.Layout` has them."""
+    layers = dict(plan.layers)
+    for node, parts in columns.items():
+        scales = np.array(layers[node].weight_scale)
+        for name, outputs in parts:
+            if len(scales) and name in before:
+                ratio, own = growth(now[name], before[name], octaves=octaves).double().numpy(), outputs >= 0
+                scales[own] *= ratio[outputs[own]]
+        layers[node] = replace(layers[node], weight_scale=tuple(scales.tolist()))
+    return replace(plan, layers=layers)
 
 
 def held(layer: Any, norm: Any) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,17 +26,32 @@ Array = npt.NDArray[Any]
 Source = Callable[[Array], dict[str, Array] | None]
 
 
-def settings_of(
+@dataclass(frozen=True)
+class Layout:
+    """How a module's parameters lie on its chip.
+
+    `settings` by parameter; `unreached`, layers of the network whose weights are no parameter's as it stands;
+    `columns`, for each layer of the network: (parameter, its output for each column, -1 for those of others).
+    """
+
+    settings: Mapping[str, Setting]
+    unreached: Sequence[str]
+    columns: Mapping[str, Sequence[tuple[str, Array]]]
+
+
+def layout_of(
     graph: Graph, canonical: Graph, signed: Graph, source: Source, chip: Chip, plan: QuantPlan, module: nn.Module,
-    copies: Mapping[str, int],
-) -> tuple[dict[str, Setting], list[str]]:  # fmt: skip
-    """(settings by parameter, layers of the network whose weights are no parameter's as it stands).
+    *, copies: Mapping[str, int], factors: Mapping[str, Tensor],
+) -> Layout:  # fmt: skip
+    """The layout of a module whose network is `graph`.
 
     `canonical` is the network before it was made the chip's, `signed` that with weights by which `source` knows where
-    they come from; `copies` says how often the program holds a layer.
+    they come from; `copies` says how often the program holds a layer, `factors` those of batch norms, by parameter,
+    that the plan was made for.
     """
     found: dict[str, Setting] = {}
     unreached: list[str] = []
+    columns: dict[str, list[tuple[str, Array]]] = {}
     marks = {n.name: n for n in signed.nodes}
     for node in graph.nodes:
         if node.op == "Gather" and node.inputs[0] in graph.constants and node.name in marks:
@@ -50,9 +65,11 @@ def settings_of(
         for name, places in index.items():
             part = _setting(graph, chip, plan, node, name, places, module, number=len(found))
             behind = behind_of(node, canonical, signed, source, module)
-            part = replace(part, behind=behind, copies=copies.get(node.name, 1))
+            part = replace(part, behind=behind, copies=copies.get(node.name, 1), norm=factors.get(name))
             found[name] = part if name not in found else _joined(found[name], part)
-    return {n: _complete(s) if s.shape else s for n, s in found.items()}, unreached
+            place = _Place(part.shape, part.groups, places, out_axis(node))
+            columns.setdefault(node.name, []).append((name, place.outputs()[0]))
+    return Layout({n: _complete(s) if s.shape else s for n, s in found.items()}, unreached, columns)
 
 
 def _table(found: dict[str, Setting], node: Node, index: Mapping[str, Array] | None, plan: QuantPlan) -> None:
@@ -128,6 +145,7 @@ def _setting(
         bias_most=(layer.bias_rows or chip.macro.bias_rows) * hi if wtm else math.inf,
         groups=place.groups, transposed=place.transposed,
         rows_times=1 if layer.precision.apart else layer.precision.copies,
+        octaves=chip.capabilities.scales == "power_of_two",
     )  # fmt: skip
 
 
