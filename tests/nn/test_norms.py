@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import insitu
+from insitu.base.errors import ConfigError
 
 torch: Any = pytest.importorskip("torch", reason="extra torch")
 pytest.importorskip("onnxscript", reason="extra torch")
@@ -143,6 +144,30 @@ def test_codes_are_the_layers_own_whatever_its_norm_does(chip: str, changes: tup
     ours = made(x)
     torch.manual_seed(0)
     torch.testing.assert_close(again(x), ours, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("stride", "groups"), [(1, 2), (2, 1), (2, 2)])
+def test_transposed_layers_hold_norms_that_move(stride: int, groups: int) -> None:
+    """Where the chip takes the layer and, strided, where it trains in floats: the float network with the same state."""
+    x = samples(64, 6, 6, 6)
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.ConvTranspose2d(6, 8, 3, stride=stride, groups=groups), nn.BatchNorm2d(8))
+    made = convert(settled(model, x), "dcim-28nm", config=Config(data=x))
+    with torch.no_grad():
+        for parameter in (made[1].weight, made[1].bias):
+            parameter.mul_(torch.linspace(0.2, 1.0, 8))  # less, so that nothing leaves the outputs' range
+    model.load_state_dict({name: value for name, value in made.state_dict().items() if name in model.state_dict()})
+    wanted = model.eval()(x).detach()
+    made.train()[1].eval()
+    assert float((made(x) - wanted).detach().square().mean() / wanted.var()) < 2e-3
+    assert float((made.eval()(x) - wanted).square().mean() / wanted.var()) < 2e-3
+
+
+def test_checkpoints_of_another_form_are_refused_in_one_message() -> None:
+    made = convert(nn.Linear(4, 3), "dcim-28nm", config=Config(data=samples(8, 4)))
+    for text in (b"{", b"[]", b'{"plan": "", "factors": 3}', b'{"values": {}, "layers": {}}'):
+        with pytest.raises(ConfigError, match=r"checkpoint|quantization plan"):
+            made.set_extra_state(torch.frombuffer(bytearray(text), dtype=torch.uint8))
 
 
 def test_a_norm_of_other_data_settles_where_the_float_one_does() -> None:

@@ -204,10 +204,14 @@ class Conversion:
         return json.dumps({"plan": plan_to_json(self.plan), "factors": factors})
 
     def take(self, text: str) -> None:
-        """The plan of a checkpoint, as `kept` writes it; settings follow at the next call."""
-        given = json.loads(text)
-        self.plan = plan_from_json(given["plan"])
-        self.factors = {name: torch.tensor(values) for name, values in given["factors"].items()}
+        """The plan of a checkpoint, as `kept` writes it; settings follow at the next call.  ConfigError for others."""
+        try:
+            given: dict[str, Any] = json.loads(text)
+            plan, factors = given["plan"], {name: torch.tensor(values) for name, values in given["factors"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            need = "a plan with factors of norms, as this version's converted modules save them"
+            raise ConfigError("checkpoint", str(error), need) from error
+        self.plan, self.factors = plan_from_json(plan), factors
         self.ready, self.made = False, None
 
     def quantized(self, module: nn.Module, which: Capture | None = None) -> Graph:

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.utils import _pytree as pytree
 
 from insitu.nn.layers import ChipLayer, InLayer, adopt
+from insitu.nn.norms import held
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -66,7 +66,7 @@ def _join(layer: Any, norm: Any, bias: Any) -> None:
     if isinstance(norm, ChipLayer):
         norm.__class__ = type(norm).__bases__[1]
     adopt(norm, InLayer)
-    layer.__dict__["chip_norm"] = norm
+    layer.__dict__["chip_norm"], norm.__dict__["chip_layer"] = norm, layer
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
@@ -113,15 +113,12 @@ def _whole(norm: Any) -> bool:
 
 def _fold(layer: Any, norm: Any) -> None:
     """In place: the layer's weight and bias with the norm's factors in them."""
-    transposed = isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
-    own: Any = copy.deepcopy(layer).eval()
-    linear = isinstance(layer, nn.Linear)
-    fused: Any = fuse_linear_bn_eval(own, norm) if linear else fuse_conv_bn_eval(own, norm, transpose=transposed)
-    layer.weight.data.copy_(fused.weight)
+    weight, bias = (t.detach() for t in held(layer, norm))
+    layer.weight.data.copy_(weight)
     if layer.bias is None:
-        layer.bias = nn.Parameter(fused.bias.detach().clone())
+        layer.bias = nn.Parameter(bias.clone())
     else:
-        layer.bias.data.copy_(fused.bias)
+        layer.bias.data.copy_(bias)
 
 
 def _put(module: nn.Module, name: str, child: nn.Module) -> None:

@@ -50,11 +50,13 @@ class ChipLayer(Base):
     ) -> Tensor:
         """The layer's product with the weights that cells hold, and the batch norm among them where there is one."""
         norm = self.__dict__.get("chip_norm")
-        w, bias = (self.weight, self.bias) if norm is None else held(self, norm)
-        if norm is not None:
-            setting = followed(setting.to(x.device), factors(norm)[0])
+        if norm is None:
+            return finished(
+                setting, self.chip_sums(setting, x, self.weight, self.bias, apply, channel=channel, runs=runs)
+            )
+        setting, (w, bias) = followed(setting.to(x.device), factors(norm)[0]), held(self, norm)
         y = self.chip_sums(setting, x, w, bias, apply, channel=channel, runs=runs)
-        return finished(setting, y if norm is None else normed(norm, y, channel))
+        return finished(setting, normed(norm, y, channel))
 
     def chip_product(self, setting: Setting, x: Tensor, w: Tensor, bias: Tensor | None, apply: Apply) -> Tensor:
         """One product, in the readout's codes."""
@@ -131,12 +133,13 @@ class ConvTranspose(ChipLayer):
         return self.chip_forward(setting, input, apply, channel=1)
 
 
-class InLayer(ChipLayer):
-    """A batch norm that is part of the layer before it, which applies it (`nn.norms`)."""
+class InLayer(Base):
+    """A batch norm that is part of the layer before it, which applies it (`nn.norms`) where it lies on the chip."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """The input as it is."""
-        return input
+    def forward(self: Any, input: Tensor) -> Tensor:
+        """The input as it is; normed where the layer computes in floats while the rest is trained."""
+        layer: ChipLayer = self.__dict__["chip_layer"]
+        return input if layer.chip_shared.plain or layer.chip_setting() is not None else super().forward(input)
 
 
 class Embedding(ChipLayer):

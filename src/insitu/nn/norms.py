@@ -68,7 +68,7 @@ def followed_plan(
     for node, parts in columns.items():
         scales = np.array(layers[node].weight_scale)
         for name, outputs in parts:
-            if len(scales) and name in before:
+            if len(scales) and name in before and name in now:
                 ratio, own = growth(now[name], before[name], octaves=octaves).double().numpy(), outputs >= 0
                 scales[own] *= ratio[outputs[own]]
         layers[node] = replace(layers[node], weight_scale=tuple(scales.tolist()))
