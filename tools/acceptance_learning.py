@@ -37,10 +37,8 @@ ANALOG = (
 CHIPS = {  # one cell a weight where the cell holds 8 bits; two where it holds 4
     "wtm2101": ("wtm2101", ()),
     "pcm": ("parametric-reram-adc8", ("cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", *ANALOG)),
-    "reram": ("reram-apart", ("macro.weights.slice_shift=1", "array.cell_range=[-45, 45]")),  # decision 0047
-    "reram-apart": (
-        "parametric-reram-adc8", ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", *ANALOG)
-    ),
+    "reram": ("parametric-reram-adc8", ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", *ANALOG)),
+    "reram-apart": ("reram", ("macro.weights.slice_shift=0",)),  # as wide as cells; decision 0047
     "pcm-columns": ("pcm", ("calibration.column_drift=true",)),
     "reram-columns": ("reram", ("calibration.column_drift=true",)),
     "reram-apart-columns": ("reram-apart", ("calibration.column_drift=true",)),

@@ -7,7 +7,7 @@ import pytest
 
 import insitu
 from insitu.algo import cells as cells_module
-from insitu.algo.cells import cell_errors, closer_slices
+from insitu.algo.cells import better_slices, cell_errors
 from insitu.arch.load import load_chip
 from insitu.arch.spec import Chip
 from insitu.base.errors import UsageError
@@ -16,7 +16,8 @@ from insitu.circuit.tile import tile_cells
 from insitu.flow.chain import Options
 from tests.flow.test_optimize import network
 
-RERAM = ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", "macro.input.bits_per_pass=8")
+APART = "macro.weights.slice_shift=0"
+RERAM = ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", "macro.input.bits_per_pass=8", APART)
 PCM = ("cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", "macro.input.bits_per_pass=8")
 
 
@@ -84,16 +85,17 @@ def test_outputs_gain_where_cells_err(cells: tuple[str, ...]) -> None:
     assert error["cells"] > error["codes"] + 0.5
 
 
-@pytest.mark.parametrize("cells", [RERAM, ()])
-def test_closer_slices_are_worth_what_is_said(cells: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("cells", [RERAM, (APART,)])
+def test_better_slices_are_worth_what_is_said(cells: tuple[str, ...]) -> None:
     """Of weights alone the decibels said, of outputs under all physics most of them; the integers are the program's."""
     chip, graph, x = chip_of(cells), network(), {"x": np.random.default_rng(1).normal(size=(96, 40))}
     y = np.maximum(x["x"] @ graph.constants["w1"], 0) @ graph.constants["w2"]
     layers = [np.abs(w) / np.abs(w).max(axis=0) for w in (graph.constants["w1"], graph.constants["w2"])]
-    found = closer_slices(chip, Physics.parse("full", chip).after(86400.0), layers)
+    found = better_slices(chip, Physics.parse("full", chip).after(86400.0), layers)
     assert found is not None
     closer, gain = found
     assert (closer.macro.weights.slice_shift, closer.array.cell_range) == (1, (-45, 45))
+    assert closer.array == chip_of((*cells, "macro.weights.slice_shift=1")).array
     said = load_chip(
         "parametric-reram-adc8",
         overrides=[
@@ -108,17 +110,22 @@ def test_closer_slices_are_worth_what_is_said(cells: tuple[str, ...]) -> None:
         assert deployed.result.bit_exact.mismatches == 0
         sqnr.append(deployed.metrics["sqnr_chip_mean_db"].value)
     assert sqnr[1] - sqnr[0] == pytest.approx(gain, abs=1.5)
-    assert closer_slices(closer, Physics.parse("full", closer).after(86400.0), layers) is None
+    assert better_slices(closer, Physics.parse("full", closer).after(86400.0), layers) is None
 
 
 def test_slices_stay_where_fewer_codes_would_cost_more() -> None:
     layers = [np.abs(np.random.default_rng(0).standard_normal((8, 200))).clip(0, 4) / 4]
-    exact = chip_of(("cell=reram-cmo",))  # verified to .2 % of full scale
-    assert closer_slices(exact, Physics.parse("full", exact), layers) is None
+    exact = chip_of(("cell=reram-cmo", APART))  # verified to .2 % of full scale
+    assert better_slices(exact, Physics.parse("full", exact), layers) is None
+    closer = chip_of(("cell=reram-cmo", "macro.weights.slice_shift=1"))
+    found = better_slices(closer, Physics.parse("full", closer), layers)
+    assert found is not None
+    assert (found[0].macro.weights.slice_shift, found[0].array) == (0, exact.array)
+    assert found[1] > 3
     single = chip_of(PCM)
-    assert closer_slices(single, Physics.parse("full", single), layers) is None
+    assert better_slices(single, Physics.parse("full", single), layers) is None
     chip = chip_of(RERAM)
-    assert closer_slices(chip, Physics.parse("ideal", chip), layers) is None
+    assert better_slices(chip, Physics.parse("ideal", chip), layers) is None
 
 
 def test_ideal_chips_keep_their_plans_and_odd_names_are_refused() -> None:

@@ -37,8 +37,8 @@ def product(op):
     return graph_of([node], x=(1, 2, 1, 1), constants={"w": w.T[:, :, None, None], "b": b})
 
 
-def run(graph, chip, plan, codes):
-    quantized = verify(quantize(graph, load_chip(chip), plan=plan))
+def run(graph, chip, plan, codes, overrides=()):
+    quantized = verify(quantize(graph, load_chip(chip, overrides=overrides), plan=plan))
     shape = (1, *graph.type("x").sizes())
     return quantized, interpret(quantized, {"x": np.array(codes).reshape(shape)})["y"].reshape(-1).tolist()
 
@@ -62,7 +62,7 @@ def test_exact_by_hand(op):
 def test_adc_by_hand(op):
     values = {"x": QuantSpec(8, signed=True, scale=(0.5,)), "y": QuantSpec(8, signed=True, scale=(0.25,))}
     plan = QuantPlan(values, {"n": LayerPlan(weight_scale=(0.25, 0.25), adc=(3, 2))})
-    quantized, y = run(product(op), "parametric-reram-adc8", plan, [4, 16])
+    quantized, y = run(product(op), "parametric-reram-adc8", plan, [4, 16], ("macro.weights.slice_shift=0",))
     # 7 bits fill 2-bit slices from the top, 1 bit is left for the lowest.  w [[2, -1], [4, 3]]: low [[0, -1], [0, 1]],
     # next (x2) [[1, 0], [2, 1]].  Planes: bit 2 of the first row, bit 4 of the second; codes of 3/4 sum, half to even:
     # bit 2 low [0, -0.75 -> -1], next [0.75 -> 1, 0]; bit 4 low [0, 1], next [1.5 -> 2, 1]
@@ -177,6 +177,7 @@ def test_scales_follow_operators_that_move():
 )  # fmt: skip
 def test_what_slices_hold_fits_the_cells_and_leaves_no_slice_that_is_always_empty(encoding, cell, slices, bits):
     more = ("cell=reram-wan", f"array.bits_per_cell={cell}", f"macro.weights.slices={slices}")
+    more = (*more, "macro.weights.slice_shift=0")
     chip = load_chip("parametric-reram-adc8", overrides=(*more, f"macro.weights.encoding={encoding}"))
     assert (stored_bits(chip), slice_bits(chip)) == (bits, cell)
     assert -(-bits // cell) <= slices

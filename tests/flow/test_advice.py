@@ -14,7 +14,15 @@ from insitu.report.diagnose import best_change
 from tests.flow.line import BARE
 from tests.flow.test_optimize import network
 
-RERAM = ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", "macro.input.bits_per_pass=8", *BARE)
+APART = "macro.weights.slice_shift=0"
+RERAM = (
+    "cell=reram-wan",
+    "array.bits_per_cell=4",
+    "macro.weights.slices=2",
+    "macro.input.bits_per_pass=8",
+    APART,
+    *BARE,
+)
 
 
 def ran(*overrides: str, labels: bool = False, physics: str = "full", time: str = "1d") -> insitu.Deployment:

@@ -77,8 +77,8 @@ def test_wires_slices_planes_and_converters_to_the_last_code(
         "parametric-reram-adc8",
         overrides=[
             f"macro.weights.encoding={encoding}", f"macro.weights.slices={slices}", f"array.bits_per_cell={cell_bits}",
-            f"array.cell_range=[{low}, {high}]", f"macro.input.bits_per_pass={pass_bits}",
-            f"macro.readout.bits={adc_bits}", "cell.name=c", "cell.kind=reram", "cell.bits=8",
+            f"array.cell_range=[{low}, {high}]", "macro.weights.slice_shift=0", f"macro.readout.bits={adc_bits}",
+            f"macro.input.bits_per_pass={pass_bits}", "cell.name=c", "cell.kind=reram", "cell.bits=8",
             "cell.nonvolatile=true", "cell.area_f2=50", f"cell.conductance=[{OFF}, {ON}]",
             f"physics.wires.row={ROW} Ohm", f"physics.wires.column={COLUMN} Ohm", "physics.wires.exact=true",
         ],

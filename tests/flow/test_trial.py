@@ -25,7 +25,8 @@ from tests.graph.networks import model, node
 CHIPS = {
     "reram": (
         "parametric-reram-adc8",
-        ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", "macro.input.bits_per_pass=8", *BARE),
+        ("cell=reram-wan", "array.bits_per_cell=4", "macro.weights.slices=2", "macro.weights.slice_shift=0",
+         "macro.input.bits_per_pass=8", *BARE),
     ),
     "wtm2101": ("wtm2101", ("calibration.refine_passes=0",)),
 }  # fmt: skip

@@ -96,6 +96,7 @@ def test_training_on_a_chip_is_training_with_the_norms(chip: str) -> None:
     """Up to rounding: the gradients of the float network in training, and the integers of its program in eval."""
     x = samples(64, 2, 8, 8)
     model = settled(network(), x)
+    chip = insitu.load_chip(chip, overrides=["macro.weights.slice_shift=0"])  # codes of 8 bits
     made = convert(model, chip, config=Config(data=x))
     assert set(model.state_dict()) <= set(made.state_dict())
     goals = torch.randint(0, 5, (64,), generator=torch.Generator().manual_seed(5))

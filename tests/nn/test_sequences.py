@@ -66,7 +66,7 @@ def test_steps_of_a_recurrent_layer_are_torchs(kind: str) -> None:
     for name, p in inner.named_parameters():
         if p.dim() == 2:
             fine = Setting(name, 0, tuple(p.shape), None, None, torch.full((1, 1), 1e-6), -(1 << 30), 1 << 30, one, one)
-            wide = replace(fine, unit=torch.ones(len(p)), read=torch.ones(len(p)))
+            wide = replace(fine, unit=torch.full((len(p),), 1e-6), read=torch.ones(len(p)))
             shared.settings[f"0.{name}"] = wide
     found = inner(x)
     torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-5)

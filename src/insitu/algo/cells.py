@@ -16,9 +16,10 @@ import numpy.typing as npt
 from insitu.arch.spec import Chip
 from insitu.base.random import effect_key
 from insitu.circuit.effects import CELL_EFFECTS, LEVEL_NOISE, Physics
+from insitu.circuit.spec import usual_range
 from insitu.circuit.tile import drawn_cells
 from insitu.compiler.quantize_layers import slice_bits, sliced_codes, stored_bits, weight_limit
-from insitu.numeric.slicing import most_weight, offset_slices
+from insitu.numeric.slicing import offset_slices
 
 Floats = npt.NDArray[np.float64]
 DRAWS = 256  # of every code: their mean square is known to a tenth
@@ -55,32 +56,31 @@ def _errors(chip: Chip, own: Physics, codes: npt.NDArray[np.int64]) -> Floats:
     return ((held - asked) ** 2 + noise).reshape(len(codes), DRAWS).mean(axis=1)
 
 
-def closer_slices(chip: Chip, physics: Physics, layers: Sequence[Floats]) -> tuple[Chip, float] | None:
-    """The chip with slices of weights as close as cells err least, and the decibels that a weight gains by that.
+def better_slices(chip: Chip, physics: Physics, layers: Sequence[Floats]) -> tuple[Chip, float] | None:
+    """The chip with slices of weights as far apart as cells err least, and the decibels that a weight gains by that.
 
     `layers` are weights as shares of their column's largest, each as large as any other in the mean; what weights lose
-    to fewer codes counts as well.  None where a chip's weights have no slices to move, or no closer ones are better.
+    to fewer codes counts as well.  None where a chip's weights have no slices to move, or no others are better.
     """
     own = chip.macro.weights
     if own.encoding != "differential_pair" or own.slices == 1 or chip.macro.readout.kind != "adc":
         return None
-    known = [(_share_lost(other, physics, layers), other) for other in (chip, *_closer(chip))]
+    known = [(_share_lost(other, physics, layers), other) for other in (chip, *_others(chip))]
     if known[0][0] == 0.0:
         return None
     lost, best = min(known, key=lambda pair: pair[0])
     return None if best is chip else (best, 10.0 * math.log10(known[0][0] / lost))
 
 
-def _closer(chip: Chip) -> Iterator[Chip]:
-    """The chip with each shorter distance between slices."""
-    weights, array = chip.macro.weights, chip.array
-    for shift in range(1, array.bits_per_cell):
-        most = most_weight(array.bits_per_cell, weights.slices, shift)
-        if shift != weights.slice_shift and most < weight_limit(chip):
-            macro = chip.macro.model_copy(update={"weights": weights.model_copy(update={"slice_shift": shift})})
-            yield chip.model_copy(
-                update={"macro": macro, "array": array.model_copy(update={"cell_range": (-most, most)})}
-            )
+def _others(chip: Chip) -> Iterator[Chip]:
+    """The chip with each other distance between slices, and the range that they hold."""
+    own, array = chip.macro.weights, chip.array
+    for shift in range(array.bits_per_cell):
+        weights = own.model_copy(update={"slice_shift": shift})
+        held = usual_range(array, weights)
+        if shift != own.slice_shift and held != array.cell_range:
+            macro = chip.macro.model_copy(update={"weights": weights})
+            yield chip.model_copy(update={"macro": macro, "array": array.model_copy(update={"cell_range": held})})
 
 
 def gained(chip: Chip, physics: Physics, layers: Sequence[Floats], copies: Sequence[int]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from insitu.arch.spec import Chip
 from insitu.base.errors import ConfigError
-from insitu.numeric.slicing import most_weight
+from insitu.circuit.spec import holdable
 
 WTM_BITS = 8  # the wtm2101 readout is defined for 8-bit codes
 
@@ -71,14 +71,14 @@ def _weights(chip: Chip) -> Iterator[ChipFault]:
     if not lo < hi:
         yield ChipFault(path, str([lo, hi]), "the lowest integer first, then the highest")
         return
-    low, high = _holdable(chip)
+    low, high = holdable(chip.array, chip.macro.weights)
     if lo < low or hi > high:
         encoding, slices = chip.macro.weights.encoding, chip.macro.weights.slices
         need = f"a range within {[low, high]}: {encoding}, {slices} x {chip.array.bits_per_cell} bits"
-        shift = chip.macro.weights.slice_shift
+        shift = chip.macro.weights.apart
         closer = f", {shift} apart" if shift else ""
-        way = f"--set 'array.cell_range=[{low}, {high}]'" if shift else "more macro.weights.slices"
-        yield ChipFault(path, str([lo, hi]), need + closer, (way,))
+        closest = (f"--set 'array.cell_range=[{low}, {high}]'", "--set macro.weights.slice_shift=0")
+        yield ChipFault(path, str([lo, hi]), need + closer, closest if shift else ("more macro.weights.slices",))
     if chip.macro.weights.encoding == "signed_cell" and chip.macro.weights.slices != 1:
         yield ChipFault(("macro", "weights", "slices"), str(chip.macro.weights.slices), "1 with signed cells")
     yield from _slices(chip)
@@ -92,30 +92,14 @@ def _weights(chip: Chip) -> Iterator[ChipFault]:
 def _slices(chip: Chip) -> Iterator[ChipFault]:
     """Slices that lie closer than cells are wide."""
     weights, wide = chip.macro.weights, chip.array.bits_per_cell
-    if not weights.slice_shift:
+    if not weights.apart:
         return
     path, got = ("macro", "weights", "slice_shift"), str(weights.slice_shift)
-    if weights.encoding != "differential_pair" or weights.slices == 1 or chip.macro.readout.kind != "adc":
+    if weights.encoding != "differential_pair" or chip.macro.readout.kind != "adc":
         need = "0, unless each of several slices in differential pairs has a conversion of its own (readout adc)"
-        yield ChipFault(path, got, need)
+        yield ChipFault(path, got, need, ("--set macro.weights.slice_shift=0",))
     elif weights.slice_shift > wide:
         yield ChipFault(path, got, f"at most {wide}, the bits of a cell: codes between would be missing")
-
-
-def _holdable(chip: Chip) -> tuple[int, int]:
-    """The integers that the slices of a weight can hold."""
-    shift, slices = chip.macro.weights.slice_shift, chip.macro.weights.slices
-    total = chip.array.bits_per_cell * slices
-    top = (1 << total) - 1
-    if shift:
-        top = most_weight(chip.array.bits_per_cell, slices, shift)
-    match chip.macro.weights.encoding:
-        case "twos_complement" | "offset_column":
-            return -(1 << (total - 1)), (1 << (total - 1)) - 1
-        case "differential_pair":
-            return -top, top
-        case "signed_cell":  # both signs, and a margin above full scale as wtm2101 has (275 of 255)
-            return -top - top // 8, top + top // 8
 
 
 def _readout(chip: Chip) -> Iterator[ChipFault]:

@@ -148,7 +148,7 @@ def _row(name: str, text: str) -> str:
 
 
 def _slices(weights: Weights) -> str:
-    apart = f", {_count(weights.slice_shift, 'bit')} apart" if weights.slice_shift else ""
+    apart = f", {_count(weights.apart, 'bit')} apart" if weights.apart else ""
     return _count(weights.slices, "slice") + apart
 
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from insitu.base.schema import Bytes, BytesPerSecond, Config, Hertz, Joules, Seconds, SquareMetres, Watts
-from insitu.circuit.spec import Array, Calibration, Macro, PhysicsSpec, Technology
+from insitu.circuit.spec import Array, Calibration, Macro, PhysicsSpec, Technology, usual_range
 from insitu.circuit.times import pass_seconds
 from insitu.device.cell import Cell
 
@@ -152,6 +152,13 @@ class Chip(Config):
             n: m if m.bandwidth else m.model_copy(update={"bandwidth": default}) for n, m in self.memories.items()
         }
         return self if filled == self.memories else self.model_copy(update={"memories": filled})
+
+    @model_validator(mode="after")
+    def _fill_cell_range(self) -> Self:
+        if "cell_range" in self.array.model_fields_set:
+            return self
+        found = usual_range(self.array, self.macro.weights)
+        return self.model_copy(update={"array": self.array.model_copy(update={"cell_range": found})})
 
     @model_validator(mode="after")
     def _fill_t_read(self) -> Self:

@@ -8,10 +8,12 @@ from pydantic import Field
 
 from insitu.base.schema import Config, Kelvin, Metres, Ohms, Seconds, Volts
 from insitu.device.cell import CellSpec
+from insitu.numeric.slicing import most_weight
 
 ReadoutKind = Literal["exact", "adc", "wtm2101"]
 Encoding = Literal["signed_cell", "differential_pair", "offset_column", "twos_complement"]
 Referred = Literal["adc", "bitline"]
+BYTE = 127  # the largest weight code of 8 bits
 
 
 class Technology(Config):
@@ -29,7 +31,9 @@ class Array(Config):
     cols: int = Field(ge=1, le=1 << 20, description="output columns, each of all the cells of a weight")
     bits_per_cell: int = Field(ge=1, le=12)
     cell_range: tuple[int, int] = Field(
-        description="[lowest, highest] integer a weight can be, all its slices together"
+        default=(0, 0),
+        description="[lowest, highest] integer a weight can be, all its slices together; omit for what they hold, "
+        "at most 8 bits",
     )
 
 
@@ -51,8 +55,13 @@ class Weights(Config):
         ge=0,
         le=12,
         description="bits from one slice of a weight to the next; 0: as wide as cells, which holds most codes.  Closer "
-        "ones hold fewer codes, of which cells err less",
+        "ones hold fewer codes, of which cells err less.  One slice has no next",
     )
+
+    @property
+    def apart(self) -> int:
+        """Bits from one slice to the next where that is not as wide as cells; else 0."""
+        return self.slice_shift if self.slices > 1 else 0
 
 
 class Readout(Config):
@@ -237,6 +246,25 @@ class MacroChip(Protocol):
     def calibration(self) -> Calibration: ...
     @property
     def physics(self) -> PhysicsSpec: ...
+
+
+def holdable(array: Array, weights: Weights) -> tuple[int, int]:
+    """The lowest and the highest integer that the slices of a weight can hold."""
+    total = array.bits_per_cell * weights.slices
+    top = most_weight(array.bits_per_cell, weights.slices, weights.apart) if weights.apart else (1 << total) - 1
+    match weights.encoding:
+        case "twos_complement" | "offset_column":
+            return -(1 << (total - 1)), (1 << (total - 1)) - 1
+        case "differential_pair":
+            return -top, top
+        case "signed_cell":  # both signs, and a margin above full scale as wtm2101 has (275 of 255)
+            return -top - top // 8, top + top // 8
+
+
+def usual_range(array: Array, weights: Weights) -> tuple[int, int]:
+    """The range of weights where a chip gives none: what the slices hold, at most 8 bits, symmetric where they are."""
+    low, high = holdable(array, weights)
+    return max(low, -BYTE if high == -low else -BYTE - 1), min(high, BYTE)
 
 
 def full_level(chip: MacroChip) -> float:

@@ -140,8 +140,8 @@ def _adc(layer: _Layer, attrs: dict[str, Attr]) -> None:
     attrs |= {"input_bits": macro.input.bits, "plane_bits": macro.input.bits_per_pass}
     attrs |= {"input_signed": macro.input.signed, "weight_bits": stored_bits(chip)}
     attrs |= {"slice_bits": slice_bits(chip)}
-    if macro.weights.slice_shift:
-        attrs["slice_shift"] = macro.weights.slice_shift
+    if macro.weights.apart:
+        attrs["slice_shift"] = macro.weights.apart
     bias = np.clip(bias, -BIAS_LIMIT, BIAS_LIMIT - 1)
     layer.emit(attrs, q=q, spec=spec, bias=bias, tables=(("multiplier", m), ("shift", r)))
 
@@ -211,7 +211,7 @@ def stored_bits(chip: Chip) -> int:
 
     Two's complement lies from the bottom up, in whole slices; of slices with a shift of their own all bits count.
     """
-    if chip.macro.weights.slice_shift:
+    if chip.macro.weights.apart:
         return chip.macro.weights.slices * slice_bits(chip)
     magnitude = weight_magnitude_bits(chip)
     match chip.macro.weights.encoding:
@@ -230,7 +230,7 @@ def slice_bits(chip: Chip) -> int:
 
 def sliced_codes(codes: Ints, chip: Chip) -> list[tuple[int, Ints]]:
     """[(shift, digits)] of weight codes in the chip's cells."""
-    shift = chip.macro.weights.slice_shift
+    shift = chip.macro.weights.apart
     return slice_weights(codes, bits=stored_bits(chip), step=slice_bits(chip), shift=shift)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from insitu.algo.cells import closer_slices, gained
+from insitu.algo.cells import better_slices, gained
 from insitu.algo.spare import copies_that_fit
 from insitu.arch.spec import Chip
 from insitu.base.metrics import Metric
@@ -33,14 +33,15 @@ def advice(graph: Graph, chip: Chip, physics: Physics, metrics: Mapping[str, Met
 
 
 def _closer(graph: Graph, chip: Chip, physics: Physics) -> tuple[float, str] | None:
-    """(decibels, words) of slices of weights that lie closer."""
-    found = closer_slices(chip, physics, [*_shares(graph).values()])
+    """(decibels, words) of slices of weights that lie closer, or further apart."""
+    found = better_slices(chip, physics, [*_shares(graph).values()])
     if found is None:
         return None
     other, gain = found
     low, high = other.array.cell_range
     how = f"--set macro.weights.slice_shift={other.macro.weights.slice_shift} --set 'array.cell_range=[{low}, {high}]'"
-    return gain, f"lay slices of weights closer ({how})"
+    way = "closer" if high < chip.array.cell_range[1] else "further apart"
+    return gain, f"lay slices of weights {way} ({how})"
 
 
 def _spare(graph: Graph, chip: Chip, physics: Physics) -> tuple[float, str] | None:

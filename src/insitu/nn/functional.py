@@ -98,7 +98,8 @@ class Setting:
     """One layer on the chip, in the layout of its parameter.
 
     `step`: real size of a weight's code, shaped to broadcast against the parameter of `shape`; `lo`, `hi` bound codes.
-    `unit`: real size of one column-sum step [outputs]; `read`: column-sum steps of one code of the readout [outputs].
+    `unit`: real size of one column-sum step [outputs]; `read`: column-sum steps of one code of the readout [outputs],
+    which a bias behind it is a whole number of.
     `source`: the driven code of a real 0; `drive`: driven codes of one input code.  `parts`: rows of separate readings,
     2**`finer` times as fine as `read`.  `shift`: real numbers added to the bias.  `bias_unit`: column-sum steps of a
     bias in the array (0: it joins behind the readout), of which its rows hold `bias_most`.  `transposed`: inputs stand
@@ -240,15 +241,17 @@ def before_norm(
 
 
 def real_bias(setting: Setting, bias: Tensor | None, q: Tensor | None) -> Tensor:
-    """The bias [outputs] as the chip adds it; in the array it comes in steps, with the zero point of weight codes q."""
+    """The bias [outputs] as the chip adds it: in whole steps, with the zero point of weight codes q.
+
+    A step is a code of the readout, in the array one of its rows'.  `q` may be None where a real 0 drives nothing.
+    """
     total = torch.zeros_like(setting.unit) if bias is None else bias.float()
     total = total if setting.shift is None else total + setting.shift
-    if setting.bias_unit == 0 or q is None:
-        return total
-    folded = setting.source * setting.cells(q).sum(0)
-    steps = (total / setting.unit - folded) / setting.bias_unit
-    steps = torch.clamp(rounded(steps), -setting.bias_most, setting.bias_most)
-    return (steps * setting.bias_unit + folded) * setting.unit
+    folded, size = 0.0 if q is None else setting.source * setting.cells(q).sum(0), setting.bias_unit or setting.read
+    steps = rounded((total / setting.unit - folded) / size)
+    if setting.bias_unit:
+        steps = torch.clamp(steps, -setting.bias_most, setting.bias_most)
+    return (steps * size + folded) * setting.unit
 
 
 def layer(
@@ -259,13 +262,10 @@ def layer(
     `channel` is the axis of outputs that counts columns.  The readout's codes are `finished`.
     """
     x = inputs(setting, x)
-    if setting.bias_unit:
-        q = codes_of_weights(setting, w)
-        real, b = q * setting.step, real_bias(setting, bias, q)
-    else:
-        real, b = rounded_weights(setting, w), real_bias(setting, bias, None)
-    y = apply(x, real)
-    return y + along(b, y, channel)
+    with torch.no_grad():
+        q = codes_of_weights(setting, w) if setting.source else None
+    y = apply(x, rounded_weights(setting, w))
+    return y + along(real_bias(setting, bias, q), y, channel)
 
 
 def finished(setting: Setting, y: Tensor) -> Tensor:

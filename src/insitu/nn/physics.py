@@ -361,8 +361,8 @@ def sliced(chip: Chip, q: Tensor) -> Sliced:
     middle, offset = 1 << (bits - 1), chip.macro.weights.encoding == "offset_column"
     if step >= bits:
         return [(0, q, (q + middle, middle) if offset else None)]
-    if chip.macro.weights.slice_shift:
-        return _overlapping(q, slice_shifts(bits, step, chip.macro.weights.slice_shift), float((1 << step) - 1))
+    if chip.macro.weights.apart:
+        return _overlapping(q, slice_shifts(bits, step, chip.macro.weights.apart), float((1 << step) - 1))
     found = Sliced()
     for at, end in pairwise((*slice_shifts(bits, step), bits)):
         digits = torch.sign(q) * _digit(q.abs(), at, end - at, last=False)
