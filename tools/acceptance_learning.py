@@ -9,7 +9,7 @@
 
 Data lie in INSITU_SHARED_DATA; checkpoints stay in INSITU_RUNS where that is set.  CHIP: wtm2101, the PCM and ReRAM
 presets (pcm-ahead, reram-2b), or chips with fewer procedures or other cells (CHIPS).
-TASK: fsdd, digits (the same recordings, a narrow dense network) or cifar.
+TASK: fsdd, digits (the same recordings, a narrow dense network), cifar, or resnet20 (CIFAR-10, published weights).
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def ptq(*names: str) -> dict[str, Any]:
 def train(task: str, name: str) -> dict[str, Any]:
     """Drops in points against the fine-tuned float network, and the share of the loss that noise-aware training takes
     back."""
-    return summary(trained(task, name, "1d" if name in SLOW else "1h,1d,1y"))
+    return summary(trained(task, name, "1d" if name in SLOW or task == "resnet20" else "1h,1d,1y"))
 
 
 def drift(task: str, name: str) -> dict[str, Any]:
@@ -138,15 +138,20 @@ def trained(task: str, name: str, times: str, *, only_baseline: bool = False) ->
     import recipe
     import tasks
 
-    cifar = task == "cifar"
-    kind = "dense" if task == "digits" else "conv"
-    given = tasks.cifar(shared() / "cifar10") if cifar else tasks.spoken_digits(shared() / "fsdd", kind)
-    steps, tune = (1200, 400) if cifar else (1500, 600)
+    images = task in ("cifar", "resnet20")
+    match task:
+        case "cifar":
+            given = tasks.cifar(shared() / "cifar10")
+        case "resnet20":
+            given = tasks.resnet(shared() / "cifar10", shared() / "cifar_resnet" / "resnet20.safetensors")
+        case _:
+            given = tasks.spoken_digits(shared() / "fsdd", "dense" if task == "digits" else "conv")
+    steps, tune = {"cifar": (1200, 400), "resnet20": (0, 300)}.get(task, (1500, 600))
     names = ("baseline",) if only_baseline else ("baseline", "noise")
     with redirect_stdout(sys.stderr), runs(task, name) as out:  # progress is no result
         made = recipe.stages(given, chip(name), steps=steps, tune=tune, out=out, names=names)
-    if cifar:
-        count = IMAGES // 2 if name in SLOW else IMAGES
+    if images:
+        count = IMAGES // 2 if name in SLOW or task == "resnet20" else IMAGES
         given = recipe.replace(given, test_x=given.test_x[:count], test_y=given.test_y[:count])
     return {n: recipe.measured(m, given, chip(name), instances=10, times=times) for n, m in made.items()}
 

@@ -34,9 +34,11 @@ def stages(
 ) -> dict[str, nn.Module]:  # fmt: skip
     """The trained networks by name: baseline, quantization-aware, noise-aware."""
     torch.manual_seed(0)
-    network = fit(task.network(), task.x, task.y, Schedule(steps, rate=4e-3), augment=task.augment,
-                  folder=out / "float", report=said("float"))  # fmt: skip
-    short = Schedule(tune, rate=2e-3, seed=1)
+    network = task.network()
+    if not task.trained:
+        fit(network, task.x, task.y, Schedule(steps, rate=4e-3), augment=task.augment,
+            folder=out / "float", report=said("float"))  # fmt: skip
+    short = Schedule(tune, rate=task.rate, seed=1)
 
     def tuned(module: nn.Module, name: str) -> nn.Module:
         return fit(module, task.x, task.y, short, augment=task.augment, folder=out / name, report=said(name))
@@ -71,7 +73,8 @@ def measured(module: nn.Module, task: tasks.Task, chip: Any, *, instances: int, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=("fsdd", "cifar"))
+    parser.add_argument("task", choices=("fsdd", "cifar", "resnet"))
+    parser.add_argument("--weights", type=Path, help="resnet: a safetensors file of its published weights")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--chip", default="wtm2101")
     parser.add_argument("--set", action="append", default=[], help="path=value, changes of the chip")
@@ -82,12 +85,15 @@ def main() -> None:
     parser.add_argument("--times", default="1d")
     parser.add_argument("--test", type=int, default=None, help="at most so many test samples")
     given = parser.parse_args()
-    task = (tasks.spoken_digits if given.task == "fsdd" else tasks.cifar)(given.data)
+    if given.task == "resnet" and given.weights is None:
+        parser.error("resnet needs --weights FILE")
+    made = {"fsdd": tasks.spoken_digits, "cifar": tasks.cifar, "resnet": lambda data: tasks.resnet(data, given.weights)}
+    task = made[given.task](given.data)
     if given.test is not None:
         task = replace(task, test_x=task.test_x[: given.test], test_y=task.test_y[: given.test])
     chip = load_chip(given.chip, overrides=given.set)
-    made = stages(task, chip, steps=given.steps, tune=given.tune, out=given.out)
-    rows = {n: measured(m, task, chip, instances=given.instances, times=given.times) for n, m in made.items()}
+    networks = stages(task, chip, steps=given.steps, tune=given.tune, out=given.out)
+    rows = {n: measured(m, task, chip, instances=given.instances, times=given.times) for n, m in networks.items()}
     for name, row in rows.items():
         means = {t: f"{np.mean(v):.4f}" for t, v in row["chip"].items()}
         print(f"{name}: float {row['float']:.4f}, quantized {row['quantized']:.4f}, chip {means}")

@@ -6,12 +6,13 @@ Folders of data are given by the caller; the keyword task ships with insitu.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from insitu.streams.audio import FeatureConfig, features, fit_length
@@ -19,7 +20,10 @@ from insitu.streams.audio import FeatureConfig, features, fit_length
 
 @dataclass(frozen=True)
 class Task:
-    """Inputs and labels of both splits, a fresh float network, and the augmentation of its training."""
+    """Inputs and labels of both splits, a float network, and the augmentation of its training.
+
+    `trained`: the network comes with its weights; `rate` is that of tuning it.
+    """
 
     name: str
     x: Tensor
@@ -28,6 +32,8 @@ class Task:
     test_y: Tensor
     network: Callable[[], nn.Module]
     augment: Callable[[Tensor, torch.Generator], Tensor]
+    trained: bool = False
+    rate: float = 2e-3
 
 
 def spoken_digits(folder: Path, kind: str = "conv") -> Task:
@@ -59,6 +65,19 @@ def cifar(folder: Path, *, width: int = 16) -> Task:
     x, test_x = (((torch.from_numpy(p["x"]) / 255 - mean) / sd).permute(0, 3, 1, 2).contiguous() for p in parts)
     y, test_y = (torch.from_numpy(p["y"].astype(np.int64)) for p in parts)
     return Task("cifar", x, y, test_x, test_y, lambda: images(width), flipped)
+
+
+def resnet(folder: Path, weights: Path) -> Task:
+    """CIFAR-10 and a ResNet of He et al. (arXiv:1512.03385) with published weights, a safetensors file."""
+    state = load_file(weights)
+    blocks = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+
+    def network() -> nn.Module:
+        made = ResNet(blocks // 3)
+        made.load_state_dict(state)
+        return made
+
+    return replace(cifar(folder), name=f"resnet{2 * blocks + 2}", network=network, trained=True, rate=5e-4)
 
 
 def _speech(coefficients: int, classes: int) -> Callable[[], nn.Module]:
@@ -95,6 +114,38 @@ def images(width: int) -> nn.Module:
     layers = [*block(3, width, 1), *block(width, 2 * width, 2), *block(2 * width, 2 * width, 1)]
     layers += [*block(2 * width, 4 * width, 2), *block(4 * width, 4 * width, 1)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, 10))
+
+
+class ResNet(nn.Module):
+    """6 n + 2 layers; shortcuts drop every other place and add channels of zeros."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        widths = [16] * (n + 1) + [32] * n + [64] * n
+        self.blocks = nn.Sequential(*(Block(a, b) for a, b in pairwise(widths)))
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(nn.functional.relu(self.bn1(self.conv1(x))))
+        return self.fc(x.mean((2, 3)))
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut."""
+
+    def __init__(self, ins: int, out: int) -> None:
+        super().__init__()
+        self.stride, self.more = out // ins, (out - ins) // 2
+        self.conv1 = nn.Conv2d(ins, out, 3, stride=self.stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(out), nn.BatchNorm2d(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(nn.functional.relu(self.bn1(self.conv1(x)))))
+        if self.more:
+            x = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.more, self.more))
+        return nn.functional.relu(y + x)
 
 
 def shifted(x: Tensor, rng: torch.Generator) -> Tensor:

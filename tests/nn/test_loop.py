@@ -97,6 +97,20 @@ def test_training_and_evaluation_share_no_sample(shared_data: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_recipes_resnet_is_the_published_one(shared_data: Path) -> None:
+    import onnxruntime
+
+    folder = shared_data / "cifar_resnet"
+    task = tasks().resnet(shared_data / "cifar10", folder / "resnet20.safetensors")
+    assert task.name == "resnet20"
+    published = onnxruntime.InferenceSession(folder / "resnet20.onnx")
+    x, model = task.test_x[:64], task.network().eval()
+    (wanted,) = published.run(None, {published.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(model(x).detach().numpy(), wanted, rtol=1e-3, atol=1e-3)
+    assert float((model(x).argmax(1) == task.test_y[:64]).float().mean()) > 0.7
+
+
+@pytest.mark.slow
 def test_the_readme_shows_the_first_model(repository: Path) -> None:
     text = Path(__file__).read_text("utf-8")
     begin, end = (text.index(f"    # README: {word}") for word in ("begin", "end"))

@@ -14,7 +14,7 @@ from insitu.base.units import format_quantity
 from insitu.circuit.cost import converter_bits
 from insitu.circuit.effects import chip_effects
 from insitu.circuit.model import adc_survey
-from insitu.circuit.spec import Weights
+from insitu.circuit.spec import Calibration, Weights
 
 ORIGINS = {"vendor": "a vendor's chip", "paper": "a published chip", "parametric": "parametric, not a product"}
 WIDTH = 14
@@ -79,15 +79,26 @@ def _abilities(chip: Chip) -> Iterator[str]:
     yield _row("can", ", ".join(word for word, can in _words(chip) if can) or "constant weights only")
     yield _row("cannot", ", ".join(word for word, can in _words(chip) if not can) or "nothing of the table")
     yield _row("scales", "powers of two" if able.scales == "power_of_two" else "any")
-    given = chip.calibration
-    yield _row(
-        "calibration",
-        f"{_count(given.refine_passes, 'refine pass')}, {_count(given.reads, 'read')} averaged, "
-        f"column offsets {'subtracted' if given.column_offset else 'left'}"
-        f"{', columns trimmed' if given.trims else ''}"
-        f"{', levels ahead of their drift' if given.drift_ahead else ''}",
-    )
+    yield _row("calibration", ", ".join(_procedures(chip.calibration)))
     yield _row("physics", ", ".join(chip_effects(chip)) or "none: digital")
+
+
+def _procedures(given: Calibration) -> Iterator[str]:
+    yield _count(given.refine_passes, "refine pass")
+    yield f"{_count(given.reads, 'read')} averaged"
+    yield f"column offsets {'subtracted' if given.column_offset else 'left'}"
+    if given.drift_compensation:
+        yield "drift made up for array by array"
+    if given.drift_ahead:
+        yield "levels ahead of their drift"
+    if given.trims:
+        yield f"columns trimmed when {'used' if given.column_drift else 'programmed'}"
+    if given.spare_columns:
+        yield "worst columns replaced"
+    if given.spare_rows:
+        yield "empty rows hold copies"
+    if given.last_layer:
+        yield "last layer solved again"
 
 
 def _words(chip: Chip) -> tuple[tuple[str, bool], ...]:
