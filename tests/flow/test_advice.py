@@ -52,6 +52,20 @@ def test_what_is_advised_can_be_typed_and_helps(rows: str, words: str, count: in
     assert "accuracy_change" not in better.result.extra
 
 
+def test_levels_ahead_of_drift_are_advised_where_they_are_bent_by_it() -> None:
+    given = ("cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", "array.rows=40")
+    found = ran(*given, "calibration.drift_compensation=true", time="1y")
+    said = best_change(found.result)
+    assert said is not None
+    assert "program levels ahead of their drift" in said
+    (setting,) = re.findall(r"--set ([\w.]+=\w+)", said)
+    better = ran(*given, "calibration.drift_compensation=true", setting, time="1y")
+    assert better.metrics["sqnr_chip_mean_db"].value > found.metrics["sqnr_chip_mean_db"].value + 1
+    assert "ahead of" not in ran(*given, "calibration.drift_compensation=true", time="0s").result.extra.get(
+        "accuracy_change", ""
+    )
+
+
 def test_with_labels_it_says_points() -> None:
     found = ran(labels=True)
     assert "points of accuracy" in found.result.extra["accuracy_change"]

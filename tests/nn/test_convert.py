@@ -263,8 +263,8 @@ def test_volumes_train_with_scales_per_channel() -> None:
 
 
 @pytest.mark.parametrize("chip", ["dcim-28nm", "parametric-pcm-adc8", "wtm2101"])
-def test_biases_in_training_are_those_that_the_chip_adds(chip: str) -> None:
-    """A bias is a whole number of converter's codes: half a code off, it would be so at every place of every sample."""
+def test_sums_in_training_are_those_of_the_chip_on_average(chip: str) -> None:
+    """A bias is a whole number of codes, and one readout's negative codes lie high: no other sample makes up for it."""
     torch.manual_seed(0)
     x = samples(64, 8, 12, 12)
     made: Any = convert(torch.nn.Sequential(torch.nn.Conv2d(8, 24, 3)), chip, config=Config(data=x))

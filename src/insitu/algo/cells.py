@@ -83,10 +83,13 @@ def _others(chip: Chip) -> Iterator[Chip]:
             yield chip.model_copy(update={"macro": macro, "array": array.model_copy(update={"cell_range": held})})
 
 
-def gained(chip: Chip, physics: Physics, layers: Sequence[Floats], copies: Sequence[int]) -> float:
-    """Decibels that weights err less by where each of `layers` is there so many times; 0 where cells err nothing."""
+def gained(chip: Chip, other: Chip, physics: Physics, layers: Sequence[Floats], copies: Sequence[int] = ()) -> float:
+    """Decibels that weights err less by on another chip, where each of `layers` is there so many times.
+
+    0 where cells err nothing.
+    """
     before = _share_lost(chip, physics, layers)
-    return 10.0 * math.log10(before / _share_lost(chip, physics, layers, copies)) if before else 0.0
+    return 10.0 * math.log10(before / _share_lost(other, physics, layers, copies)) if before else 0.0
 
 
 def _share_lost(chip: Chip, physics: Physics, layers: Sequence[Floats], copies: Sequence[int] = ()) -> float:

@@ -11,8 +11,10 @@ from insitu.algo.spare import copies_that_fit
 from insitu.arch.spec import Chip
 from insitu.base.metrics import Metric
 from insitu.circuit.effects import Physics
+from insitu.circuit.held import ahead_of_drift
 from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.quantize_layers import weight_rows
+from insitu.flow.optimize import with_procedures
 from insitu.graph.graph import Graph
 
 LOST, LOST_DB = 0.02, 6.0  # of accuracy, of closeness where no labels are: from there on a change is looked for
@@ -25,7 +27,8 @@ def advice(graph: Graph, chip: Chip, physics: Physics, metrics: Mapping[str, Met
     `physics` is at the time that the metrics are of, a run's first.
     """
     cost = "" if physics.ideal else _cost(metrics)
-    ways = [w for w in (_closer(graph, chip, physics), _spare(graph, chip, physics)) if w is not None] if cost else []
+    tried = (way(graph, chip, physics) for way in (_closer, _spare, _ahead)) if cost else ()
+    ways = [way for way in tried if way is not None]
     if not ways or max(ways)[0] < WORTH:
         return {}
     gain, what = max(ways)
@@ -49,8 +52,18 @@ def _spare(graph: Graph, chip: Chip, physics: Physics) -> tuple[float, str] | No
     if chip.calibration.spare_rows or chip.macro.readout.kind != "adc":
         return None
     layers, copies = _shares(graph), copies_that_fit(graph, chip)
-    gain = gained(chip, physics, [*layers.values()], [copies[name] for name in layers])
+    gain = gained(chip, chip, physics, [*layers.values()], [copies[name] for name in layers])
     return gain, "fill empty rows with copies (--set calibration.spare_rows=true)"
+
+
+def _ahead(graph: Graph, chip: Chip, physics: Physics) -> tuple[float, str] | None:
+    """(decibels, words) of levels programmed ahead of their drift."""
+    other = with_procedures(chip, ("drift_ahead",))
+    if chip.calibration.drift_ahead or not physics.time or not ahead_of_drift(other, physics):
+        return None
+    gain = gained(chip, other, physics, [*_shares(graph).values()])
+    days = f"{other.calibration.drift_ahead / 86400.0:g}d"
+    return gain, f"program levels ahead of their drift (--set calibration.drift_ahead={days})"
 
 
 def _cost(metrics: Mapping[str, Metric]) -> str:

@@ -40,26 +40,36 @@ class Rounded(torch.autograd.Function):
 
 
 class RoundedEach(torch.autograd.Function):
-    """`Rounded` with a scale of its own for each channel: scales broadcast against x."""
+    """`Rounded` with a scale of its own for each channel: scales broadcast against x.
+
+    With `zero`, the code of a real 0, codes are those of the wtm2101 readout: two bits behind the point towards code 0,
+    then half up (insitu.numeric.readout.wtm2101_code).
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scales: Tensor, lo: int, hi: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scales: Tensor | float, lo: int, hi: int, zero: int | None = None) -> Tensor:
         """Save the numbers in steps for what is clipped."""
         steps = x / scales
         ctx.save_for_backward(steps)
         ctx.bounds = (lo - 0.5, hi + 0.5)
-        return steps.round().clamp_(lo, hi).mul_(scales)
+        if zero is None:
+            return steps.round().clamp_(lo, hi).mul_(scales)
+        quarters = steps.mul(4.0).add_(4.0 * zero).trunc_()
+        return quarters.add_(2.0).mul_(0.25).floor_().sub_(zero).clamp_(lo, hi).mul_(scales)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         """The gradient, but for what is clipped."""
         (steps,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(grads[0], steps, *ctx.bounds), None, None, None
+        return torch.ops.aten.hardtanh_backward(grads[0], steps, *ctx.bounds), None, None, None, None
 
 
 @dataclass(frozen=True)
 class Codes:
-    """What the codes of an activation stand for; `axis` counts from the end, `scales` are per channel there."""
+    """What the codes of an activation stand for; `axis` counts from the end, `scales` are per channel there.
+
+    `quarters`: they are rounded as the wtm2101 readout does.
+    """
 
     scale: float
     zero: int
@@ -67,6 +77,7 @@ class Codes:
     hi: int
     axis: int | None = None
     scales: Tensor | None = None
+    quarters: bool = False
 
     @classmethod
     def of(cls, spec: QuantSpec, *, lo: int | None = None, hi: int | None = None) -> Codes:
@@ -87,10 +98,14 @@ class Codes:
     def rounded(self, x: Tensor) -> Tensor:
         """The numbers next to `x` that codes stand for; the gradient passes where nothing is clipped."""
         x = x.float()
-        lo, hi = self.lo - self.zero, self.hi - self.zero
+        lo, hi, zero = self.lo - self.zero, self.hi - self.zero, self.zero if self.quarters else None
         if self.scales is None or self.axis is None:
-            return Rounded.apply(x, self.scale, lo, hi)
-        return RoundedEach.apply(x, along(self.scales.to(x.device), x, self.axis), lo, hi)
+            return (
+                RoundedEach.apply(x, self.scale, lo, hi, zero)
+                if self.quarters
+                else Rounded.apply(x, self.scale, lo, hi)
+            )
+        return RoundedEach.apply(x, along(self.scales.to(x.device), x, self.axis), lo, hi, zero)
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,8 @@ def _setting(
     step[index[index >= 0]] = steps[index >= 0]
     x = Codes.of(spec)
     y = Codes.of(out, lo=int(bounds["lo"]), hi=int(bounds["hi"])) if whole and out is not None else None  # type: ignore[arg-type]
+    if y is not None and wtm and len(layer.parts) <= 2:  # parts are joined half to even
+        y = replace(y, quarters=True)
     if len(place.shape) != graph.constants[node.inputs[1]].ndim:  # another operator's work, such as a 3-D convolution's
         x, y = replace(x, axis=None, scales=None), y and y.along(1 - len(place.shape))
     lo, hi = chip.array.cell_range if wtm else (-weight_limit(chip), weight_limit(chip))
