@@ -272,3 +272,17 @@ def test_sums_in_training_are_those_of_the_chip_on_average(chip: str) -> None:
     setting = made[0].chip_setting()
     off = (trained - exact).mean((0, 2, 3)) / (setting.unit * setting.read)
     assert float(off.abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("physics", ["ideal", "full"])
+def test_an_output_without_weights_is_its_bias(physics: str) -> None:
+    """Nothing of it lies in an array, so nothing rounds it or errs."""
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(torch.nn.Conv2d(8, 6, 3)), samples(16, 8, 10, 10)
+    with torch.no_grad():
+        model[0].weight[2] = 0.0
+    made: Any = convert(model, "parametric-pcm-adc8", config=Config(data=x, physics=physics, time="1d"))
+    trained, exact = made.train()(x).detach()[:, 2], made.eval()(x)[:, 2]
+    step = float((made(x)[:, 1].unique().diff()).min())
+    assert float((trained - exact).abs().max()) < 1.01 * step
+    assert float((trained - model[0].bias[2]).abs().max()) < 0.51 * step

@@ -25,7 +25,9 @@ from insitu.graph.graph import Graph, Node
 from insitu.graph.verify import verify
 
 Array = npt.NDArray[Any]
-Source = Callable[[Array], dict[str, Array] | None]
+Source = Callable[..., dict[str, Array] | None]
+MARK = 0x3B000000  # bits of the first number that tells where a weight is from: 2**-9
+ZERO = -MARK
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def marked(capture: Capture, module: torch.nn.Module) -> tuple[Graph, Source]:
     """A graph whose weights are numbers that occur once, and what finds out where such numbers come from.
 
     It takes a constant of the graph and gives {parameter: flat index of every element}, -1 where an element
-    is another parameter's; None for a constant with elements that are no parameter's.
+    is another parameter's; None for a constant with elements that are no parameter's, but for zeros where they may be.
     """
     state, source = _marks(capture, module)
     return capture.graph(state), source
@@ -145,16 +147,17 @@ def _marks(capture: Capture, module: torch.nn.Module) -> tuple[dict[str, torch.T
     total = sum(p.numel() for _, p in params)
     if total >= 1 << 27:
         raise ModelError(capture.name, f"{total:,} parameters", f"fewer than {1 << 27:,}")
-    numbers = (np.arange(total, dtype=np.uint32) + np.uint32(0x3B000000)).view(np.float32)  # from 2**-9 on, all apart
+    numbers = (np.arange(total, dtype=np.uint32) + np.uint32(MARK)).view(np.float32)  # from 2**-9 on, all apart
     state, starts, at = dict(module.state_dict()), {}, 0
     for name, p in params:
         state[name] = torch.from_numpy(numbers[at : at + p.numel()].reshape(tuple(p.shape)))
         starts[name] = (at, at + p.numel())
         at += p.numel()
 
-    def source(constant: Array) -> dict[str, Array] | None:
-        codes = np.ascontiguousarray(constant, np.float32).view(np.uint32).astype(np.int64) - 0x3B000000
-        if codes.size == 0 or codes.min() < 0 or codes.max() >= total:
+    def source(constant: Array, zeros: bool = False) -> dict[str, Array] | None:
+        codes = np.ascontiguousarray(constant, np.float32).view(np.uint32).astype(np.int64) - MARK
+        known = codes[codes != ZERO] if zeros else codes
+        if known.size == 0 or known.min() < 0 or known.max() >= total:
             return None
         found = {n: np.where((codes >= a) & (codes < b), codes - a, -1) for n, (a, b) in starts.items()}
         return {n: index for n, index in found.items() if (index >= 0).any()}

@@ -138,7 +138,7 @@ class Conversion:
         home: dict[str, str] = {}
         for node in signed.nodes:
             if is_weight_layer(signed, node):
-                found = source(signed.constants[node.inputs[1]])
+                found = source(signed.constants[node.inputs[1]], True)
                 home.update((node.name, n.rpartition(".")[0]) for n in found or ())
         return graph.with_nodes(offloaded(graph, n) if home.get(n.name) in self.left_out else n for n in graph.nodes)
 

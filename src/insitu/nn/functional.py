@@ -266,7 +266,10 @@ def real_bias(setting: Setting, bias: Tensor | None, q: Tensor | None) -> Tensor
     steps = rounded((total / setting.unit - folded) / size)
     if setting.bias_unit:
         steps = torch.clamp(steps, -setting.bias_most, setting.bias_most)
-    return (steps * size + folded) * setting.unit
+    made = (steps * size + folded) * setting.unit
+    for a, b in setting.absent:  # nothing of these lies on the chip
+        made[a:b] = total[a:b]
+    return made
 
 
 def layer(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from insitu.nn.functional import Apply, Setting, before_norm, codes_of_weights, finished, layer, rounded_weights
 from insitu.nn.norms import factors, followed, held, normed
+from insitu.nn.phases import Phases
 from insitu.nn.physics import Field, drawn, noisy_layer, programmed, straight
 from insitu.nn.runs import Runs, conv_runs
 
@@ -113,11 +114,8 @@ class Conv(ChipLayer):
         return self.chip_forward(setting, input, apply, channel=1, runs=runs)
 
 
-TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-
-
 class ConvTranspose(ChipLayer):
-    """torch.nn.ConvTranspose1d, 2d and 3d."""
+    """torch.nn.ConvTranspose1d, 2d and 3d; its columns are the phases of its outputs."""
 
     def forward(self: Any, input: Tensor, output_size: Any = None) -> Tensor:
         """[N, in, *space] -> [N, out, *space]."""
@@ -126,11 +124,15 @@ class ConvTranspose(ChipLayer):
             return super().forward(input, output_size)
         rank, k = len(self.kernel_size), self.kernel_size
         extra = self._output_padding(input, output_size, self.stride, self.padding, k, rank, self.dilation)
-
-        def apply(x: Tensor, w: Tensor) -> Tensor:
-            return TRANSPOSED[rank](x, w, None, self.stride, self.padding, extra, self.groups, self.dilation)
-
-        return self.chip_forward(setting, input, apply, channel=1)
+        form, norm, setting = Phases.of(self), self.__dict__.get("chip_norm"), setting.to(input.device)
+        assert form is not None
+        w, bias = (self.weight, self.bias) if norm is None else held(self, norm)
+        if norm is not None:
+            setting = followed(setting, form.repeated(factors(norm)[0]))
+        each = None if bias is None else form.repeated(bias)
+        y = self.chip_sums(setting, input, form.weights(w), each, form.conv, channel=1, runs=form.runs)
+        y = form.image(y, tuple(extra))
+        return finished(setting, y if norm is None else normed(norm, y, 1))
 
 
 class InLayer(Base):

@@ -19,11 +19,13 @@ from insitu.compiler.quantize_layers import effective_weight, out_axis, weight_l
 from insitu.graph.graph import Graph, Node
 from insitu.nn.behind import behind_of
 from insitu.nn.functional import Codes, Setting
+from insitu.nn.phases import Phases
 from insitu.numeric.affine import QuantSpec
 from insitu.numeric.readout import WTM_BIAS_UNIT
 
 Array = npt.NDArray[Any]
-Source = Callable[[Array], dict[str, Array] | None]
+FINE = 1e-6  # step of what lies in no array, such as an output that is its bias alone
+Source = Callable[..., dict[str, Array] | None]
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,47 @@ def layout_of(
             _table(found, node, source(signed.constants[marks[node.name].inputs[0]]), plan)
         if not is_weight_layer(graph, node) or node.name not in plan.layers:
             continue
-        index = source(signed.constants[marks[node.name].inputs[1]]) if node.name in marks else None
+        index = (
+            _parameters(signed.constants[marks[node.name].inputs[1]], source, module) if node.name in marks else None
+        )
         if index is None:
             unreached.append(node.name)
             continue
         for name, places in index.items():
             part = _setting(graph, chip, plan, node, name, places, module, number=len(found))
             behind = behind_of(node, canonical, signed, source, module)
-            part = replace(part, behind=behind, copies=copies.get(node.name, 1), norm=factors.get(name))
+            norm, phases = factors.get(name), _phases(module, name)
+            if phases is not None and norm is not None:
+                norm = phases.repeated(norm)
+            part = replace(part, behind=behind, copies=copies.get(node.name, 1), norm=norm)
             found[name] = part if name not in found else _joined(found[name], part)
-            place = _Place(part.shape, part.groups, places, out_axis(node))
-            columns.setdefault(node.name, []).append((name, place.outputs()[0]))
+            outputs, _ = _place(module, name, places, out_axis(node)).outputs()
+            own = outputs if phases is None else np.where(outputs < 0, -1, outputs // phases.count)
+            columns.setdefault(node.name, []).append((name, own))
     return Layout({n: _complete(s) if s.shape else s for n, s in found.items()}, unreached, columns)
+
+
+def _parameters(weights: Array, source: Source, module: nn.Module) -> Mapping[str, Array] | None:
+    """Where a layer's weights come from; those of a transposed convolution may have zeros for taps a phase lacks."""
+    index = source(weights)
+    if index is not None or not (weights == 0).any():
+        return index
+    index = source(weights, True)
+    return index if index and all(_phases(module, name) is not None for name in index) else None
+
+
+def _phases(module: nn.Module, name: str) -> Phases | None:
+    """The phases of a transposed convolution whose weight this is."""
+    owner, _, own = name.rpartition(".")
+    return Phases.of(module.get_submodule(owner)) if own == "weight" else None
+
+
+def _place(module: nn.Module, name: str, index: Array, axis: int) -> _Place:
+    """Where a node's weights lie in a parameter, or in the form of it that arrays hold."""
+    groups, phases = _groups(module, name), _phases(module, name)
+    if phases is not None:
+        return _Place(phases.held, groups, phases.moved(index), axis)
+    return _Place(tuple(module.get_parameter(name).shape), groups, index, axis)
 
 
 def _table(found: dict[str, Setting], node: Node, index: Mapping[str, Array] | None, plan: QuantPlan) -> None:
@@ -117,7 +148,8 @@ def _setting(
 ) -> Setting:  # fmt: skip
     """One parameter as one node has it; NaN where the node has nothing of it."""
     layer, spec, out = plan.layers[node.name], plan.values[node.inputs[0]], plan.values.get(node.output)
-    place = _Place(tuple(module.get_parameter(name).shape), _groups(module, name), index, out_axis(node))
+    place = _place(module, name, index, out_axis(node))
+    index = place.index
     outputs, width = place.outputs()
     steps, unit, read, drive = _steps(chip, layer, node, spec, out, index.shape)
     bounds = activation_codes(node, out) if out is not None else {}
@@ -131,8 +163,13 @@ def _setting(
 
     step = np.full(int(np.prod(place.shape)), np.nan)
     step[index[index >= 0]] = steps[index >= 0]
+    if _phases(module, name) is not None:  # taps that a phase lacks are cells of its column
+        columns = step.reshape(width, -1)
+        step = np.where(np.isnan(columns), np.fmax.reduce(columns, axis=1, keepdims=True), columns).reshape(-1)
     x = Codes.of(spec)
     y = Codes.of(out, lo=int(bounds["lo"]), hi=int(bounds["hi"])) if whole and out is not None else None  # type: ignore[arg-type]
+    if y is not None and y.axis is not None and _phases(module, name) is not None:
+        y = None  # channels count outputs there, columns their phases
     if y is not None and wtm and len(layer.parts) <= 2:  # parts are joined half to even
         y = replace(y, quarters=True)
     if len(place.shape) != graph.constants[node.inputs[1]].ndim:  # another operator's work, such as a 3-D convolution's
@@ -197,11 +234,12 @@ def _filled(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _complete(setting: Setting) -> Setting:
-    """Without what no node has; weight steps in their smallest form."""
+    """Without what no node has, which neither rounds nor errs; weight steps in their smallest form."""
     missing = np.flatnonzero(torch.isnan(setting.unit).numpy())
     runs = np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1) if len(missing) else []
     absent = tuple((int(run[0]), int(run[-1]) + 1) for run in runs)
-    parts = {n: torch.nan_to_num(getattr(setting, n), nan=1.0) for n in ("step", "unit", "read")}
+    most = {"step": FINE, "unit": FINE, "read": 1.0}
+    parts = {n: torch.nan_to_num(getattr(setting, n), nan=value) for n, value in most.items()}
     shift = None if setting.shift is None else torch.nan_to_num(setting.shift, nan=0.0)
     return replace(setting, shift=shift, absent=absent, **{**parts, "step": _smallest(parts["step"])})
 
