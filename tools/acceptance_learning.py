@@ -4,6 +4,7 @@
     python tools/acceptance_learning.py ptq [NETWORK ...]   accuracy after post-training quantization, digital chip
     python tools/acceptance_learning.py train TASK CHIP     the recipe: baseline, QAT, noise-aware; 10 instances
     python tools/acceptance_learning.py drift TASK CHIP     the baseline alone: what a year costs it; 10 instances
+    python tools/acceptance_learning.py procedures          the same on CIFAR-10 by what a PCM chip does against drift
     python tools/acceptance_learning.py plan CHIP [NETWORK] --optimize accuracy on DNN_S: share of the gap closed
     python tools/acceptance_learning.py untrained [NETWORK ...]  kws, vww on three chips at 1 day: accuracies, intervals
 
@@ -34,6 +35,12 @@ ANALOG = (
     "calibration.drift_compensation=true", "calibration.column_drift=false", "macro.input.bits_per_pass=8",
     "chip.tiles=16",
 )  # fmt: skip
+PROCEDURES = {  # against drift, on PCM cells; every chip has one factor an array
+    "one factor an array": (),
+    "levels ahead of their drift": ("calibration.drift_ahead=30d",),
+    "columns trimmed when used": ("calibration.column_drift=true",),
+    "all": ("calibration.drift_ahead=30d", "calibration.column_drift=true"),
+}
 CHIPS = {  # one cell a weight where the cell holds 8 bits; two where it holds 4
     "wtm2101": ("wtm2101", ()),
     "pcm": ("parametric-reram-adc8", ("cell=pcm-hermes", "array.bits_per_cell=8", "macro.weights.slices=1", *ANALOG)),
@@ -132,8 +139,22 @@ def drift(task: str, name: str) -> dict[str, Any]:
     return {"hour": hour, "year": year, "year_points": round(100 * (hour - year), 3)}
 
 
-def trained(task: str, name: str, times: str, *, only_baseline: bool = False) -> dict[str, Any]:
-    """Accuracies of the recipe's networks by stage."""
+def procedures() -> dict[str, Any]:
+    """Accuracy after an hour, a day and a year, trained without noise, by what the chip does against drift."""
+    rows: dict[str, Any] = {}
+    preset, overrides = CHIPS["pcm"]
+    for name, more in PROCEDURES.items():
+        own = load_chip(preset, overrides=[*overrides, *more])
+        over = trained("cifar", "pcm", "1h,1d,1y", only_baseline=True, own=own)["baseline"]["chip"]
+        means = {t: round(float(np.mean(over[t])), 4) for t in sorted(over, key=float)}
+        hour, *_, year = means.values()
+        rows[name] = {"means": means, "year_points": round(100 * (hour - year), 3)}
+        print(name, rows[name], file=sys.stderr, flush=True)
+    return {"rows": rows, "reported": len(rows)}
+
+
+def trained(task: str, name: str, times: str, *, only_baseline: bool = False, own: Any = None) -> dict[str, Any]:
+    """Accuracies of the recipe's networks by stage, on the chip of that name or one like it."""
     sys.path.insert(0, str(ROOT / "examples" / "11_noise_aware"))
     import recipe
     import tasks
@@ -149,11 +170,11 @@ def trained(task: str, name: str, times: str, *, only_baseline: bool = False) ->
     steps, tune = {"cifar": (1200, 400), "resnet20": (0, 300)}.get(task, (1500, 600))
     names = ("baseline",) if only_baseline else ("baseline", "noise")
     with redirect_stdout(sys.stderr), runs(task, name) as out:  # progress is no result
-        made = recipe.stages(given, chip(name), steps=steps, tune=tune, out=out, names=names)
+        made = recipe.stages(given, own or chip(name), steps=steps, tune=tune, out=out, names=names)
     if images:
         count = IMAGES // 2 if name in SLOW or task == "resnet20" else IMAGES
         given = recipe.replace(given, test_x=given.test_x[:count], test_y=given.test_y[:count])
-    return {n: recipe.measured(m, given, chip(name), instances=10, times=times) for n, m in made.items()}
+    return {n: recipe.measured(m, given, own or chip(name), instances=10, times=times) for n, m in made.items()}
 
 
 @contextmanager
@@ -236,7 +257,15 @@ def untrained(*names: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    known = {"exact": exact, "ptq": ptq, "train": train, "drift": drift, "plan": plan, "untrained": untrained}
+    known = {
+        "exact": exact,
+        "ptq": ptq,
+        "train": train,
+        "drift": drift,
+        "procedures": procedures,
+        "plan": plan,
+        "untrained": untrained,
+    }
     made: Any = known[sys.argv[1]]
     print(json.dumps(made(*sys.argv[2:])))
 
