@@ -21,18 +21,22 @@ LOST, LOST_DB = 0.02, 6.0  # of accuracy, of closeness where no labels are: from
 WORTH = 1.0  # decibels
 
 
-def advice(graph: Graph, chip: Chip, physics: Physics, metrics: Mapping[str, Metric]) -> dict[str, str]:
+def advice(
+    graph: Graph, chip: Chip, physics: Physics, metrics: Mapping[str, Metric], *, plan: bool = False
+) -> dict[str, str]:
     """A change for a quantized graph that physics costs much: {"accuracy_change": text}, or nothing.
 
-    `physics` is at the time that the metrics are of, a run's first.
+    `physics` is at the time that the metrics are of, a run's first.  `plan`: a precision plan may still be searched for;
+    where no change of the chip is known to help, that is said, else training.
     """
-    cost = "" if physics.ideal else _cost(metrics)
-    tried = (way(graph, chip, physics) for way in (_closer, _spare, _ahead)) if cost else ()
-    ways = [way for way in tried if way is not None]
-    if not ways or max(ways)[0] < WORTH:
+    if physics.ideal or not (cost := _cost(metrics)):
         return {}
-    gain, what = max(ways)
-    return {"accuracy_change": f"{what}: cells err {gain:.1f} dB less; physics costs {cost}"}
+    tried = (way(graph, chip, physics) for way in (_closer, _spare, _ahead))
+    gain, what = max((way for way in tried if way is not None), default=(0.0, ""))
+    if gain >= WORTH:
+        return {"accuracy_change": f"{what}: cells err {gain:.1f} dB less; physics costs {cost}"}
+    way = "search a precision plan (--optimize accuracy)" if plan else "train with the chip's noise (insitu.nn.convert)"
+    return {"accuracy_change": f"{way}: physics costs {cost}"}
 
 
 def _closer(graph: Graph, chip: Chip, physics: Physics) -> tuple[float, str] | None:

@@ -376,7 +376,13 @@ class _Measured:
             | ({"scales": dict(self.scales)} if self.scales else {})
             | {"uncalibrated": course.extra(), "sqnr_uncalibrated": near.extra(), "physics": self._described()}
             | self._confusion(scores)
-            | advice(self.session.graph, self.chip, self.effects.after(self.times[0]), metrics),
+            | advice(
+                self.session.graph,
+                self.chip,
+                self.effects.after(self.times[0]),
+                metrics,
+                plan=not self.options.optimize and self.captured.level != "quantized",
+            ),
         )
 
     def _bit_exact(self) -> Any:

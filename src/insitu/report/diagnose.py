@@ -109,17 +109,8 @@ def best_change(result: Result) -> str | None:
     name = result.extra.get("broken_layer") or broken_layer(result.layers)
     if name:
         return f"repair the output scale of layer {name}"
-    return _accuracy_change(result) or _energy_change(result) or _latency_change(result)
-
-
-def _accuracy_change(result: Result) -> str | None:
-    quantized, chip = result.value("accuracy_quantized"), result.value("accuracy_chip_mean")
-    if given := result.extra.get("accuracy_change"):
-        return str(given)
-    if quantized is None or chip is None or quantized - chip < 0.02:
-        return None
-    lost = 100.0 * (quantized - chip)
-    return f"train with the chip's noise, or average more reads: physics costs {lost:.1f} points of accuracy"
+    given = result.extra.get("accuracy_change")
+    return str(given) if given else _energy_change(result) or _latency_change(result)
 
 
 def energy_shares(result: Result) -> list[tuple[str, float, float]]:
