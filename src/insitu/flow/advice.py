@@ -26,7 +26,7 @@ def advice(
 ) -> dict[str, str]:
     """A change for a quantized graph that physics costs much: {"accuracy_change": text}, or nothing.
 
-    `physics` is at the time that the metrics are of, a run's first.  `plan`: a precision plan may still be searched for;
+    `physics` is at the time that the metrics are of, a run's first.  `plan`: a precision plan may still be searched;
     where no change of the chip is known to help, that is said, else training.
     """
     if physics.ideal or not (cost := _cost(metrics)):
