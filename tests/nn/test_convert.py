@@ -286,3 +286,12 @@ def test_an_output_without_weights_is_its_bias(physics: str) -> None:
     step = float((made(x)[:, 1].unique().diff()).min())
     assert float((trained - exact).abs().max()) < 1.01 * step
     assert float((trained - model[0].bias[2]).abs().max()) < 0.51 * step
+
+
+def test_a_convolution_of_one_sample_without_its_axis() -> None:
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(torch.nn.Conv1d(5, 5, 1), torch.nn.ConvTranspose1d(5, 5, 1)), samples(8, 5, 5)
+    made: Any = convert(model, "dcim-28nm", config=Config(data=x))
+    together = made.train()(x)
+    alone = [made[1](made[0](one)) for one in x]  # channels and places are as many: an axis mistaken would not show
+    torch.testing.assert_close(torch.stack(alone), together)

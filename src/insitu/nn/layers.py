@@ -106,12 +106,13 @@ class Conv(ChipLayer):
         setting = self.chip_setting()
         if setting is None:
             return super().forward(input)
+        if input.dim() < self.weight.dim():  # one sample without its axis
+            return Conv.forward(self, input[None])[0]
 
         def apply(x: Tensor, w: Tensor) -> Tensor:
             return self._conv_forward(x, w, None)
 
-        runs = conv_runs(self) if input.dim() == self.weight.dim() else None
-        return self.chip_forward(setting, input, apply, channel=1, runs=runs)
+        return self.chip_forward(setting, input, apply, channel=1, runs=conv_runs(self))
 
 
 class ConvTranspose(ChipLayer):
@@ -122,6 +123,8 @@ class ConvTranspose(ChipLayer):
         setting = self.chip_setting()
         if setting is None:
             return super().forward(input, output_size)
+        if input.dim() < self.weight.dim():
+            return ConvTranspose.forward(self, input[None], output_size)[0]
         rank, k = len(self.kernel_size), self.kernel_size
         extra = self._output_padding(input, output_size, self.stride, self.padding, k, rank, self.dilation)
         form, norm, setting = Phases.of(self), self.__dict__.get("chip_norm"), setting.to(input.device)
