@@ -6,6 +6,7 @@
     python tools/acceptance_learning.py drift TASK CHIP     the baseline alone: what a year costs it; 10 instances
     python tools/acceptance_learning.py procedures          the same on CIFAR-10 by what a PCM chip does against drift
     python tools/acceptance_learning.py plan CHIP [NETWORK] --optimize accuracy on DNN_S: share of the gap closed
+    python tools/acceptance_learning.py embedded            the keyword task that ships, on three chips at 1 day
     python tools/acceptance_learning.py untrained [NETWORK ...]  kws, vww on three chips at 1 day: accuracies, intervals
 
 Data lie in INSITU_SHARED_DATA; checkpoints stay in INSITU_RUNS where that is set.  CHIP: wtm2101, the PCM and ReRAM
@@ -256,6 +257,15 @@ def untrained(*names: str) -> dict[str, Any]:
     return {"rows": rows, "reported": len(rows)}
 
 
+def embedded() -> dict[str, Any]:
+    """Points that the embedded keyword network loses against float, by chip, and the most."""
+    lost: dict[str, float] = {}
+    for name in ("wtm2101", "pcm-ahead", "reram-2b"):
+        found = insitu.deploy("task:kws", chip(name), instances=10, time="1d").metrics
+        lost[name] = round(100 * (found["accuracy_float"].value - found["accuracy_chip_mean"].value), 3)
+    return {"lost_points": lost, "most": max(lost.values())}
+
+
 def main() -> None:
     known = {
         "exact": exact,
@@ -264,6 +274,7 @@ def main() -> None:
         "drift": drift,
         "procedures": procedures,
         "plan": plan,
+        "embedded": embedded,
         "untrained": untrained,
     }
     made: Any = known[sys.argv[1]]
