@@ -65,7 +65,10 @@ def test_training_rounds_as_the_program_does(kind: Any, asked: dict[str, Any], c
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "asked"), [SHAPES[0], SHAPES[1], SHAPES[2]])
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [pytest.param(*SHAPES[0], marks=pytest.mark.long), pytest.param(*SHAPES[1], marks=pytest.mark.long), SHAPES[2]],
+)
 def test_training_errs_as_much_as_the_simulator(kind: Any, asked: dict[str, Any]) -> None:
     given = load_chip("parametric-pcm-adc8")
     torch.manual_seed(0)
