@@ -41,7 +41,7 @@ def line() -> dict[str, Any]:
     return {"graph": graph, "x": x, "y": rng.integers(0, graph.type(graph.outputs[0]).sizes()[-1], SAMPLES)}
 
 
-@pytest.mark.parametrize("labels", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("labels", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_blocks_change_no_byte(line: dict[str, Any], monkeypatch: pytest.MonkeyPatch, labels: bool) -> None:
     data = {"x": line["x"], "y": line["y"]} if labels else {"x": line["x"]}
     options = Options(instances=1, seed=5)
