@@ -85,8 +85,8 @@ def main() -> None:
     parser.add_argument("--times", default="1d")
     parser.add_argument("--test", type=int, default=None, help="at most so many test samples")
     given = parser.parse_args()
-    if given.task == "resnet" and given.weights is None:
-        parser.error("resnet needs --weights FILE")
+    if given.task == "resnet" and not (given.weights and given.weights.is_file()):
+        parser.error(f"resnet needs --weights FILE, which is there; got {given.weights}")
     made = {"fsdd": tasks.spoken_digits, "cifar": tasks.cifar, "resnet": lambda data: tasks.resnet(data, given.weights)}
     task = made[given.task](given.data)
     if given.test is not None:

@@ -31,7 +31,7 @@ def advice(
     """
     if physics.ideal or not (cost := _cost(metrics)):
         return {}
-    tried = (way(graph, chip, physics) for way in (_closer, _spare, _ahead))
+    tried = (way(graph, chip, physics) for way in (_slices, _spare, _ahead))
     gain, what = max((way for way in tried if way is not None), default=(0.0, ""))
     if gain >= WORTH:
         return {"accuracy_change": f"{what}: cells err {gain:.1f} dB less; physics costs {cost}"}
@@ -39,7 +39,7 @@ def advice(
     return {"accuracy_change": f"{way}: physics costs {cost}"}
 
 
-def _closer(graph: Graph, chip: Chip, physics: Physics) -> tuple[float, str] | None:
+def _slices(graph: Graph, chip: Chip, physics: Physics) -> tuple[float, str] | None:
     """(decibels, words) of slices of weights that lie closer, or further apart."""
     found = better_slices(chip, physics, [*_shares(graph).values()])
     if found is None:

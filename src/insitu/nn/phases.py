@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from insitu.nn.norms import TRANSPOSED
 from insitu.nn.runs import CONVOLUTIONS, Runs
-
-KINDS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Phases:
     @classmethod
     def of(cls, layer: nn.Module) -> Phases | None:
         """Those of a layer; None for other modules."""
-        if not isinstance(layer, KINDS):
+        if not isinstance(layer, TRANSPOSED):
             return None
         made: Any = layer
         return cls(tuple(made.weight.shape), made.stride, made.dilation, made.padding, made.groups)
