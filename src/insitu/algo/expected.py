@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from insitu.algo.vectors import in_groups, vectors_of
+from insitu.algo.vectors import evenly, in_groups, vectors_of
 from insitu.graph.graph import Graph, Node
 from insitu.graph.interpret import interpret
 from insitu.graph.ops import mvm
@@ -26,7 +26,7 @@ def expected_inputs(captured: Graph, quantized: Graph, data: Mapping[str, Array]
     With `known` inputs to play, up to as many samples are looked at, and behind the mean lie that many rows as the
     layer sees them, [1 + known, blocks * groups, rows]: evenly spread over samples and positions.
     """
-    few = {n: np.asarray(_spread(a, known) if known else a[:FRAMES], np.float32) for n, a in data.items()}
+    few = {n: np.asarray(evenly(a, max(FRAMES, known)), np.float32) for n, a in data.items()}
     there, samples = {*captured.inputs, *(n.output for n in captured.nodes)}, len(next(iter(few.values())))
     players = [_Player(quantized, n, samples, known) for n in layers_of(quantized) if n.inputs[0] in there]
     passes = Passes(captured, [p.source for p in players if p.source not in captured.inputs])
@@ -53,11 +53,6 @@ def narrow_codes(value: Array, spec: QuantSpec) -> Array:
 def layers_of(graph: Graph) -> list[Node]:
     """Weight layers of a quantized graph."""
     return [n for n in graph.nodes if n.op in ("Conv", "MatMul") and n.inputs[1] in graph.constants]
-
-
-def _spread(samples: Array, known: int) -> Array:
-    """So many samples from all over the calibration inputs, which may lie in some order of their own."""
-    return samples[np.unique(np.linspace(0, len(samples) - 1, max(FRAMES, known)).astype(np.int64))]
 
 
 def expected_codes(graph: Graph, data: Mapping[str, Array], known: int = 0) -> dict[str, Array]:

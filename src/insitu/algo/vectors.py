@@ -57,3 +57,8 @@ def vectors_of(x: Array, node: Node, *, kernel: tuple[int, ...], pad: float) -> 
 def in_groups(windows: Array, lead: int, groups: int) -> Array:
     """Windows [*places, channels, *kernel] with `lead` dims of places as [vectors, groups, rows]."""
     return windows.reshape(prod(windows.shape[:lead]), groups, prod(windows.shape[lead:]) // groups)
+
+
+def evenly(samples: Array, count: int) -> Array:
+    """So many samples from all over an array, all where there are fewer: it may lie in some order of its own."""
+    return samples[np.unique(np.linspace(0, len(samples) - 1, count).astype(np.int64))]

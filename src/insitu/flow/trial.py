@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from insitu.algo.expected import expected_inputs
 from insitu.algo.head import head_of, solved
+from insitu.algo.vectors import evenly
 from insitu.arch.spec import Chip
 from insitu.circuit.effects import Physics
 from insitu.flow.check import observed
@@ -51,7 +52,7 @@ class Tuner:
         node = head_of(session.graph, self.captured)
         if node is None:
             return None
-        few = {n: np.asarray(a[:SAMPLES], np.float32) for n, a in self.calibration.items()}
+        few = {n: np.asarray(evenly(a, SAMPLES), np.float32) for n, a in self.calibration.items()}
         wanted = np.asarray(float_session(self.captured, expose=[node.output])(few)[node.output], np.float64)
         given = session.codes(few)
         seen = given[node.inputs[0]] if node.inputs[0] in given else observed(session, given)[node.inputs[0]]

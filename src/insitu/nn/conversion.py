@@ -15,6 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.utils import _pytree as pytree
 
 from insitu.algo import ptq
+from insitu.algo.vectors import evenly
 from insitu.arch.spec import Chip
 from insitu.base.errors import ConfigError, ModelError
 from insitu.base.units import parse_time
@@ -41,7 +42,7 @@ from insitu.runtime.objective import objective_of
 Array = npt.NDArray[Any]
 Shapes = tuple[tuple[int, ...], ...]
 T = TypeVar("T")
-SAMPLES = 128  # of the first batch, to calibrate on
+SAMPLES = 128  # of what it is given, to calibrate on
 HAIR = 2.0**-20  # that a factor is more than 1, or a term more than 0
 
 
@@ -148,7 +149,9 @@ class Conversion:
         """Make the plan, unless a checkpoint brought one, and every layer's setting, from these inputs."""
         which = self.captured(module, args, kwargs)
         tensors = tensors_of(args, kwargs)
-        self.calibration = {n: a[:SAMPLES] for n, a in arrays_of(which.graph(module.state_dict()), tensors).items()}
+        self.calibration = {
+            n: evenly(a, SAMPLES) for n, a in arrays_of(which.graph(module.state_dict()), tensors).items()
+        }
         if self.plan is None:
             self.plan, self.factors = self._planned(module, which), norm_factors(module)
         self.settle(module)

@@ -146,7 +146,7 @@ def _trimmed(
 ) -> Tensor:  # fmt: skip
     """Outputs behind trims of their columns, set so that this batch is on average and in its slope what is wanted.
 
-    Row parts and slices are trimmed together here, each by itself in the simulator.
+    What cells err by is trimmed for row parts and slices together here, for each by itself in the simulator.
     """
     with torch.no_grad():
         seen, q, before = y.detach(), cells.q, cells.measured
@@ -299,9 +299,12 @@ def _any_noise(field: Field) -> bool:
 
 
 def _columns(setting: Setting, read: Tensor, index: int, number: int, field: Field) -> tuple[Tensor | None, Tensor]:
-    """(gain, offset in codes) of the layer's columns on this chip instance; no gain where there is no such effect."""
-    has = field.physics.has
-    if not any(has(n) for n in ("column_gain", "column_offset", "adc_gain", "adc_offset")):
+    """(gain, offset in codes) of the layer's columns on this chip instance; no gain where nothing is left of any.
+
+    Trims take away what each column of cells has of its own, whenever they are set: it does not change with time.
+    """
+    has, trims = field.physics.has, field.physics.calibration(field.chip).trims
+    if trims or not any(has(n) for n in ("column_gain", "column_offset", "adc_gain", "adc_offset")):
         return None, torch.zeros_like(read)
     place: dict[str, Any] = {"seed": field.seed, "instance": field.instance, "macro": setting.place << 8 | index}
     gain, offset = column_error(
