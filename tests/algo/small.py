@@ -21,8 +21,8 @@ from insitu.numeric.affine import quantize as codes_of
 
 CHIPS = {
     "exact": ("dcim-28nm", ()), "unsigned": ("dcim-28nm", ("macro.input.signed=false",)),
-    "shifts": ("dcim-28nm", ("capabilities.scales=power_of_two",)), "adc": ("parametric-reram-adc8", ()),
-    "wtm2101": ("wtm2101", ()),
+    "shifts": ("dcim-28nm", ("capabilities.scales=power_of_two",)), "wtm2101": ("wtm2101", ()),
+    "adc": ("parametric-reram-adc8", ("physics.adc_noise.sd=0",)),  # ranges give way to noise otherwise
 }  # fmt: skip
 
 

@@ -132,6 +132,31 @@ def test_a_cell_can_be_a_file_beside_its_chip_or_where_the_user_is(
         load_chip(chip)
 
 
+def test_overrides_go_into_a_cell_that_a_name_stands_for(tmp_path: Path) -> None:
+    stuck = load_chip("parametric-reram-adc8", overrides=["cell.stuck.off=0.0175", "cell.stuck.on=0.0904"]).cell
+    assert stuck.name == "reram-1t1r-2b"
+    assert stuck.stuck is not None
+    assert (stuck.stuck.off, stuck.stuck.on) == (0.0175, 0.0904)
+    assert load_chip("parametric-reram-adc8", overrides=["cell=reram-wan", "cell.read_sd=0.1"]).cell.read_sd == 0.1
+    (tmp_path / "own.yaml").write_text("name: own\nkind: reram\nbits: 2\nnonvolatile: true\narea_f2: 50\n")
+    (tmp_path / "mine.yaml").write_text("extends: parametric-reram-adc8\nname: mine\ncell: own.yaml\n")
+    assert load_chip(tmp_path / "mine.yaml", overrides=["cell.area_f2=60"]).cell.area_f2 == 60
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["cell=reram-wam", "cell.read_sd=0.1"], "reram-wan"),
+        (["cell=none.yaml", "cell.read_sd=0.1"], "no such file"),
+        (["cell.read_sdd=0.1"], "unknown key"),
+        (["cell.read_sd=-1"], "at least 0"),
+    ],
+)
+def test_overrides_of_a_cell_that_cannot_be(overrides: list[str], words: str) -> None:
+    with pytest.raises((ChipError, ConfigError), match=words):
+        load_chip("parametric-reram-adc8", overrides=overrides)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -17,7 +17,7 @@ from tests.flow.line import build, captured, inputs_of
 from tests.flow.test_operators import NETS
 from tests.graph.networks import model, node
 
-CHIP = load_chip("parametric-reram-adc8", overrides=["physics.adc_noise.sd=0.5"])
+CHIP = load_chip("parametric-reram-adc8", overrides=["physics.adc_noise.sd=2"])
 PCM = load_chip("parametric-reram-adc8", overrides=["cell=pcm-nandakumar"])
 
 

@@ -112,6 +112,21 @@ def test_rounding_passes_gradients_straight_through() -> None:
     torch.testing.assert_close(made[0].weight.grad, rounded.sum(0).expand(5, -1))
 
 
+@pytest.mark.parametrize("overrides", [(), ("calibration.spare_rows=false",), ("macro.readout.bits=6",)])
+def test_one_conversion_an_output_is_in_training_what_it_is_on_the_chip(overrides: tuple[str, ...]) -> None:
+    """Its rounding and its clipping, code for code; a bias joins behind it."""
+    torch.manual_seed(0)
+    nn, x = torch.nn, torch.randn(64, 3, 8, 8)
+    model = nn.Sequential(nn.Conv2d(3, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 10, 3))
+    made = convert(model.eval(), load_chip("parametric-pcm-adc8", overrides=overrides), config=Config(data=x[:16]))
+    assert all(made.insitu.shared.settings[f"{i}.weight"].converter is not None for i in (0, 3))
+    exact = made.eval()(3.0 * x)  # beyond what the range was chosen for
+    made.train()[1].eval()
+    torch.testing.assert_close(made(3.0 * x), exact)
+    parts = convert(nn.Sequential(nn.Linear(600, 8)), made.insitu.chip, config=Config(data=torch.randn(64, 600)))
+    assert parts.insitu.shared.settings["0.weight"].converter is None  # several conversions
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "overrides", "time"),

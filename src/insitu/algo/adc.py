@@ -16,7 +16,7 @@ from insitu.circuit.effects import Physics
 from insitu.circuit.tile import read_noise_sd
 from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.plan import LayerPlan
-from insitu.compiler.quantize_layers import effective_weight, sliced_codes, weight_limit, weight_rows
+from insitu.compiler.quantize_layers import column_digits, effective_weight, weight_limit, weight_rows
 from insitu.compiler.tile import balanced
 from insitu.graph.graph import Graph, Node
 from insitu.graph.passes import Passes
@@ -86,7 +86,7 @@ def _sums(x: Ints, q: Ints, bounds: tuple[int, ...], chip: Chip) -> list[tuple[i
     bits, step = macro.input.bits, macro.input.bits_per_pass
     for a, b in pairwise(bounds):
         planes = input_planes(x[..., a:b], bits=bits, step=step, signed=macro.input.signed)
-        slices = sliced_codes(q[:, a:b], chip)
+        slices = column_digits(q[:, a:b], chip)
         for up_x, plane in planes:
             for up_w, digits in slices:
                 columns = digits.reshape(groups, each, -1).transpose(0, 2, 1).astype(np.float64)

@@ -13,6 +13,7 @@ from insitu.arch.spec import Chip
 from insitu.base.errors import ChipError, ConfigError, did_you_mean
 from insitu.base.schema import load_config, load_yaml, validate
 from insitu.base.yaml import Document, Key
+from insitu.device.cell import cell_data
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -35,7 +36,9 @@ def load_chip(name_or_path: str | Path, *, overrides: Sequence[str] = ()) -> Chi
     An unknown name raises ChipError; a file's faults, schema and physics alike, are in one ConfigError.
     """
     text, label = _find(name_or_path, Path())
-    chip = load_config(label, Chip, text=text, overrides=overrides, extends_resolver=_resolver(label))
+    chip = load_config(
+        label, Chip, text=text, overrides=overrides, extends_resolver=_resolver(label), named={"cell": cell_data}
+    )
     found = faults(chip)
     if found:
         place = _places(load_yaml(label, text=text), overrides, _resolver(label))

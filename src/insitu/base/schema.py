@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
@@ -91,19 +91,21 @@ def load_config(
     text: str | None = None,
     overrides: Sequence[str] = (),
     extends_resolver: Resolver | None = None,
+    named: Mapping[str, Callable[[str, str], Any]] | None = None,
 ) -> M:
     """Read a YAML file (or YAML text) into `model`; every fault of the file is in one ConfigError.
 
     `source` is a Path, or a str: YAML text if it holds a newline, ": " or "{", else a path.  With `text`, `source` is
     only the label.  `overrides` are "dotted.path=value", the value in YAML.  With a resolver, a top-level
     `extends: name` starts from that text: mappings merge key by key, all else is replaced; a mapping whose `kind`
-    differs from what it replaces does not merge.
+    differs from what it replaces does not merge.  `named`: top-level keys whose value may be a name, with what gives
+    the data that it stands for, from name and place; an override that goes into such a value changes that data.
     """
     if text is None and isinstance(source, str) and re.search(r"\n|: |\{", source):
         source, text = "<text>", source
     document = _extended(load_yaml(source, text=text), extends_resolver, seen=())
     for override in overrides:
-        document = _override(document, override)
+        document = _override(_spelled_out(document, override, named or {}), override)
     return validate(document, model)
 
 
@@ -152,6 +154,16 @@ def _merged(base: Any, top: Any) -> Any:
     if "kind" in base and "kind" in top and base["kind"] != top["kind"]:
         return top
     return {**base, **{key: _merged(base.get(key), value) for key, value in top.items()}}
+
+
+def _spelled_out(document: Document, override: str, named: Mapping[str, Callable[[str, str], Any]]) -> Document:
+    """The document with data for the name that an override goes into."""
+    key, *rest = override.partition("=")[0].strip().split(".")
+    data = document.data
+    if not rest or key not in named or not isinstance(data, dict) or not isinstance(data.get(key), str):
+        return document
+    found = named[key](data[key], document.place((key,)))
+    return Document({**cast(dict[str, Any], data), key: found}, document.places, document.label)
 
 
 def _override(document: Document, override: str) -> Document:

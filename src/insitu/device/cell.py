@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo,
 
 from insitu.base.errors import ChipError, ConfigError, did_you_mean
 from insitu.base.schema import Amperes, Config, Joules, Seconds, Siemens, Volts, load_config
+from insitu.base.yaml import load_yaml
 from insitu.device.laws import LAWS, law_of
 
 CellKind = Literal["nor_flash", "sonos", "nand", "reram", "pcm", "mram", "fefet", "sram", "dram", "gain_cell"]
@@ -194,20 +195,42 @@ def read_cell(path: Path) -> CellSpec:
     return load_config(path, CellSpec)
 
 
+def cell_data(name: str, place: str) -> Any:
+    """The cell of that name, or of a YAML file that a chip's file names at `place`, as plain data.
+
+    ChipError where there is no such cell.
+    """
+    if not _is_file(name):
+        load_cell(name)
+        return load_yaml(f"cell {name}", text=(_folder() / f"{name}.yaml").read_text(encoding="utf-8")).data
+    path = _file(name, place)
+    if path is None:
+        raise ChipError(f"cell {name!r}", "no such file", "the path of a cell's YAML file")
+    return load_yaml(path).data
+
+
 def _read_name(value: object, info: ValidationInfo) -> CellSpec:
     name = str(value)
-    if name.endswith((".yaml", ".yml")):
-        place = info.context["place"](("cell",)) if info.context else ""
-        return _read_file(name, Path(place.rpartition(":")[0]).parent)
+    if _is_file(name):
+        return _read_file(name, info.context["place"](("cell",)) if info.context else "")
     try:
         return load_cell(name)
     except ChipError as fault:
         raise ValueError(fault.need + "".join(f"\t{way}" for way in fault.try_)) from None
 
 
-def _read_file(name: str, folder: Path) -> CellSpec:
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _file(name: str, place: str) -> Path | None:
     """A path from the folder of the file that names it, or from where the user is (as `--set` means it)."""
-    path = next((p for p in (folder / name, Path(name)) if p.is_file()), None)
+    folder = Path(place.rpartition(":")[0]).parent
+    return next((p for p in (folder / name, Path(name)) if p.is_file()), None)
+
+
+def _read_file(name: str, place: str) -> CellSpec:
+    path = _file(name, place)
     if path is None:
         raise ValueError("the path of a cell's YAML file; there is none")
     try:

@@ -123,7 +123,8 @@ class Setting:
     often an array holds the layer's rows, whose sums a column adds up; sums are multiples of `grain` steps.  `absent`:
     runs of outputs that no node of the network has, because what they give is constant or nobody reads it.  `norm`:
     factors of a batch norm among the weights [outputs], of which steps keep their share (`nn.norms.followed`),
-    in `octaves` where scales are powers of two.
+    in `octaves` where scales are powers of two.  `converter`: the lowest and highest code of a converter that makes an
+    output in one conversion; none where several make one, or no such converter does.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Setting:
     absent: tuple[tuple[int, int], ...] = ()
     norm: Tensor | None = None
     octaves: bool = False
+    converter: tuple[int, int] | None = None
 
     @property
     def nowhere(self) -> bool:
@@ -255,10 +257,11 @@ def before_norm(
     return setting.under(scale), x.float() - shift, more if bias is None else bias.float() + more
 
 
-def real_bias(setting: Setting, bias: Tensor | None, q: Tensor | None) -> Tensor:
-    """The bias [outputs] as the chip adds it: in whole steps, with the zero point of weight codes q.
+def real_bias(setting: Setting, bias: Tensor | None, q: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What weight codes q add to a column under the zero point, and the bias as the chip adds it, both [outputs].
 
-    A step is a code of the readout, in the array one of its rows'.  `q` may be None where a real 0 drives nothing.
+    The bias is in whole steps, and takes the first away again: a step is a code of the readout, in the array one of its
+    rows'.  `q` may be None where a real 0 drives nothing.
     """
     total = torch.zeros_like(setting.unit) if bias is None else bias.float()
     total = total if setting.shift is None else total + setting.shift
@@ -266,10 +269,10 @@ def real_bias(setting: Setting, bias: Tensor | None, q: Tensor | None) -> Tensor
     steps = rounded((total / setting.unit - folded) / size)
     if setting.bias_unit:
         steps = torch.clamp(steps, -setting.bias_most, setting.bias_most)
-    made = (steps * size + folded) * setting.unit
+    first, made = folded * setting.unit, steps * size * setting.unit
     for a, b in setting.absent:  # nothing of these lies on the chip
-        made[a:b] = total[a:b]
-    return made
+        first[a:b], made[a:b] = 0.0, total[a:b]
+    return first, made
 
 
 def layer(
@@ -282,8 +285,17 @@ def layer(
     x = inputs(setting, x)
     with torch.no_grad():
         q = codes_of_weights(setting, w) if setting.source else None
-    y = apply(x, rounded_weights(setting, w))
-    return y + along(real_bias(setting, bias, q), y, channel)
+    y, (first, b) = apply(x, rounded_weights(setting, w)), real_bias(setting, bias, q)
+    if setting.converter is None:
+        return y + along(first + b, y, channel)
+    return converted(setting, y + along(first, y, channel), channel) + along(b, y, channel)
+
+
+def converted(setting: Setting, y: Tensor, channel: int) -> Tensor:
+    """A column's sums as codes of the one conversion that reads them, in real numbers; the gradient as of `Rounded`."""
+    assert setting.converter is not None
+    y, size = y.float(), setting.unit * setting.read
+    return RoundedEach.apply(y, along(size, y, channel), *setting.converter)
 
 
 def finished(setting: Setting, y: Tensor) -> Tensor:

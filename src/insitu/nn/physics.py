@@ -25,7 +25,17 @@ from insitu.circuit.effects import Physics
 from insitu.circuit.tile import adc_bend, column_error, drawn_cells, driver_gain, read_noise_sd
 from insitu.circuit.trim import GAIN_MOST
 from insitu.compiler.quantize_layers import slice_bits, stored_bits
-from insitu.nn.functional import Apply, Programmed, Setting, along, codes_of_weights, inputs, real_bias, rounded_weights
+from insitu.nn.functional import (
+    Apply,
+    Programmed,
+    Setting,
+    along,
+    codes_of_weights,
+    converted,
+    inputs,
+    real_bias,
+    rounded_weights,
+)
 from insitu.numeric.readout import adc_range
 from insitu.numeric.slicing import digit_shifts, slice_shifts
 
@@ -120,7 +130,8 @@ def noisy_layer(
     own, q, held = field.physics.calibration(field.chip), cells.q, cells.held
     with torch.no_grad():
         holds = setting.back(held.cells) * setting.step
-    b, real = real_bias(setting, bias, q), straight(setting, w, q, holds, moves=field.physics.moves)
+    first, behind = real_bias(setting, bias, q)
+    b, real = first + behind, straight(setting, w, q, holds, moves=field.physics.moves)
     x = _driven(setting, x, field)
     y = apply(x, real)
     shift = _shift(setting, held, q, b)
@@ -130,7 +141,12 @@ def noisy_layer(
     y = y + along(shift, y, channel)
     if own.trims:
         y = _trimmed(setting, x, b, y, cells, apply, channel)
-    return _bent(setting, _read(setting, held, x, y, apply, channel, field.chip), channel, field)
+    y = _read(setting, held, x, y, apply, channel, field.chip)
+    if setting.bias_unit:
+        return _bent(setting, y, channel, field)
+    last = along(behind, y, channel)  # the bias joins behind the converter
+    y = _bent(setting, y - last, channel, field)
+    return (y if setting.converter is None else converted(setting, y, channel)) + last
 
 
 def _shift(setting: Setting, held: Held, q: Tensor, b: Tensor) -> Tensor:

@@ -20,8 +20,9 @@ from insitu.graph.graph import Graph, Node
 from insitu.nn.behind import behind_of
 from insitu.nn.functional import Codes, Setting
 from insitu.nn.phases import Phases
+from insitu.nn.physics import plane_shifts
 from insitu.numeric.affine import QuantSpec
-from insitu.numeric.readout import WTM_BIAS_UNIT
+from insitu.numeric.readout import WTM_BIAS_UNIT, adc_range
 
 Array = npt.NDArray[Any]
 FINE = 1e-6  # step of what lies in no array, such as an output that is its bias alone
@@ -184,8 +185,17 @@ def _setting(
         bias_most=(layer.bias_rows or chip.macro.bias_rows) * hi if wtm else math.inf,
         groups=place.groups, transposed=place.transposed,
         rows_times=1 if layer.precision.apart else layer.precision.copies,
-        octaves=chip.capabilities.scales == "power_of_two",
+        octaves=chip.capabilities.scales == "power_of_two", converter=_converter(chip, layer),
     )  # fmt: skip
+
+
+def _converter(chip: Chip, layer: LayerPlan) -> tuple[int, int] | None:
+    """The codes of a converter that makes a layer's outputs in one conversion each."""
+    conversions = max(1, len(layer.parts) - 1) * len(plane_shifts(chip)) * len(chip.slice_bits)
+    readout = chip.macro.readout
+    if readout.kind != "adc" or conversions > 1:
+        return None
+    return adc_range(readout.bits, signed=bool(readout.signed))
 
 
 def _steps(
