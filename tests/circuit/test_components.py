@@ -132,8 +132,12 @@ def test_summed_components_need_no_fit() -> None:
 def test_heat() -> None:
     """Leakage doubles every 20 K; heat makes cells drift faster."""
     assert leakage_factor(320) == pytest.approx(2.0)
-    drifting = ["cell.drift.nu=0.05", "cell.activation=1.0", "cell.name=mine", "cell.kind=reram", "cell.bits=2"]
-    cool = load_chip("parametric-reram-adc8", overrides=[*drifting, "cell.nonvolatile=true", "cell.area_f2=50"])
+    drifting = [
+        "cell={name: mine, kind: reram, bits: 2, nonvolatile: true, area_f2: 50}",
+        "cell.drift.nu=0.05",
+        "cell.activation=1.0",
+    ]
+    cool = load_chip("parametric-reram-adc8", overrides=drifting)
     hot = heated(cool, 1.0)
     aged = [Physics.parse("drift,temperature", chip, time=3600.0).age(chip) for chip in (cool, hot)]
     assert aged[0] == pytest.approx(3600.0)

@@ -23,7 +23,7 @@ from insitu.sim.macro import MacroModel
 
 PLACE: dict[str, Any] = {"seed": 2, "instance": 0, "macro": 0, "y0": 0, "x0": 0}
 WIRES = ("physics.wires.row=1 Ohm", "physics.wires.column=1 Ohm")
-INLINE = ("cell.name=c", "cell.kind=reram", "cell.bits=8", "cell.nonvolatile=true", "cell.area_f2=50")
+INLINE = ("cell={name: c, kind: reram, bits: 8, nonvolatile: true, area_f2: 50}",)
 
 
 def one_slice(encoding: str, *more: str):

@@ -31,7 +31,7 @@ ALL = (
     "physics.adc.inl=0.5", "physics.adc.dnl=0.1",
 )  # fmt: skip
 INLINE = (
-    "cell.name=mine", "cell.kind=reram", "cell.bits=2", "cell.nonvolatile=true", "cell.area_f2=50",
+    "cell={name: mine, kind: reram, bits: 2, nonvolatile: true, area_f2: 50}",
     "cell.programming.sd=[0.01]", "cell.read_sd=0.01", "cell.read_voltage=0.2 V",
 )  # fmt: skip
 EVERYTHING = load_chip("parametric-reram-adc8", overrides=[*INLINE, *ALL])

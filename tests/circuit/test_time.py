@@ -19,9 +19,7 @@ WEIGHTS = np.random.default_rng(0).integers(-3, 4, (256, 64))
 
 
 def chip(*overrides: str, cell: str | None = None):
-    inline = (
-        [] if cell else ["cell.name=mine", "cell.kind=reram", "cell.bits=2", "cell.nonvolatile=true", "cell.area_f2=50"]
-    )
+    inline = [] if cell else ["cell={name: mine, kind: reram, bits: 2, nonvolatile: true, area_f2: 50}"]
     named = [f"cell={cell}"] if cell else []
     return load_chip("parametric-reram-adc8", overrides=[*named, *inline, *overrides])
 

@@ -19,6 +19,7 @@ from tests.cost.test_points import mlp
 from tests.flow.line import build
 
 OFF, ON, ROW, COLUMN = 1e-6, 4e-5, 20.0, 30.0
+CELL = "cell={name: c, kind: reram, bits: 8, nonvolatile: true, area_f2: 50}"
 
 
 def column_sums(level: Any, full: int, x: Any) -> Any:
@@ -63,6 +64,7 @@ def legs(w: Any, encoding: str, at: int, bits: int, slices: int) -> Any:
         ("differential_pair", 4, 2, 1, (30, 11), 8),
         ("differential_pair", 2, 4, 2, (25, 9), 6),
         ("offset_column", 4, 2, 1, (30, 11), 8),
+        ("offset_column", 4, 2, 1, (30, 11), 5),  # sums that fill the converter: rounded and clipped
         ("offset_column", 1, 8, 4, (20, 7), 7),
     ],
 )
@@ -78,8 +80,8 @@ def test_wires_slices_planes_and_converters_to_the_last_code(
         overrides=[
             f"macro.weights.encoding={encoding}", f"macro.weights.slices={slices}", f"array.bits_per_cell={cell_bits}",
             f"array.cell_range=[{low}, {high}]", "macro.weights.slice_shift=0", f"macro.readout.bits={adc_bits}",
-            f"macro.input.bits_per_pass={pass_bits}", "cell.name=c", "cell.kind=reram", "cell.bits=8",
-            "cell.nonvolatile=true", "cell.area_f2=50", f"cell.conductance=[{OFF}, {ON}]",
+            f"macro.input.bits_per_pass={pass_bits}", CELL,
+            f"cell.conductance=[{OFF}, {ON}]",
             f"physics.wires.row={ROW} Ohm", f"physics.wires.column={COLUMN} Ohm", "physics.wires.exact=true",
         ],
     )  # fmt: skip

@@ -271,8 +271,12 @@ def test_a_wide_converter_is_exact(pairs: list[tuple[int, int]]) -> None:
 
 @given(st.lists(st.integers(-255, 255), min_size=1, max_size=9), st.sampled_from([1, 2, 3, 4]))
 def test_digits_are_those_of_numeric(values: list[int], step: int) -> None:
-    ours = _slices(values, (8, step))
+    ours = _slices(values, Readout(slice_bits=(8, step)))
     assert ours == [(s, d.tolist()) for s, d in slice_weights(np.array(values), bits=8, step=step)]
+    codes = [max(-128, min(127, v)) for v in values]
+    offset = slice_weights(np.array(codes), bits=8, step=step, offset=True)
+    readout = Readout(slice_bits=(8, step), encoding="offset_column")
+    assert _slices(codes, readout) == [(s, d.tolist()) for s, d in offset]
     bytes_ = [v & 0xFF for v in values]
     planes = input_planes(np.array(bytes_), bits=8, step=step, signed=False)
     assert _planes(bytes_, (8, step)) == [(s, d.tolist()) for s, d in planes]
@@ -289,7 +293,9 @@ def test_overlapping_digits_are_those_of_numeric(step: int, count: int, apart: i
     most = most_weight(step, count, apart)
     values = [max(-most, min(most, v)) for v in values] + [most, -most, 0]
     theirs = slice_weights(np.array(values), bits=count * step, step=step, shift=apart)
-    assert _slices(values, (count * step, step), apart) == [(s, d.tolist()) for s, d in theirs]
+    assert _slices(values, Readout(slice_bits=(count * step, step), slice_shift=apart)) == [
+        (s, d.tolist()) for s, d in theirs
+    ]
 
 
 def test_mvm_adc_slices_that_overlap() -> None:

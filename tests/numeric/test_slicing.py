@@ -53,6 +53,9 @@ def test_offset_slices_less_their_reference_recombine(bits, step, seed):
     held, shifts = offset_slices(w, bits=bits, step=step), [s for s, _ in slice_weights(w, bits=bits, step=step)]
     assert np.array_equal(joined((s, cells - reference) for s, (cells, reference) in zip(shifts, held, strict=True)), w)
     assert all((cells >= 0).all() and (cells < 1 << min(step, bits)).all() for cells, _ in held)
+    digits = slice_weights(w, bits=bits, step=step, offset=True)
+    assert np.array_equal(joined(digits), w)
+    assert all((d >= 0).all() for _, d in digits[:-1])  # only the top one has a sign
 
 
 @given(bits=st.integers(1, 15), step=st.integers(1, 16), signed=st.booleans(), seed=st.integers(0, 1 << 16))

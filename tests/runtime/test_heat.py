@@ -19,8 +19,8 @@ from tests.flow.test_operators import NETS
 HOT = load_chip(
     "parametric-reram-adc8",
     overrides=[
-        "package.resistance=20000", "cell.name=c", "cell.kind=pcm", "cell.bits=2", "cell.nonvolatile=true",
-        "cell.area_f2=50", "cell.conductance=[1e-6, 2e-5]", "cell.drift.nu=0.05", "cell.activation=0.6",
+        "package.resistance=20000", "cell={name: c, kind: pcm, bits: 2, nonvolatile: true, area_f2: 50}",
+        "cell.conductance=[1e-6, 2e-5]", "cell.drift.nu=0.05", "cell.activation=0.6",
     ],
 )  # fmt: skip
 

@@ -28,7 +28,7 @@ READOUTS: dict[str, Readout] = {
 }
 ANALOG = [name for name in READOUTS if name != "exact"]
 CELL = (
-    "cell.name=mine", "cell.kind=reram", "cell.bits=2", "cell.nonvolatile=true", "cell.area_f2=50",
+    "cell={name: mine, kind: reram, bits: 2, nonvolatile: true, area_f2: 50}",
     "cell.programming.sd=[0.01]", "cell.read_sd=0.01", "cell.read_voltage=0.2 V", "cell.conductance=[1e-6, 4e-5]",
 )  # fmt: skip
 UNEVEN = (*CELL, "cell.noise.thermal=true", "cell.noise.shot=true", "cell.noise.flicker=0.02")

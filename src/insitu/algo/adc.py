@@ -16,7 +16,7 @@ from insitu.circuit.effects import Physics
 from insitu.circuit.tile import read_noise_sd
 from insitu.compiler.draft import is_weight_layer
 from insitu.compiler.plan import LayerPlan
-from insitu.compiler.quantize_layers import column_digits, effective_weight, weight_limit, weight_rows
+from insitu.compiler.quantize_layers import effective_weight, sliced_codes, weight_limit, weight_rows
 from insitu.compiler.tile import balanced
 from insitu.graph.graph import Graph, Node
 from insitu.graph.passes import Passes
@@ -30,6 +30,7 @@ SAMPLES = 128  # calibration samples whose column sums set a range
 VECTORS, MOST_VECTORS = 256, 4096  # input vectors looked at, at least and at most
 LOOKED_AT = 1 << 19  # numbers that these have together: shorter ones are more
 KEPT, LEAST = 1 << 16, 64  # sums kept of each plane, slice and part; vectors of which all are
+MOST_COLUMNS = 1024  # looked at, of a layer that is not in groups
 MOST_PLACES = 7  # of steps below 1
 BETWEEN = 129  # places between two codes of which errors are tabled
 CONVERTER = Physics(("adc_noise",))
@@ -75,6 +76,8 @@ def adc_layer(
     bounds = balanced(x.shape[2], chip.array.rows)
     parts = bounds if len(bounds) > 2 else ()
     weight = np.broadcast_to(np.square(np.asarray(scales) / max(scales)), (len(q),))
+    if x.shape[1] == 1:
+        q, weight = evenly(q, MOST_COLUMNS), evenly(weight, MOST_COLUMNS)
     return LayerPlan(weight_scale=scales, parts=parts, adc=_settings(_sums(x, q, bounds, chip), weight, chip))
 
 
@@ -86,7 +89,7 @@ def _sums(x: Ints, q: Ints, bounds: tuple[int, ...], chip: Chip) -> list[tuple[i
     bits, step = macro.input.bits, macro.input.bits_per_pass
     for a, b in pairwise(bounds):
         planes = input_planes(x[..., a:b], bits=bits, step=step, signed=macro.input.signed)
-        slices = column_digits(q[:, a:b], chip)
+        slices = sliced_codes(q[:, a:b], chip)
         for up_x, plane in planes:
             for up_w, digits in slices:
                 columns = digits.reshape(groups, each, -1).transpose(0, 2, 1).astype(np.float64)

@@ -60,5 +60,5 @@ def in_groups(windows: Array, lead: int, groups: int) -> Array:
 
 
 def evenly(samples: Array, count: int) -> Array:
-    """So many samples from all over an array, all where there are fewer: it may lie in some order of its own."""
+    """So many rows from all over an array, all where there are fewer: it may lie in some order of its own."""
     return samples[np.unique(np.linspace(0, len(samples) - 1, count).astype(np.int64))]

@@ -16,7 +16,7 @@ from insitu.graph.graph import Attr, Graph, Node
 from insitu.numeric.affine import Floats, Ints, QuantSpec
 from insitu.numeric.affine import quantize as codes_of
 from insitu.numeric.readout import WTM_BIAS_UNIT
-from insitu.numeric.slicing import offset_slices, slice_weights
+from insitu.numeric.slicing import slice_weights
 
 Tables = Sequence[tuple[str, Ints | None]]
 BIAS_LIMIT = 1 << 30  # column sums with their bias stay below 2^31
@@ -142,6 +142,8 @@ def _adc(layer: _Layer, attrs: dict[str, Attr]) -> None:
     attrs |= {"slice_bits": slice_bits(chip)}
     if macro.weights.apart:
         attrs["slice_shift"] = macro.weights.apart
+    if macro.weights.encoding == "offset_column" and len(chip.slice_bits) > 1:
+        attrs["slice_offset"] = 1
     bias = np.clip(bias, -BIAS_LIMIT, BIAS_LIMIT - 1)
     layer.emit(attrs, q=q, spec=spec, bias=bias, tables=(("multiplier", m), ("shift", r)))
 
@@ -230,17 +232,9 @@ def slice_bits(chip: Chip) -> int:
 
 def sliced_codes(codes: Ints, chip: Chip) -> list[tuple[int, Ints]]:
     """[(shift, digits)] of weight codes in the chip's cells."""
-    shift = chip.macro.weights.apart
-    return slice_weights(codes, bits=stored_bits(chip), step=slice_bits(chip), shift=shift)
-
-
-def column_digits(codes: Ints, chip: Chip) -> list[tuple[int, Ints]]:
-    """The same as converters meet them: of cells that hold an offset too, less what the reference column holds."""
-    digits = sliced_codes(codes, chip)
-    if chip.macro.weights.encoding != "offset_column":
-        return digits
-    levels = offset_slices(codes, bits=stored_bits(chip), step=slice_bits(chip))
-    return [(up, cells - reference) for (up, _), (cells, reference) in zip(digits, levels, strict=True)]
+    own = chip.macro.weights
+    cut: dict[str, Any] = {"shift": own.apart, "offset": own.encoding == "offset_column"}
+    return slice_weights(codes, bits=stored_bits(chip), step=slice_bits(chip), **cut)
 
 
 def weight_limit(chip: Chip) -> int:

@@ -47,7 +47,7 @@ WHOLE = frozenset(
     (
         "group", "axis", "transB", "keepdims", "count_include_pad", "code", "multiplier", "shift", "scale_a", "scale_b",
         "k", "input_shift", "input_offset", "adc_bits", "adc_m", "adc_s", "input_bits", "plane_bits", "weight_bits",
-        "slice_bits", "slice_shift", "apart", "reads",
+        "slice_bits", "slice_shift", "slice_offset", "apart", "reads",
     )
 )  # fmt: skip
 LISTS = frozenset(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from insitu.base.errors import ProgramError
 from insitu.isa.host import run_host
-from insitu.isa.program import Binding, Command, Post, Vector
+from insitu.isa.program import Binding, Command, Post, Readout, Vector
 from insitu.isa.semantics_machine import Index, Machine, Named, Operand, operand_of, positions
 from insitu.isa.semantics_numbers import NUMBERS
 from insitu.isa.semantics_setup import SET_UP
@@ -152,7 +152,7 @@ def _converted(machine: Machine, binding: Binding, x: Sequence[int], w: Sequence
     steps = readout.finer or (0,) * len(bounds)
     for (a, b), up in zip(bounds, steps, strict=True):
         m, s = finer_step(multiplier, shift, up)
-        for w_shift, digits in _slices(w[a:b], readout.slice_bits, readout.slice_shift):
+        for w_shift, digits in _slices(w[a:b], readout):
             for x_shift, plane in _planes(x[a:b], readout.plane_bits):
                 acc = np.array(_narrow(_dot(plane, digits)), np.int64)
                 code = adc_code(acc, m, s, bits=readout.bits, signed=readout.signed)
@@ -160,24 +160,30 @@ def _converted(machine: Machine, binding: Binding, x: Sequence[int], w: Sequence
     return total
 
 
-def _slices(weights: Sequence[int], cut: Sequence[int], apart: int = 0) -> list[tuple[int, list[int]]]:
-    """[(shift, digits)], least significant first, for `cut` (bits, bits of a slice); no cut: the weights themselves.
+def _slices(weights: Sequence[int], readout: Readout) -> list[tuple[int, list[int]]]:
+    """[(shift, digits)], least significant first, for slices of (bits, bits of a slice); none: the weights themselves.
 
-    Sign and magnitude, as a differential pair stores them.  Slices are full from the top down: the least takes what is
-    left of the bits.  Slices `apart` bits apart overlap: from the top down each takes the least that lets those below
-    hold the rest.
+    Sign and magnitude, as a differential pair stores them; with an offset column what a cell of w + 2**(bits - 1) holds
+    less what that column's does.  Slices are full from the top down: the least takes what is left of the bits.  Slices
+    `slice_shift` bits apart overlap: from the top down each takes the least that lets those below hold the rest.
     """
-    if not cut:
+    if not readout.slice_bits:
         return [(0, list(weights))]
-    bits, step = cut
+    (bits, step), apart = readout.slice_bits, readout.slice_shift
+    middle = 1 << (bits - 1)
+    offset = readout.encoding == "offset_column" and step < bits
     if apart and step < bits:
         return _overlapping(weights, count=-(-bits // step), most=(1 << step) - 1, apart=apart)
     found: list[tuple[int, list[int]]] = []
     end = bits
     while end > 0:
         at = max(end - step, 0)
-        digits = [(abs(w) & (1 << end) - 1) >> at for w in weights]
-        found.insert(0, (at, [-d if w < 0 else d for d, w in zip(digits, weights, strict=True)]))
+        mask = (1 << end) - 1
+        if offset:
+            digits = [((w + middle & mask) >> at) - ((middle & mask) >> at) for w in weights]
+        else:
+            digits = [(-1 if w < 0 else 1) * ((abs(w) & mask) >> at) for w in weights]
+        found.insert(0, (at, digits))
         end = at
     return found
 

@@ -384,9 +384,11 @@ def sliced(chip: Chip, q: Tensor) -> Sliced:
         return _overlapping(q, slice_shifts(bits, step, chip.macro.weights.apart), float((1 << step) - 1))
     found = Sliced()
     for at, end in pairwise((*slice_shifts(bits, step), bits)):
-        digits = torch.sign(q) * _digit(q.abs(), at, end - at, last=False)
-        levels = (_digit(q + middle, at, end - at, last=False), middle >> at if end == bits else 0) if offset else None
-        found.append((at, digits, levels))
+        if offset:
+            cells, reference = _digit(q + middle, at, end - at, last=False), middle >> at if end == bits else 0
+            found.append((at, cells - reference, (cells, reference)))
+        else:
+            found.append((at, torch.sign(q) * _digit(q.abs(), at, end - at, last=False), None))
     return found
 
 

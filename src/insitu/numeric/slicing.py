@@ -32,16 +32,22 @@ def most_weight(step: int, slices: int, shift: int) -> int:
     return ((1 << step) - 1) * sum(1 << shift * k for k in range(slices))
 
 
-def slice_weights(w: npt.NDArray[Any], *, bits: int, step: int, shift: int = 0) -> list[tuple[int, Ints]]:
+def slice_weights(
+    w: npt.NDArray[Any], *, bits: int, step: int, shift: int = 0, offset: bool = False
+) -> list[tuple[int, Ints]]:
     """[(shift, digits)] with sum(digits << shift) = w; sign and magnitude, as a differential pair stores them.
 
     `bits` counts what the slices hold (`compiler.quantize_layers.stored_bits`).  One slice (step >= bits) is the weight
-    itself.  Of slices that lie `shift` bits apart each takes the least that lets those below hold the rest, so that a
-    small weight lies in cells whose errors count least.
+    itself.  With `offset` cells hold w + 2**(bits - 1), and a digit is a cell's less its reference column's: only the
+    top one has a sign.  Of slices that lie `shift` bits apart each takes the least that lets those below hold the rest,
+    so that a small weight lies in cells whose errors count least.
     """
     w = np.asarray(w, np.int64)
     if step >= bits:
         return [(0, w)]
+    if offset:
+        held, shifts = offset_slices(w, bits=bits, step=step), slice_shifts(bits, step)
+        return [(up, cells - reference) for up, (cells, reference) in zip(shifts, held, strict=True)]
     if shift:
         return _overlapping(w, bits, step, shift)
     sign, magnitude, shifts = np.sign(w), np.abs(w), (*slice_shifts(bits, step), bits)

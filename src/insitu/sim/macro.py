@@ -197,7 +197,9 @@ class MacroModel:
         step = float(step_of(readout, multiplier=readout.multiplier, shift=readout.shift)) / 2.0**finer
         step = np.full(binding.cols, step)
         bits, each = readout.slice_bits
-        digits = slice_weights(weights, bits=bits, step=each, shift=readout.slice_shift)
+        digits = slice_weights(
+            weights, bits=bits, step=each, shift=readout.slice_shift, offset=readout.encoding == "offset_column"
+        )
         offsets = replace(known, mean=None)  # converters have offsets of their own, which `compensated` is a share of
         levels = offset_slices(weights, bits=bits, step=each) if self._offset() else [None] * len(digits)
         return tuple(
@@ -366,9 +368,9 @@ def _bound(
 
 def _sliced(binding: Binding, weights: Array) -> tuple[tuple[int, Matrix], ...]:
     """Weight slices of one part, each in the type its product with one input plane is exact in."""
-    bits, step = binding.readout.slice_bits
+    (bits, step), offset = binding.readout.slice_bits, binding.readout.encoding == "offset_column"
     peak = 1 << min(binding.readout.plane_bits)
-    slices = slice_weights(weights, bits=bits, step=step, shift=binding.readout.slice_shift)
+    slices = slice_weights(weights, bits=bits, step=step, shift=binding.readout.slice_shift, offset=offset)
     return tuple((up, exact_matrix(digits, peak=peak)) for up, digits in slices)
 
 

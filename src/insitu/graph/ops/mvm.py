@@ -176,7 +176,7 @@ def adc_sum(x: Ints, w: Ints, node: Node, finer_columns: Ints | None) -> Ints:
         )
         slices = slice_weights(
             w[part], bits=int(node.attr("weight_bits", 7)), step=int(node.attr("slice_bits", 8)),
-            shift=int(node.attr("slice_shift", 0)),
+            shift=int(node.attr("slice_shift", 0)), offset=bool(node.attr("slice_offset", 0)),
         )  # fmt: skip
         for up_x, plane in planes:
             for up_w, digits in slices:
