@@ -184,7 +184,7 @@ def test_a_file_that_claims_more_blocks_than_it_has_allocates_nothing() -> None:
 def test_another_version_says_so() -> None:
     data = bytearray(container.program_bytes(small()))
     data[8] = 9
-    with pytest.raises(ProgramError, match="format version 9; needs version 2"):
+    with pytest.raises(ProgramError, match="format version 9; needs version 3"):
         container.program_from_bytes(bytes(data))
 
 

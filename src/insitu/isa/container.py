@@ -37,7 +37,7 @@ from insitu.isa.program import (
 from insitu.isa.records import dump_json, from_plain, load_json, to_plain
 
 MAGIC = b"\x89INSITU\n"
-VERSION = 2
+VERSION = 3
 HASH_BYTES = 32
 MAX_BLOCKS = 1 << 16
 MAX_JSON = 1 << 30

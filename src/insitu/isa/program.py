@@ -99,6 +99,8 @@ class Readout:
     `parts` are the row boundaries (0, ..., rows) between which sums are read separately.
     `slice_bits` is (bits that a weight's slices hold, bits of a slice), `plane_bits` (bits of an input, bits of a
     plane), as numeric/slicing.py takes them; empty: whole numbers.
+    `encoding` says what a slice's digits are: with offset_column a cell's less its reference column's, else sign and
+    magnitude.
     `slice_shift`: bits from one slice to the next where slices lie closer than they are wide (0: as they are wide).
     `finer`: powers of two by which each part's step is finer than the rest say; codes are added in a step that is finer
     by `finest`, the largest of them in the layer.
